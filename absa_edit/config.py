@@ -1,0 +1,387 @@
+"""Typed settings of a run: what each key means, its unit, and which values make no sense together.
+
+YAML under `conf/` holds values, these classes hold types; `register` makes Hydra check every key against them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from absa_edit.errors import SettingsError
+from absa_edit.records import Part, Role
+
+
+class Leaks(StrEnum):
+    """What to do with test rows whose (sentence, aspect) is in the training file."""
+
+    drop = "drop"
+    keep = "keep"
+    error = "error"
+
+
+class Corruption(StrEnum):
+    noise = "noise"
+    counterfactual = "counterfactual"
+
+
+class Tokens(StrEnum):
+    """Which tokens the noise falls on."""
+
+    aspect = "aspect"
+    """The aspect, in the sentence and in the question."""
+    context = "context"
+    """The sentence without the aspect: where the opinion is."""
+    sentence = "sentence"
+    all = "all"
+    """Every token, as in the AAAI-25 paper."""
+
+
+class Localiser(StrEnum):
+    trace = "trace"
+    random = "random"
+    all = "all"
+    manual = "manual"
+    file = "file"
+    """Read `locate.plan`."""
+
+
+class Shape(StrEnum):
+    window = "window"
+    """One run of neighbouring layers, all parts in it."""
+    sites = "sites"
+    """The strongest sites anywhere, as many as the window would hold."""
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+class Tracker(StrEnum):
+    wandb = "wandb"
+    none = "none"
+
+
+class Stage(StrEnum):
+    trace = "trace"
+    locate = "locate"
+    methods = "methods"
+    export = "export"
+    report = "report"
+
+
+@dataclass
+class DataSettings:
+    """Which data to train and test on."""
+
+    name: str = MISSING
+    """A public set (laptop14, restaurant14, mams, me_absc_device, ...), a bundled `<domain>-sample`, or
+    any name of your own together with `train` and `test`."""
+    path: str | None = None
+    """Folder with the public files; else $ABSA_EDIT_DATA, `data/`, the hub, in this order."""
+    train: str | None = None
+    """Your own training file (.xml, .json, .jsonl, .csv, .parquet, .seg); with it `name` is only a name."""
+    test: str | None = None
+    """Your own test file."""
+    domain: str | None = None
+    """Word for the kind of product, for your own files."""
+    tests: list[str] = field(default_factory=list)
+    """Sets to score besides the own test split; those that cannot be found are left out and named."""
+    strict: bool = False
+    """Stop, rather than use the bundled sample, when `name` is nowhere to be found."""
+    leaks: Leaks = Leaks.drop
+    dev_share: float = 0.1
+    """Share of training sentences held out for early stopping, 0 to 0.5."""
+    split_seed: int = 0
+    """Draws the development sentences and the limits; apart from `seed`, so that seeds share their data."""
+    limit_train: int | None = None
+    """Use at most this many training examples (whole sentences, seeded); None uses all."""
+    limit_test: int | None = None
+    """Use at most this many test examples a set."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dev_share <= 0.5:
+            raise SettingsError(f"data.dev_share={self.dev_share}: expected a share in (0, 0.5]")
+        if bool(self.train) != bool(self.test):
+            raise SettingsError("data.train and data.test go together: give both files or neither")
+
+
+@dataclass
+class ModelSettings:
+    """The language model to trace and edit."""
+
+    name: str = MISSING
+    """`reviewlm` (bundled), a hub id, or a folder."""
+    revision: str | None = None
+    dtype: str = "float32"
+    """float32, bfloat16 or float16: the dtype that weights are loaded in."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
+    device_map: str | None = None
+    """Passed to transformers (e.g. `auto`); leaves `device` unused."""
+    attention: str = "sdpa"
+    """transformers' `attn_implementation`: sdpa, eager, flash_attention_2."""
+    bits: int | None = None
+    """4 or 8: quantise the base through bitsandbytes (needs a GPU)."""
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise SettingsError(f"model.dtype={self.dtype}: expected float32, bfloat16 or float16")
+        if self.bits not in (None, 4, 8):
+            raise SettingsError(f"model.bits={self.bits}: expected 4, 8 or null")
+
+
+@dataclass
+class PromptSettings:
+    """How an example becomes text, and which words answer it."""
+
+    template: str = (
+        "Given the sentence: '{sentence}', what is the sentiment polarity of the aspect term {aspect} ?"
+    )
+    """With `{sentence}` once and `{aspect}` at least once after it. Source: arXiv 2503.15117, official code."""
+    labels: list[str] = field(default_factory=lambda: ["positive", "negative", "neutral"])
+    """The words for positive, negative, neutral, in this order."""
+    separator: str = " "
+    """Between prompt and label word; a space makes each label one token in most vocabularies."""
+    chat: bool = False
+    """Wrap the prompt as a user turn in the tokenizer's chat template."""
+    max_tokens: int = 512
+    """A prompt longer than this is an error."""
+
+    def __post_init__(self) -> None:
+        if self.template.count("{sentence}") != 1 or "{aspect}" not in self.template:
+            raise SettingsError(
+                f"prompt.template={self.template!r}: expected {{sentence}} once and {{aspect}} at least once"
+            )
+        if self.template.index("{aspect}") < self.template.index("{sentence}"):
+            raise SettingsError("prompt.template: {aspect} must stand after {sentence}")
+        if len(self.labels) != 3 or len(set(self.labels)) != 3:
+            raise SettingsError(f"prompt.labels={self.labels}: expected three different words")
+
+
+@dataclass
+class TraceSettings:
+    """Causal tracing: what is corrupted, what is restored, on how many examples."""
+
+    examples: int = 100
+    """Training examples looked at (seeded draw); the filter keeps some of them."""
+    samples: int = 3
+    """Noise samples an example, the same ones for every restored site."""
+    noise: float = 3.0
+    """Standard deviation of the noise in standard deviations of the token embeddings."""
+    corruption: Corruption = Corruption.noise
+    tokens: Tokens = Tokens.sentence
+    parts: list[Part] = field(default_factory=lambda: [Part.BLOCK, Part.ATTN, Part.MLP])
+    roles: list[Role] = field(default_factory=lambda: [r for r in Role if r is not Role.INSTRUCTION])
+    filter: bool = True
+    """Keep only examples that the clean run gets right and the corrupted run wrong, as the paper does."""
+    window: int = 3
+    """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
+    batch_tokens: int = 16384
+    """Most hidden states (rows x tokens) in one batch; bounds memory."""
+
+    def __post_init__(self) -> None:
+        for key in ("examples", "samples", "window", "batch_tokens"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
+        if Part.HEAD in self.parts:
+            raise SettingsError("trace.parts: head is not traced yet; use block, attn, mlp")
+
+
+@dataclass
+class LocateSettings:
+    """Where the edit goes."""
+
+    kind: Localiser = Localiser.trace
+    layers: list[int] = field(default_factory=list)
+    """For `manual`: the layers to edit, counted from 0."""
+    parts: list[Part] = field(default_factory=lambda: [Part.ATTN, Part.MLP])
+    """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`."""
+    width: int | None = None
+    """Layers in the window; None is a third of the model's."""
+    rank: int = 4
+    shape: Shape = Shape.window
+    plan: str | None = None
+    """A `plan.json` to use as it is (`kind=file`)."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise SettingsError(f"locate.rank={self.rank}: expected at least 1")
+        if not self.parts or set(self.parts) - {Part.ATTN, Part.MLP}:
+            raise SettingsError("locate.parts: expected attn, mlp or both")
+        if (self.kind is Localiser.manual) != bool(self.layers):
+            raise SettingsError(
+                f"locate.layers={self.layers} with locate={self.kind.value}: layers go with locate=manual, "
+                "e.g. locate=manual locate.layers=[4,5]"
+            )
+        if (self.kind is Localiser.file) != bool(self.plan):
+            raise SettingsError("locate.plan goes with locate=file, e.g. locate=file locate.plan=plan.json")
+
+
+@dataclass
+class Method:
+    """What every method has: how fast it learns."""
+
+    lr: float = MISSING
+    """Peak learning rate of AdamW."""
+
+
+@dataclass
+class ZeroShot(Method):
+    """The base model as it is."""
+
+    lr: float = 0.0
+
+
+@dataclass
+class Edit(Method):
+    """Rank-limited deltas on the located component outputs."""
+
+    locate: Localiser | None = None
+    """A localiser of its own for this method (the `random` control); None follows `locate`."""
+    alpha: float = 8.0
+    """The delta is scaled by alpha / rank, the same at every site."""
+    dropout: float = 0.0
+    representation: bool = False
+    """Add LoReFT on the residual stream of the located layers, at `position`."""
+    representation_rank: int = 4
+    representation_lr: float = 2e-3
+    position: Role = Role.ASPECT_AGAIN
+    """The last token with this role is edited. Source: arXiv 2503.15117, official code."""
+
+
+@dataclass
+class Delta(Method):
+    """The located weight matrices, trained in full."""
+
+    locate: Localiser | None = None
+
+
+@dataclass
+class Lora(Method):
+    """PEFT LoRA on all linear layers of all blocks."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+
+@dataclass
+class Full(Method):
+    """Every weight."""
+
+
+METHODS: dict[str, type[Method]] = {
+    "zero_shot": ZeroShot,
+    "edit": Edit,
+    "random": Edit,
+    "delta": Delta,
+    "lora": Lora,
+    "full": Full,
+}
+
+
+@dataclass
+class FitSettings:
+    """Training, the same for every method."""
+
+    epochs: int = 3
+    batch_size: int = 16
+    """Examples an optimiser step."""
+    warmup: float = 0.1
+    """Share of the steps that the learning rate rises over; then it falls linearly to 0."""
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Largest gradient norm."""
+    patience: int = 2
+    """Epochs without a better development macro-F1 before stopping."""
+    precision: Precision = Precision.bf16
+    """Of the training's matrix products (autocast); scoring always runs in the model's own dtype."""
+    cache_gib: float = 4.0
+    """Most memory for the hidden states that the plan leaves frozen; beyond it they are memory-mapped."""
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "patience"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"fit.{key}={getattr(self, key)}: expected at least 1")
+
+
+@dataclass
+class ScoreSettings:
+    """How predictions are made and what is said of them."""
+
+    batch_tokens: int = 4096
+    """Tokens (padding included) in one scoring batch."""
+    resamples: int = 2000
+    """Bootstrap and permutation draws."""
+
+
+@dataclass
+class ExportSettings:
+    """What is left to take away."""
+
+    method: str = "edit"
+    """The method to export; one that was not run is an error, `none` exports nothing."""
+    merged: bool = True
+    """Write the merged checkpoint too."""
+
+
+@dataclass
+class TrackSettings:
+    """Where curves and tables go besides the run folder."""
+
+    kind: Tracker = Tracker.wandb
+    project: str = "absa_edit"
+    entity: str | None = None
+
+
+@dataclass
+class Settings:
+    """Everything a run depends on."""
+
+    name: str = MISSING
+    """Experiment name, first part of the output folder; set by the experiment file."""
+    seed: int = 0
+    output: str = "outputs"
+    stages: list[Stage] = field(default_factory=lambda: list(Stage))
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    locate: LocateSettings = field(default_factory=LocateSettings)
+    method: dict[str, Method] = field(default_factory=dict)
+    """Methods to run, by name; each option of the group `method` adds one."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+    track: TrackSettings = field(default_factory=TrackSettings)
+
+
+def register() -> None:
+    """Store the schemas that `conf/` is checked against."""
+    store = ConfigStore.instance()
+    store.store(name="settings_schema", node=Settings)
+    for name, kind in METHODS.items():
+        store.store(group="schema/method", name=name, node=kind)
+
+
+def settings_from(config: DictConfig) -> Settings:
+    """The typed settings of a composed Hydra config.
+
+    Raises `SettingsError` naming the key for anything unknown, missing or out of range.
+    """
+    unknown = sorted(set(map(str, config)) - {f.name for f in fields(Settings)})
+    if unknown:
+        raise SettingsError(f"unknown setting {unknown[0]!r}; `python train.py --cfg job` shows all of them")
+    try:
+        settings: Any = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"{error.full_key or 'settings'}: {error.msg}") from None
+    return settings

@@ -1,0 +1,164 @@
+"""Examples as prompt tokens, each token with its role; character offsets decide, never token arithmetic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from absa_edit.config import PromptSettings
+from absa_edit.errors import ModelError
+from absa_edit.records import POLARITIES, Example, Polarity, Role
+
+OWNER = (Role.ASPECT, Role.ASPECT_AGAIN, Role.BEFORE, Role.AFTER, Role.QUESTION, Role.INSTRUCTION)
+"""Who owns a token whose characters lie in several spans: the first of these."""
+
+Spans = list[tuple[Role, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One example as tokens: `roles[i]` is the role of `ids[i]`; the answer follows the last token."""
+
+    example: Example
+    ids: tuple[int, ...]
+    roles: tuple[Role, ...]
+
+    def positions(self, *roles: Role) -> list[int]:
+        """Token positions that have one of the roles, ascending."""
+        return [i for i, role in enumerate(self.roles) if role in roles]
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
+) -> list[Prompt]:
+    """The prompts of `examples`, in order.
+
+    Raises `ModelError` for a tokenizer without character offsets or a prompt over `settings.max_tokens`.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer")
+    if not examples:
+        return []
+    texts, spans = zip(*(_spans(e, tokenizer, settings) for e in examples), strict=True)
+    encoded = tokenizer(
+        list(texts), add_special_tokens=not settings.chat, return_offsets_mapping=True, verbose=False
+    )
+    prompts = []
+    for example, text, span, ids, offsets in zip(
+        examples, texts, spans, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
+        if len(ids) > settings.max_tokens:
+            raise ModelError(
+                f"example {example.id}: its prompt has {len(ids)} tokens, prompt.max_tokens is "
+                f"{settings.max_tokens}; raise it or drop the example"
+            )
+        roles = [_role(text, int(start), int(end), span) for start, end in offsets]
+        roles[-1] = Role.LAST
+        prompts.append(Prompt(example, tuple(ids), tuple(roles)))
+    return prompts
+
+
+def counterfactual(example: Example) -> Example | None:
+    """`example` with its sentence, offsets and polarity replaced by its twin's; None without a twin."""
+    twin = example.twin
+    if twin is None:
+        return None
+    aspect = twin.text[twin.start : twin.end]
+    return Example(
+        example.id,
+        example.sentence_id,
+        twin.text,
+        aspect,
+        twin.start,
+        twin.end,
+        twin.polarity,
+        example.domain,
+    )
+
+
+def label_ids(
+    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
+) -> dict[Polarity, tuple[int, ...]]:
+    """The tokens of each label word as they follow a prompt.
+
+    Raises `ModelError` when the word changes how the prompt before it is cut, or two words are one.
+    """
+    some = Example("", "", "It is a phone.", "phone", 8, 13, Polarity.NEUTRAL, "")
+    stem, _ = _spans(some, tokenizer, settings)
+
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=not settings.chat)["input_ids"])
+
+    prompt = tokens(stem)
+    labels: dict[Polarity, tuple[int, ...]] = {}
+    for polarity, word in zip(Polarity, settings.labels, strict=True):
+        whole = tokens(stem + settings.separator + word)
+        if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
+            raise ModelError(
+                f"label word {word!r}: the tokenizer does not keep it apart from the prompt; "
+                "change prompt.separator, prompt.labels or the end of prompt.template"
+            )
+        labels[polarity] = tuple(whole[len(prompt) :])
+    if len(set(labels.values())) < len(labels):
+        raise ModelError(f"prompt.labels={settings.labels}: two of the words have the same tokens")
+    return labels
+
+
+def _spans(
+    example: Example, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
+) -> tuple[str, Spans]:
+    """The prompt text of one example and the character span of each role in it."""
+    text = ""
+    spans: Spans = []
+    for piece in re.split(r"(\{sentence\}|\{aspect\})", settings.template):
+        start = len(text)
+        if piece == "{sentence}":
+            text += example.text
+            spans += [
+                (Role.BEFORE, start, start + example.start),
+                (Role.ASPECT, start + example.start, start + example.end),
+                (Role.AFTER, start + example.end, len(text)),
+            ]
+        elif piece == "{aspect}":
+            text += example.aspect
+            spans.append((Role.ASPECT_AGAIN, start, len(text)))
+        else:
+            text += piece
+    text, shift = _wrap(text, tokenizer, settings)
+    spans = [(role, start + shift, end + shift) for role, start, end in spans]
+    sentence_start, sentence_end = spans[0][1], spans[2][2]
+    return text, [
+        *spans,
+        (Role.QUESTION, sentence_end, len(text)),
+        (Role.INSTRUCTION, 0, sentence_start),
+    ]
+
+
+def _wrap(text: str, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[str, int]:
+    """`text` inside the chat template, if asked for, and how far that moves it to the right."""
+    if not settings.chat:
+        return text, 0
+    if not tokenizer.chat_template:
+        raise ModelError("prompt.chat=true, but the tokenizer has no chat template; use prompt.chat=false")
+    turn = [{"role": "user", "content": text}]
+    whole = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    if text not in whole:
+        raise ModelError("the chat template changes the prompt's text; offsets cannot be kept")
+    return whole, whole.index(text)
+
+
+def _role(text: str, start: int, end: int, spans: Spans) -> Role:
+    """The role of the token at `text[start:end]`; surrounding spaces do not count, unless it is all space."""
+    piece = text[start:end]
+    if piece.strip():
+        start, end = start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
+    owners = {role for role, first, last in spans if first < end and start < last}
+    if not owners:  # a token that stands for no text: the tokenizer's own first one
+        return Role.INSTRUCTION
+    owner = next(role for role in OWNER if role in owners)
+    if owner in (Role.BEFORE, Role.AFTER) and not any(c.isalnum() for c in piece):
+        return Role.PUNCTUATION
+    return owner

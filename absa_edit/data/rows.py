@@ -1,0 +1,185 @@
+"""What every reader yields, and how its rows become a `Dataset`: labels, alignment, ids, counts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from absa_edit.errors import DataError
+from absa_edit.records import Dataset, Example, Polarity, Twin, content_hash
+
+CONFLICT = "conflict"
+
+NAMES = {
+    "positive": Polarity.POSITIVE,
+    "negative": Polarity.NEGATIVE,
+    "neutral": Polarity.NEUTRAL,
+    "pos": Polarity.POSITIVE,
+    "neg": Polarity.NEGATIVE,
+    "neu": Polarity.NEUTRAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One aspect as a reader found it: already aligned, its label not yet read."""
+
+    record: str
+    """Where it stands in the file, for error messages: `line 3`, `sentence 2339`."""
+    text: str
+    start: int
+    end: int
+    label: str
+    sentence_id: str | None = None
+    """None where the format has none; the text's hash takes its place."""
+    twin: Twin | None = None
+    note: str | None = None
+    """Reason that the row is counted under although it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that is no example of a known kind, counted under its reason."""
+
+    reason: str
+
+
+def broken(origin: Path | str, record: str | None, found: str, fix: str) -> DataError:
+    """The error for `record` of the file or hub set `origin`; `found` and `fix` end without a stop."""
+    where = f"{origin}, {record}" if record else str(origin)
+    return DataError(f"{where}: {found}. {fix}.")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of `path`. Raises `DataError` when there is no such file or it is empty."""
+    if not path.is_file():
+        raise broken(path, None, "no such file", "Check the path, or the folder that data.path names")
+    content = path.read_bytes()
+    if not content.strip():
+        raise broken(path, None, "the file is empty", "Fetch or write it again")
+    return content
+
+
+def decode(content: bytes, path: Path) -> str:
+    """`content` as text without a byte order mark. Raises `DataError` when it is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise broken(
+            path, f"line {line}", f"byte 0x{content[error.start]:02x} is not UTF-8", "Save the file as UTF-8"
+        ) from None
+
+
+def polarity_of(label: str) -> Polarity | None:
+    """The polarity that `label` names in any case or short form; None when it names none."""
+    return NAMES.get(label.strip().casefold())
+
+
+def squash(text: str) -> str:
+    """`text` for comparison: case folded, every run of white space one space, none at the ends."""
+    return " ".join(text.casefold().split())
+
+
+def occurrences(text: str, aspect: str) -> list[tuple[int, int]]:
+    """Where `aspect` stands in `text`, as character spans from left to right.
+
+    Whole words as written win over parts of words, and these over other case or spacing; spans of
+    one kind only are returned, so that "res" is the word and not a part of "screen".
+    """
+    literal = re.escape(aspect.strip())
+    loose = r"\s+".join(map(re.escape, aspect.split()))
+    whole = r"(?<!\w){}(?!\w)"
+    for pattern, flags in (
+        (whole.format(literal), re.NOFLAG),
+        (literal, re.NOFLAG),
+        (whole.format(loose), re.IGNORECASE),
+        (loose, re.IGNORECASE),
+    ):
+        if spans := [match.span() for match in re.finditer(pattern, text, flags)]:
+            return spans
+    return []
+
+
+def assemble(
+    rows: Iterable[Row | Skipped],
+    origin: Path | str,
+    *,
+    name: str,
+    split: str,
+    domain: str,
+    source: str,
+    sha256: dict[str, str],
+) -> Dataset:
+    """The set that `rows` make, in their order.
+
+    Rows labelled `conflict` are left out and counted; a row that repeats an earlier one in text,
+    span and polarity is kept and counted as `duplicates`. Raises `DataError` for an unknown polarity
+    and for a file without a single usable aspect.
+    """
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    identities = _Identities()
+    for row in rows:
+        if isinstance(row, Skipped):
+            dropped[row.reason] += 1
+            continue
+        if row.label.strip().casefold() == CONFLICT:
+            dropped[CONFLICT] += 1
+            continue
+        polarity = polarity_of(row.label)
+        if polarity is None:
+            raise broken(
+                origin,
+                row.record,
+                f"unknown polarity {row.label!r}",
+                "Expected positive, negative, neutral or conflict (or Pos, Neg, Neu; in .seg 1, -1, 0)",
+            )
+        if row.note:
+            dropped[row.note] += 1
+        example = Example(
+            *identities.of(row),
+            text=row.text,
+            aspect=row.text[row.start : row.end],
+            start=row.start,
+            end=row.end,
+            polarity=polarity,
+            domain=domain,
+            twin=row.twin,
+        )
+        dropped["duplicates"] += identities.repeated(example)
+        examples.append(example)
+    if not examples:
+        left_out = f" ({dropped.total()} left out: {', '.join(sorted(+dropped))})" if +dropped else ""
+        raise broken(origin, None, f"no aspect with a polarity{left_out}", "Give a file with gold labels")
+    return Dataset(name, split, source, tuple(examples), sha256, dict(+dropped))
+
+
+class _Identities:
+    """The ids given so far in one file; they depend on nothing but the file."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._stems: Counter[str] = Counter()
+        self._seen: set[tuple[str, int, int, Polarity]] = set()
+
+    def of(self, row: Row) -> tuple[str, str]:
+        """The example id and the sentence id of `row`."""
+        sentence_id = row.sentence_id or content_hash(row.text)
+        # Two sentences under one id would count as one wherever sentences are resampled.
+        if self._texts.setdefault(sentence_id, row.text) != row.text:
+            sentence_id = f"{sentence_id}-{content_hash(row.text)}"
+        stem = f"{sentence_id}:{row.start}-{row.end}"
+        self._stems[stem] += 1
+        again = self._stems[stem]
+        return (stem if again == 1 else f"{stem}#{again}"), sentence_id
+
+    def repeated(self, example: Example) -> bool:
+        """Whether an earlier example had the same text, span and polarity."""
+        key = (example.text, example.start, example.end, example.polarity)
+        known = key in self._seen
+        self._seen.add(key)
+        return known

@@ -1,0 +1,191 @@
+"""Where the data of a run comes from: own files, a data folder, the hub, or the bundled sample."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from absa_edit.config import DataSettings
+from absa_edit.data.catalogue import SUFFIX, PublicSet, public_set, sample_domain
+from absa_edit.data.hub import Hub
+from absa_edit.data.readers import read
+from absa_edit.data.splits import limit, split_dev, without_leaks
+from absa_edit.errors import DataError
+from absa_edit.records import Dataset
+
+SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "sample"
+"""Folder of the bundled samples, `<domain>_train.xml` and `<domain>_test.xml`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The data of a run, and what a person must be told of it."""
+
+    train: Dataset
+    dev: Dataset
+    tests: tuple[Dataset, ...]
+    """The own test split first; each set once."""
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where public sets are looked for, in this order: folders, then the hub."""
+
+    folders: tuple[Path, ...]
+    hub: Hub | None
+
+    def find(self, public: PublicSet, *splits: str) -> tuple[Dataset, ...] | None:
+        """The splits of `public`, all from the first place that has all of them; None if none has."""
+        for folder in self.folders:
+            paths = [_existing(folder, public.candidates(split)) for split in splits]
+            if None not in paths:
+                return tuple(
+                    read(path, name=public.name, split=split, domain=public.domain)
+                    for path, split in zip(paths, splits, strict=True)
+                    if path
+                )
+        if self.hub and public.hub:
+            return self.hub.read(public, *splits)
+        return None
+
+    def looked(self, public: PublicSet, *splits: str) -> str:
+        """What `find` tried, for people."""
+        files = " and ".join(public.candidates(split)[0] for split in splits)
+        text = f"looked for {files} in {', '.join(map(str, self.folders))}"
+        if self.hub and public.hub:
+            text += f"; hub {public.hub}: {self.hub.failures[public.hub]}"
+        return text
+
+
+def load_splits(settings: DataSettings, *, root: Path, environ: Mapping[str, str]) -> Splits:
+    """The data that `settings` ask for; `root` is the project's folder, whose `data/` is looked in.
+
+    `Splits.train.name` is the name that everything written must use: after a fall-back to the bundled
+    sample it is `<domain>-sample`. Limits are drawn first, then the development sentences from what is
+    left; leaks are checked against the whole training file. Raises `DataError`.
+    """
+    hub = Hub(environ)
+    named = environ.get("ABSA_EDIT_DATA")
+    usual = (*([Path(named).expanduser()] if named else []), root / "data")
+    own = [Path(settings.path).expanduser()] if settings.path else []
+    (whole, test), notices = _main(settings, _Places(tuple(own), None) if own else _Places(usual, hub))
+    sampled = bool(notices)
+    others, left_out = _others(settings, whole.name, sampled, _Places((*own, *usual), hub))
+
+    train = limit(whole, settings.limit_train, _rng(settings, "train"))
+    train, dev = split_dev(train, settings.dev_share, _rng(settings, "dev"))
+    tests = tuple(
+        limit(
+            without_leaks(each, whole, settings.leaks),
+            settings.limit_test,
+            _rng(settings, f"test {each.name}"),
+        )
+        for each in (test, *others)
+    )
+    return Splits(train, dev, tests, notices + left_out)
+
+
+def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
+    """Training and test set, and the notice of a fall-back to the bundled sample."""
+    if settings.train and settings.test:
+        return _own_files(settings, Path(settings.train), Path(settings.test)), ()
+    domain = sample_domain(settings.name)
+    if domain:
+        return (_sample(domain, "train"), _sample(domain, "test")), ()
+    public = public_set(settings.name, "data.name")
+    found = places.find(public, "train", "test")
+    if found:
+        train, test = found
+        return (train, test), ()
+    looked = places.looked(public, "train", "test")
+    if settings.path or settings.strict or not _has_sample(public.domain):
+        why = "data.path" if settings.path else "data.strict=true" if settings.strict else "no bundled sample"
+        raise DataError(f"data.name={public.name} was not found ({why}): {looked}. {_how_to_get(public)}")
+    sample = _sample(public.domain, "train"), _sample(public.domain, "test")
+    return sample, (_fallback_notice(public, looked),)
+
+
+def _others(
+    settings: DataSettings, main: str, sampled: bool, places: _Places
+) -> tuple[list[Dataset], tuple[str, ...]]:
+    """The sets of `data.tests` that can be had, and a notice for each that cannot.
+
+    With `sampled` (the main set fell back to the sample) public sets are samples too: a score on a
+    public set says nothing beside a model trained on the sample.
+    """
+    found: dict[str, Dataset] = {}
+    notices: list[str] = []
+    for name in settings.tests:
+        domain = sample_domain(name)
+        public = None if domain else public_set(name, "data.tests")
+        if public and sampled:
+            domain = public.domain
+        final = f"{domain}{SUFFIX}" if domain else name
+        if final == main or final in found:
+            continue
+        if domain and (not sampled or _has_sample(domain)):
+            found[final] = _sample(domain, "test")
+        elif domain:
+            notices.append(f"Test set {name} is left out: there is no bundled sample for {domain}.")
+        elif public and (sets := places.find(public, "test")):
+            found[final] = sets[0]
+        elif public:
+            notices.append(
+                f"Test set {name} is left out: {places.looked(public, 'test')}. {_how_to_get(public)}"
+            )
+    return list(found.values()), tuple(notices)
+
+
+def _own_files(settings: DataSettings, train: Path, test: Path) -> tuple[Dataset, Dataset]:
+    name, domain = settings.name, settings.domain or "product"
+    return (
+        read(train.expanduser(), name=name, split="train", domain=domain),
+        read(test.expanduser(), name=name, split="test", domain=domain),
+    )
+
+
+def _sample(domain: str, split: str) -> Dataset:
+    return read(SAMPLES / f"{domain}_{split}.xml", name=domain + SUFFIX, split=split, domain=domain)
+
+
+def _has_sample(domain: str) -> bool:
+    return all((SAMPLES / f"{domain}_{split}.xml").is_file() for split in ("train", "test"))
+
+
+def _existing(folder: Path, candidates: tuple[str, ...]) -> Path | None:
+    return next((path for c in candidates if (path := folder / c).is_file()), None)
+
+
+def _rng(settings: DataSettings, use: str) -> np.random.Generator:
+    """A stream of its own for each use, so that a limit or a further test set moves no other draw."""
+    return np.random.default_rng([settings.split_seed, zlib.crc32(use.encode())])
+
+
+def _how_to_get(public: PublicSet) -> str:
+    files = " and ".join(public.candidates(split)[-1] for split in ("train", "test"))
+    what = "the official XML files" if files.endswith(".xml") else "the files"
+    return (
+        f"To use {public.name}: put {what} {files} into a folder and set data.path=FOLDER or "
+        f"ABSA_EDIT_DATA=FOLDER."
+    )
+
+
+def _fallback_notice(public: PublicSet, looked: str) -> str:
+    sample = public.domain + SUFFIX
+    line = "!" * 78
+    return "\n".join(
+        (
+            line,
+            f"THIS RUN USES THE BUNDLED SAMPLE {sample}, NOT {public.name}.",
+            f"{public.name} was not found: {looked}.",
+            f"Everything that this run writes says {sample}; no score of it is a score on {public.name}.",
+            _how_to_get(public),
+            "To stop instead of using the sample: data.strict=true.",
+            line,
+        )
+    )

@@ -1,0 +1,105 @@
+"""Load a causal language model and its tokenizer from the package, a folder or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from absa_edit.config import ModelSettings
+from absa_edit.errors import ModelError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.records import ModelSummary
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A loaded model, ready to trace: evaluation mode, no gradients."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sha256: str
+
+    def summary(self) -> ModelSummary:
+        """What `results.json` says of the model."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return ModelSummary(
+            self.name, self.sha256, self.model.num_parameters(), Decoder(self.model).layers, dtype
+        )
+
+
+def reviewlm() -> Path:
+    """The folder of the bundled model."""
+    return Path(str(files("absa_edit") / "assets" / "reviewlm"))
+
+
+def load_model(settings: ModelSettings) -> LanguageModel:
+    """The model that `settings` name, on its device.
+
+    Raises `ModelError` when it cannot be found or is of no known family.
+    """
+    where = str(reviewlm()) if settings.name == "reviewlm" else settings.name
+    options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
+    if settings.bits:
+        placement["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=settings.bits == 4, load_in_8bit=settings.bits == 8
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attention,
+            use_safetensors=True,
+            **options,
+            **placement,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"model.name={settings.name}: {str(error).splitlines()[0]} (expected `reviewlm`, a folder with "
+            "config.json, model.safetensors and a tokenizer, or a hub id that can be reached)"
+        ) from error
+    if not placement:
+        model.to(choose_device(settings.device))  # type: ignore[arg-type]
+    model.eval().requires_grad_(False)
+    Decoder(model)  # an unknown family should stop here, not in the middle of a run
+    return LanguageModel(slug(settings.name), model, tokenizer, _weights_hash(model, where))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"model.device={name}: torch sees no CUDA device here; use cpu or auto")
+    return torch.device(name)
+
+
+def slug(name: str) -> str:
+    """The last part of a hub id or folder, as used in the run folder's path."""
+    return Path(name.rstrip("/")).name
+
+
+def _weights_hash(model: PreTrainedModel, where: str) -> str:
+    """SHA-256 of the weight files of a folder; the commit of a hub model."""
+    shards = sorted(Path(where).glob("*.safetensors")) if Path(where).is_dir() else []
+    if not shards:
+        return str(model.config._commit_hash)
+    digest = hashlib.sha256()
+    for shard in shards:
+        with shard.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,61 @@
+"""The one place that knows where each model family keeps its blocks and output projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from absa_edit.errors import ModelError
+from absa_edit.records import Part, Site
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Dotted module paths of one family: the blocks, and inside a block the two output projections."""
+
+    blocks: str
+    attn: str
+    mlp: str
+
+    def path(self, site: Site) -> str:
+        """Dotted path of the module whose output is `site`'s state (for attn and mlp, its projection)."""
+        inner = {Part.BLOCK: "", Part.ATTN: f".{self.attn}", Part.HEAD: f".{self.attn}", Part.MLP: f".{self.mlp}"}
+        return f"{self.blocks}.{site.layer}{inner[site.part]}"
+
+
+LAYOUTS = (
+    Layout("model.layers", "self_attn.o_proj", "mlp.down_proj"),  # Llama, Qwen, Mistral, Gemma, Phi-3, OLMo, SmolLM
+    Layout("transformer.h", "attn.c_proj", "mlp.c_proj"),  # GPT-2
+    Layout("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h"),  # GPT-NeoX, Pythia
+    Layout("model.decoder.layers", "self_attn.out_proj", "fc2"),  # OPT
+)
+
+
+def layout(model: PreTrainedModel) -> Layout:
+    """The layout that fits `model`.
+
+    Raises `ModelError` when none does.
+    """
+    modules = {name for name, _ in model.named_modules()}
+    for candidate in LAYOUTS:
+        if all(candidate.path(Site(0, part)) in modules for part in (Part.BLOCK, Part.ATTN, Part.MLP)):
+            return candidate
+    known = ", ".join(f"{c.blocks}.*.{c.attn}" for c in LAYOUTS)
+    raise ModelError(
+        f"{type(model).__name__}: no known family (looked for {known}); "
+        "add its module paths to LAYOUTS in absa_edit/lm/sites.py"
+    )
+
+
+def output_width(projection: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear module, either orientation (GPT-2's Conv1D keeps its weight transposed)."""
+    rows, columns = projection.weight.shape  # type: ignore[misc, union-attr]
+    return (rows, columns) if type(projection).__name__ == "Conv1D" else (columns, rows)
+
+
+def rank_parameters(model: PreTrainedModel, site: Site, rank: int) -> int:
+    """Trainable parameters of a delta of `rank` at `site`."""
+    inputs, outputs = output_width(model.get_submodule(layout(model).path(site)))
+    return rank * (inputs + outputs)

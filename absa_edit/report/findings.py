@@ -1,0 +1,110 @@
+"""What a run says, in sentences: did tracing help, what did it cost, where does the effect sit."""
+
+from __future__ import annotations
+
+from absa_edit.records import Comparison, Part, RunRecord
+from absa_edit.report import words
+from absa_edit.report.tables import compared, interval_of, own_test, tests_in_order
+
+LEVEL = 0.05
+"""Corrected p-value below which a difference is called one."""
+SAMPLE = "-sample"
+"""End of the name of every bundled data set."""
+
+
+def findings(record: RunRecord) -> tuple[str, ...]:
+    """The conclusions of a run, one sentence each; those that the run cannot support are left out."""
+    test = main_test(record)
+    said = (control(record, test), *against_baselines(record, test), peak(record))
+    return tuple(sentence for sentence in said if sentence)
+
+
+def main_test(record: RunRecord) -> str | None:
+    """The test set that conclusions are about: the own one, else the first; None when nothing was scored."""
+    return own_test(record) or next(iter(tests_in_order(record)), None)
+
+
+def control(record: RunRecord, test: str | None) -> str | None:
+    """Whether the located edit beats the same edit in random places; None in a run without `edit`."""
+    if test is None or "edit" not in record.methods:
+        return None
+    found = compared(record, "edit", "random", test)
+    if found is None:
+        return "The run does not compare `edit` with `random`, so it cannot say whether tracing helps."
+    budgets = [record.methods[name].trainable for name in ("edit", "random") if name in record.methods]
+    unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[-1]:,} parameters." * (
+        len(set(budgets)) > 1
+    )
+    if told_apart(found) and found.difference > 0:
+        return f"Tracing beats random placement on {test}: {_difference(found)}.{unequal}"
+    if told_apart(found):
+        return (
+            f"Tracing did not beat random placement on {test}, it did worse: {_difference(found)}.{unequal}"
+        )
+    return f"Tracing did not beat random placement on {test}: {_difference(found)}.{unequal}"
+
+
+def against_baselines(record: RunRecord, test: str | None) -> tuple[str, ...]:
+    """How the edit stands beside the untrained model and the whole-model baselines."""
+    if test is None or "edit" not in record.methods:
+        return ()
+    score = interval_of(record, "edit", test, "macro_f1")
+    if score is None:
+        return ()
+    edit = record.methods["edit"]
+    said = [
+        f"`edit` trains {words.percent(edit.share)} of the weights and reaches macro-F1 {score.percent()}"
+    ]
+    said += [_beside(record, name, test) for name in ("zero_shot", "lora", "full") if name in record.methods]
+    return (f"{'; '.join(said)}.",)
+
+
+def _beside(record: RunRecord, name: str, test: str) -> str:
+    share = record.methods[name].share
+    named = f"`{name}` ({words.percent(share)} of the weights)" if share else f"`{name}`"
+    found, score = compared(record, "edit", name, test), interval_of(record, name, test, "macro_f1")
+    if found is None:
+        return f"{named} {'was not scored' if score is None else f'reaches {score.percent()}'}, not compared"
+    verdict = "better than" if found.difference > 0 else "worse than"
+    if not told_apart(found):
+        verdict = "not told apart from"
+    return f"{verdict} {named}, {words.points(found.difference)} {words.between(found.low, found.high)}"
+
+
+def peak(record: RunRecord) -> str | None:
+    """Where the averaged trace is largest; None in a run without a trace."""
+    if record.trace is None:
+        return None
+    found, total, window = record.trace.peak, record.trace.total_effect, record.trace.window
+    several = window > 1 and found.part in (Part.ATTN, Part.MLP)
+    return (
+        f"The trace peaks in {found.part.value} of layer {found.layer} "
+        f"(of {record.model.layers}, from 0) at the role `{found.role.value}`: restoring "
+        f"{f'the {window} layers around it' if several else 'it'} gives back "
+        f"{found.effect.percent()} of the {100 * total.value:.1f} points of p(gold) that corruption takes "
+        f"(n = {found.effect.n})."
+    )
+
+
+def told_apart(found: Comparison) -> bool:
+    """Whether a paired difference stays significant after correction."""
+    return found.p_corrected < LEVEL
+
+
+def sample_warning(record: RunRecord) -> str | None:
+    """A line saying that figures come from the bundled sample; None when no set of the run is one."""
+    names = sorted({data.name for data in record.data.values() if data.name.endswith(SAMPLE)})
+    if not names:
+        return None
+    return (
+        f"BUNDLED SAMPLE: {', '.join(names)} was written for this project. These figures show that the "
+        "run works; they are not results on a public data set."
+    )
+
+
+def _difference(found: Comparison) -> str:
+    return (
+        f"`{found.a}` minus `{found.b}` is {words.points(found.difference)} points of macro-F1 "
+        f"{words.between(found.low, found.high)}, paired {words.p_value(found.p)}, "
+        f"{words.p_value(found.p_corrected).removeprefix('p ').removeprefix('= ')} corrected, n = {found.n:,}"
+    )

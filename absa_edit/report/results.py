@@ -1,0 +1,198 @@
+"""The sections of `report.md` that hold results: scores, comparisons, the control, cost, damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from absa_edit.records import RunRecord
+from absa_edit.report import words
+from absa_edit.report.findings import control, main_test, told_apart
+from absa_edit.report.tables import (
+    METRICS,
+    Metric,
+    best,
+    compared,
+    interval_of,
+    majority_of,
+    methods_in_order,
+    own_test,
+    tests_in_order,
+)
+
+CAPTIONS = {
+    "trace.png": "Average indirect effect by part, layer and role",
+    "scores.png": "Macro-F1 by method and test set",
+    "pareto.png": "Macro-F1 against trainable parameters",
+    "learning.png": "Development macro-F1 by epoch",
+}
+
+
+def scores_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
+    """Section with every score, its interval and n."""
+    if not tests_in_order(record):
+        return []
+    lines = [
+        "## Scores",
+        "",
+        "Percent with 95 % intervals by bootstrap over sentences; the best of a column in bold.",
+    ]
+    for metric, name in METRICS.items():
+        lines += ["", f"**{name}**", "", *_score_table(record, metric)]
+    lines += figure("scores.png", figures)
+    heads = ("method", "test set", "n", "F1 positive", "F1 negative", "F1 neutral")
+    per_class = (
+        [
+            name,
+            test,
+            f"{s.macro_f1.n:,}",
+            *(f"{100 * s.f1[p]:.1f}" for p in ("positive", "negative", "neutral")),
+        ]
+        for name in methods_in_order(record)
+        for test, s in record.methods[name].scores.items()
+    )
+    return [
+        *lines,
+        "",
+        "<details><summary>F1 of each class</summary>",
+        "",
+        *pipe_table(heads, per_class),
+        "",
+        "</details>",
+    ]
+
+
+def _score_table(record: RunRecord, metric: Metric) -> list[str]:
+    tests, own = tests_in_order(record), own_test(record)
+    heads = ["method"]
+    for test in tests:
+        where = "own test" if test == own else "out of domain"
+        n = next(i.n for m in record.methods if (i := interval_of(record, m, test, metric)) is not None)
+        heads.append(f"{test} ({where}, n = {n:,})")
+    rows = []
+    for name in methods_in_order(record):
+        cells = [name]
+        for test in tests:
+            score = interval_of(record, name, test, metric)
+            text = "-" if score is None else score.percent()
+            cells.append(f"**{text}**" if name in best(record, test, metric) else text)
+        rows.append(cells)
+    always = ["majority class"]
+    for test in tests:
+        known = majority_of(record, test)
+        value = None if known is None else known.accuracy if metric == "accuracy" else known.macro_f1
+        always.append("-" if known is None or value is None else f"{100 * value:.1f} ({known.label.value})")
+    return pipe_table(heads, [*rows, always])
+
+
+def comparisons_section(record: RunRecord) -> list[str]:
+    """Section with the paired differences."""
+    if not record.comparisons:
+        return []
+    heads = ("a", "b", "test set", "metric", "a - b (points)", "p", "p corrected", "n")
+    rows = (
+        [
+            c.a,
+            c.b,
+            c.test,
+            METRICS.get(c.metric, c.metric),  # type: ignore[call-overload]
+            f"{words.points(c.difference)} {words.between(c.low, c.high)}",
+            f"{c.p:.4f}",
+            f"**{c.p_corrected:.4f}**" if told_apart(c) else f"{c.p_corrected:.4f}",
+            f"{c.n:,}",
+        ]
+        for c in record.comparisons
+    )
+    return [
+        "## Paired comparisons",
+        "",
+        "Permutation over sentences, Benjamini-Hochberg over all comparisons of the run; below 0.05 in bold.",
+        "",
+        *pipe_table(heads, rows),
+    ]
+
+
+def control_section(record: RunRecord) -> list[str]:
+    """Section that says plainly whether the located edit beats the random one."""
+    said = control(record, main_test(record))
+    if said is None:
+        return []
+    lines = ["## Did tracing help?", "", said]
+    elsewhere = [test for test in tests_in_order(record) if test != main_test(record)]
+    found = [c for test in elsewhere if (c := compared(record, "edit", "random", test)) is not None]
+    if found:
+        against = "; ".join(
+            f"{c.test} {words.points(c.difference)} {words.between(c.low, c.high)} "
+            f"({words.p_value(c.p_corrected)} corrected)"
+            for c in found
+        )
+        lines += ["", f"Out of domain, `edit` minus `random` in points of macro-F1: {against}."]
+    return [
+        *lines,
+        "",
+        "This is one seed and one random placement. The intervals are over test sentences; they do not hold "
+        "the luck of the seed or of the placement.",
+    ]
+
+
+def cost_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
+    """Section with what each method trained and took."""
+    heads = (
+        "method", "kind", "trainable", "share", "lr", "fit", "epochs (kept)", "batch (at once)",
+        "peak memory", "scoring",
+    )  # fmt: skip
+    rows = []
+    for name in methods_in_order(record):
+        m = record.methods[name]
+        cells = [
+            name,
+            m.kind,
+            f"{m.trainable:,}",
+            words.percent(m.share),
+            "-" if m.lr is None else f"{m.lr:g}",
+        ]
+        if m.fit is None:
+            cells += ["-"] * 4
+        else:
+            cells += [words.duration(m.fit.seconds), f"{m.fit.epochs} ({m.fit.best_epoch})"]
+            cells += [f"{m.fit.batch_size} ({m.fit.micro_batch})", words.megabytes(m.fit.peak_bytes)]
+        rows.append([*cells, words.duration(m.score_seconds)])
+    if not rows:
+        return []
+    return [
+        "## Cost",
+        "",
+        *pipe_table(heads, rows),
+        *figure("pareto.png", figures),
+        *figure("learning.png", figures),
+    ]
+
+
+def damage_section(record: RunRecord) -> list[str]:
+    """Section with perplexity on neutral text and what was allowed to move."""
+    before = next((m.perplexity for m in record.methods.values() if m.kind == "zero_shot"), None)
+    rows = []
+    for name in methods_in_order(record):
+        m = record.methods[name]
+        change = "-"
+        if before is not None and m.kind != "zero_shot":
+            change = f"{words.points(m.perplexity / before - 1)} %"
+        checked = "yes" if m.frozen_checked else "no"
+        if not m.trainable or m.share >= 1:
+            checked = "-"
+        rows.append([name, f"{m.perplexity:.2f}", change, words.percent(m.touched_share), checked])
+    if not rows:
+        return []
+    heads = ("method", "perplexity", "change", "weights it may touch", "rest found bit-identical")
+    about = "Perplexity on neutral text: `zero_shot` is the model before, each other row the model after."
+    return ["## Damage to the language model", "", about, "", *pipe_table(heads, rows)]
+
+
+def figure(name: str, figures: Sequence[str]) -> list[str]:
+    """Markdown lines that show a figure; none when it was not written."""
+    return ["", f"![{CAPTIONS[name]}](figures/{name})"] if name in figures else []
+
+
+def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Markdown lines of a table; a bar inside a cell is escaped."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]

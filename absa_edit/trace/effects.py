@@ -1,0 +1,111 @@
+"""Average indirect effects of a trace, with intervals over sentences, and where along the depth they sit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from absa_edit.records import Interval, Part, PartDepth, Peak, Role, Trace, TraceSummary
+from absa_edit.statistics import Weights, bootstrap_weights, percentile_interval, weighted_means
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The averaged trace: mean indirect effect p_restored - p_corrupted by part, role and layer."""
+
+    parts: tuple[Part, ...]
+    roles: tuple[Role, ...]
+    aie: np.ndarray  # part role layer
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray  # role: examples that have a token of the role
+    total: Interval
+    """Average total effect p_clean - p_corrupted."""
+
+
+def indirect_effects(trace: Trace) -> Float[np.ndarray, "example part role layer"]:
+    """p_restored - p_corrupted of each example and cell; nan where the example lacks the role.
+
+    0 means that restoring brings nothing back, the example's total effect that it brings back all.
+    Source: IE of Meng et al. 2022 (arXiv 2202.05262), section 2.1.
+    """
+    return trace.restored - trace.corrupted[:, None, None, None]
+
+
+def average_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Effects:
+    """Mean effects over the kept examples with 95 % sentence-bootstrap intervals."""
+    effects = indirect_effects(trace)
+    weights = bootstrap_weights(trace.sentence_ids, draws, rng)
+    resampled = weighted_means(weights, effects)
+    low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
+    return Effects(
+        trace.parts,
+        trace.roles,
+        np.nanmean(effects, axis=0),
+        low,
+        high,
+        (~np.isnan(effects[:, 0, :, 0])).sum(0),
+        _mean(trace.clean - trace.corrupted, weights),
+    )
+
+
+def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSummary:
+    """The peak, the total effect and the depth profile of a trace, with intervals."""
+    effects = indirect_effects(trace)
+    mean = np.nanmean(effects, axis=0)
+    weights = bootstrap_weights(trace.sentence_ids, draws, rng)
+    part, role, layer = (int(i) for i in np.unravel_index(np.nanargmax(mean), mean.shape))
+    depth = {
+        p.value: _depth(effects[:, i], weights, len(trace.sentence_ids)) for i, p in enumerate(trace.parts)
+    }
+    return TraceSummary(
+        trace.engine,
+        trace.corruption,
+        trace.corrupted_tokens,
+        trace.window,
+        trace.samples,
+        trace.counts,
+        trace.seconds,
+        _mean(trace.clean - trace.corrupted, weights),
+        Peak(
+            trace.parts[part], layer, trace.roles[role], _mean(effects[:, part, role, layer], weights)
+        ),
+        depth,
+        {part: d.middle_third_share.value for part, d in depth.items()},
+    )
+
+
+def layer_profile(mean: Float[np.ndarray, "*draw role layer"]) -> Float[np.ndarray, "*draw layer"]:
+    """Effect of a layer: the largest over roles, and 0 where all are negative.
+
+    The largest rather than the sum, so that a role with many tokens does not outweigh the others.
+    """
+    return np.maximum(np.nanmax(mean, axis=-2), 0.0)
+
+
+def _depth(effects: Float[np.ndarray, "example role layer"], weights: Weights, n: int) -> PartDepth:
+    profile = layer_profile(np.nanmean(effects, axis=0))
+    resampled = layer_profile(weighted_means(weights, effects))
+    layers = profile.shape[-1]
+    depth = np.arange(layers) / max(layers - 1, 1)
+    middle = (np.arange(layers) >= layers / 3) & (np.arange(layers) < 2 * layers / 3)
+
+    def interval(statistic: np.ndarray, draws: np.ndarray) -> Interval:
+        return percentile_interval(float(statistic), draws, n)
+
+    def share(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+        total = values.sum(-1)
+        return np.divide((values * of).sum(-1), total, out=np.full_like(total, np.nan), where=total > 0)
+
+    return PartDepth(
+        interval(depth[profile.argmax()], depth[resampled.argmax(-1)]),
+        interval(np.nan_to_num(share(profile, depth)), share(resampled, depth)),
+        interval(np.nan_to_num(share(profile, middle)), share(resampled, middle)),
+    )
+
+
+def _mean(values: Float[np.ndarray, " example"], weights: Weights) -> Interval:
+    known = int((~np.isnan(values)).sum())
+    return percentile_interval(float(np.nanmean(values)), weighted_means(weights, values), known)

@@ -1,0 +1,285 @@
+"""Write the bundled sample data from the hand-written material in scripts/sample.
+
+    python scripts/make_sample.py            # write absa_edit/assets/sample/*.xml
+    python scripts/make_sample.py --check    # exit 1 if a committed file differs
+
+The same material, seed and tokenizer give the same bytes. Lines of material and frames are dealt
+to the training or the test split, never both (the bare frame, a clause on its own, is no frame).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from sample.grammar import (
+    SIGN,
+    TURNED,
+    Frame,
+    Line,
+    Piece,
+    capital,
+    fill,
+    read_clauses,
+    read_frames,
+    realise,
+    turned,
+)
+from tokenizers import Tokenizer
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE.parent / "absa_edit" / "assets" / "sample"
+REVIEWLM = HERE.parent / "absa_edit" / "assets" / "reviewlm"
+DOMAINS = ("laptop", "restaurant", "device", "service")
+TARGET = {"train": 1440, "test": 340}
+"""Aspects a split."""
+NEUTRAL = {"train": 0.22, "test": 0.22}
+TEST_SHARE = {"": 0.24, "twin": 0.36}
+"""Share of the lines of a group and polarity that go to the test split; more of those that give a
+counterfactual twin."""
+LEAN = 1.25
+"""Positive aspects to a negative one."""
+WORDS = (4, 42)
+
+# Slips people make when they type; applied to a few sentences, never inside an aspect term.
+SLIPS = (
+    (r"\bdefinitely\b", "definately"),
+    (r"\bdoesn't\b", "doesnt"),
+    (r"\bdon't\b", "dont"),
+    (r"\bdidn't\b", "didnt"),
+    (r"\bwasn't\b", "wasnt"),
+    (r"\bisn't\b", "isnt"),
+    (r"\bit's\b", "its"),
+    (r"\bI've\b", "Ive"),
+    (r"\ba lot\b", "alot"),
+    (r"\bbecause\b", "becuase"),
+    (r"\breally\b", "realy"),
+    (r"\bwithout\b", "wihtout"),
+    (r"\bthan\b", "then"),
+    (r"\bminutes\b", "minuts"),
+    (r"\bseparate\b", "seperate"),
+    (r"\bactually\b", "actualy"),
+    (r"\bthe\b", "teh"),
+    (r"\.$", ""),
+    (r"\.$", "!!"),
+    (r"\.$", " ..."),
+)
+
+
+@dataclass
+class Pool:
+    """The material one split may use, and how often it has."""
+
+    lines: list[Line]
+    frames: list[Frame]
+    used: Counter[str] = field(default_factory=Counter)
+
+    def clause(self, sign: str, kind: str, taken: set[str], rng: random.Random) -> Line | None:
+        """A least-used clause with this polarity from a group not in `taken`."""
+        fit = [
+            line
+            for line in self.lines
+            if not line.whole and line.sign == sign and line.kind in ("", kind) and line.group not in taken
+        ]
+        if not fit:
+            return None
+        least = min(self.used[line.key] for line in fit)
+        return rng.choice([line for line in fit if self.used[line.key] == least])
+
+
+def deal(lines: list[Line], rng: random.Random) -> dict[str, list[Line]]:
+    """The lines by split, dealt within each group, polarity and shape; turned ones go along."""
+    cells: dict[tuple[str, ...], list[Line]] = {}
+    for line in lines:
+        shape = ("twin" if "~" in line.text else "", "whole" if line.whole else "")
+        cells.setdefault((line.kind, line.group, line.sign, *shape), []).append(line)
+    dealt: dict[str, list[Line]] = {"train": [], "test": []}
+    carry = rng.random()
+    for key, cell in cells.items():
+        rng.shuffle(cell)
+        carry += len(cell) * TEST_SHARE[key[3]]  # small cells: what one leaves over the next one takes
+        held = int(carry)
+        carry -= held
+        for index, line in enumerate(cell):
+            split = "test" if index < held else "train"
+            dealt[split].append(line)
+            if other := turned(line):
+                dealt[split].append(other)
+    return dealt
+
+
+def slip(pieces: list[Piece], rng: random.Random) -> list[Piece]:
+    """The pieces with one typing slip, where one of the known slips fits."""
+    for pattern, wrong in rng.sample(SLIPS, len(SLIPS)):
+        for index, piece in enumerate(pieces):
+            plain = piece.aspect is None and piece.turns is None
+            if plain and re.search(pattern, piece.text) and ("$" not in pattern or index + 1 == len(pieces)):
+                done = list(pieces)
+                done[index] = replace(piece, text=re.sub(pattern, wrong, piece.text, count=1))
+                return done
+    return pieces
+
+
+def signs_of(frame: Frame, x: str) -> str:
+    """The polarities of the frame's slots when `x` is this one."""
+    return frame.signs.replace("x", x).replace("y", TURNED[x])
+
+
+def variants(line: Line) -> int:
+    """How many times a whole sentence is drawn: up to four, fewer when it has few alternatives."""
+    ways = prod(len(part.split("|")) for part in re.findall(r"[{<]([^{}<>]*)[}>]", line.text))
+    return min(4, ways)
+
+
+def sound(pieces: list[Piece]) -> bool:
+    """Whether the sentence has a usable length and names each aspect once."""
+    text = "".join(piece.text for piece in pieces)
+    if not WORDS[0] <= len(text.split()) <= WORDS[1]:
+        return False
+    terms = [piece.text for piece in pieces if piece.aspect is not None]
+    return all(
+        len(re.findall(rf"\b{re.escape(term)}(?:s|es)?\b", text, re.IGNORECASE)) == 1 for term in terms
+    )
+
+
+def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> list[list[Piece]]:
+    """The sentences of a split: every whole sentence of the material, then framed clauses until
+    the target is met. `taken` holds texts already used and is added to."""
+    kinds = sorted({line.kind for line in pool.lines} - {""}) or [""]
+    counts: Counter[str] = Counter()
+    done: list[list[Piece]] = []
+
+    def add(pieces: list[Piece]) -> bool:
+        if rng.random() < 0.05:
+            pieces = slip(pieces, rng)
+        text = "".join(piece.text for piece in pieces)
+        key = re.sub(r"\W+", " ", text.lower())
+        if key in taken or not sound(pieces):
+            return False
+        taken.add(key)
+        counts.update(piece.sign for piece in pieces if piece.aspect is not None)
+        done.append(pieces)
+        return True
+
+    for line in pool.lines:
+        if line.whole:
+            for _ in range(variants(line)):
+                add(capital(realise(line, rng)))
+    while (total := counts.total()) < TARGET[split]:
+        wants_neutral = counts["0"] < NEUTRAL[split] * total
+        frames = [f for f in pool.frames if ("0" in f.signs) == wants_neutral]
+        frame = rng.choice(frames)
+        x = "+" if counts["+"] < LEAN * counts["-"] + rng.gauss(0, 8) else "-"
+        kind = rng.choice(kinds)
+        clauses: list[Line] = []
+        for sign in signs_of(frame, x):
+            line = pool.clause(sign, kind, {c.group for c in clauses}, rng)
+            if line is None:
+                break
+            clauses.append(line)
+        else:
+            # counted even when the sentence is refused, or a spent clause would be tried for ever
+            pool.used.update(clause.key for clause in clauses)
+            add(fill(frame, clauses, rng))
+    rng.shuffle(done)
+    return done
+
+
+def twin_of(pieces: list[Piece], aspect: int, tokenizer: Tokenizer) -> tuple[str, int] | None:
+    """The text with the aspect's opinion word turned and the aspect's offset in it; None when it
+    has no such word or the number of tokens changes."""
+    turning = [index for index, piece in enumerate(pieces) if piece.turns == aspect]
+    if len(turning) != 1:
+        return None
+    other = [
+        replace(piece, text=piece.other) if index == turning[0] else piece
+        for index, piece in enumerate(pieces)
+    ]
+    text = "".join(piece.text for piece in pieces)
+    twin = "".join(piece.text for piece in other)
+    if len(tokenizer.encode(text).ids) != len(tokenizer.encode(twin).ids):
+        return None
+    start = next(index for index, piece in enumerate(other) if piece.aspect == aspect)
+    return twin, sum(len(piece.text) for piece in other[:start])
+
+
+def to_xml(sentences: list[list[Piece]], prefix: str, tokenizer: Tokenizer) -> str:
+    """The SemEval-2014 Task 4 XML of the sentences."""
+    rows = ['<?xml version="1.0" encoding="UTF-8" standalone="yes"?>', "<sentences>"]
+    for number, pieces in enumerate(sentences, 1):
+        text = "".join(piece.text for piece in pieces)
+        escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        rows.append(f'  <sentence id="{prefix}-{number:04d}">')
+        rows.append(f"    <text>{escaped}</text>")
+        rows.append("    <aspectTerms>")
+        start = 0
+        for piece in pieces:
+            end = start + len(piece.text)
+            if piece.aspect is not None:
+                row = (
+                    f"      <aspectTerm term={quoteattr(piece.text)} "
+                    f'polarity="{SIGN[piece.sign]}" from="{start}" to="{end}"'
+                )
+                if piece.sign != "0" and (twin := twin_of(pieces, piece.aspect, tokenizer)):
+                    row += (
+                        f" twin={quoteattr(twin[0])} "
+                        f'twinFrom="{twin[1]}" twinPolarity="{SIGN[TURNED[piece.sign]]}"'
+                    )
+                rows.append(row + "/>")
+            start = end
+        rows += ["    </aspectTerms>", "  </sentence>"]
+    return "\n".join([*rows, "</sentences>", ""])
+
+
+def make(domain: str, tokenizer: Tokenizer, seed: int) -> dict[str, str]:
+    """The two files of a domain: {file name: XML}."""
+    rng = random.Random(f"{seed} {domain}")
+    lines = [
+        line for path in sorted((HERE / "sample").glob(f"{domain}_*.txt")) for line in read_clauses(path)
+    ]
+    frames = [
+        frame for name in ("common", domain) for frame in read_frames(HERE / "sample" / f"frames_{name}.txt")
+    ]
+    dealt = deal(lines, rng)
+    taken: set[str] = set()
+    files = {}
+    for split in ("test", "train"):
+        own = [f for f in frames if f.test == (split == "test") or f.text == "$1."]
+        sentences = write_split(Pool(dealt[split], own), split, taken, rng)
+        files[f"{domain}_{split}.xml"] = to_xml(sentences, f"{domain}-{split}", tokenizer)
+    return files
+
+
+def main() -> int:
+    """The exit status: 1 when `--check` finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a difference")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the XML files")
+    parser.add_argument("--tokenizer", type=Path, default=REVIEWLM, help="folder of tokenizer.json")
+    parser.add_argument("--domains", nargs="+", default=DOMAINS, choices=DOMAINS)
+    parser.add_argument("--seed", type=int, default=14)
+    args = parser.parse_args()
+    tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
+    differ = []
+    for domain in args.domains:
+        for name, text in make(domain, tokenizer, args.seed).items():
+            path = args.out / name
+            if not args.check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+            elif not path.exists() or path.read_bytes() != text.encode("utf-8"):
+                differ.append(name)
+    if differ:
+        print("not what make_sample.py writes:", ", ".join(differ), file=sys.stderr)
+    return int(bool(differ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

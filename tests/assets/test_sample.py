@@ -1,0 +1,109 @@
+"""The bundled sample: offsets, counts, twins, no leak, and that the generator still writes it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+from tokenizers import Tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = ROOT / "absa_edit" / "assets"
+DOMAINS = ("laptop", "restaurant", "device", "service")
+LEAST = {"train": 1400, "test": 300}
+FILES = [(domain, split) for domain in DOMAINS for split in LEAST]
+
+
+class Aspect(NamedTuple):
+    """One `<aspectTerm>` with its sentence."""
+
+    text: str
+    attributes: dict[str, str]
+
+
+def aspects_of(domain: str, split: str) -> list[Aspect]:
+    """The aspects of a file, in file order."""
+    root = ElementTree.parse(ASSETS / "sample" / f"{domain}_{split}.xml").getroot()
+    return [
+        Aspect(sentence.findtext("text", ""), dict(term.attrib))
+        for sentence in root
+        for term in sentence.iter("aspectTerm")
+    ]
+
+
+def by_text(aspects: list[Aspect]) -> dict[str, list[Aspect]]:
+    """The aspects of each sentence."""
+    groups: dict[str, list[Aspect]] = {}
+    for aspect in aspects:
+        groups.setdefault(aspect.text, []).append(aspect)
+    return groups
+
+
+def letters(text: str) -> str:
+    """The text without case, spaces and punctuation."""
+    return re.sub(r"\W+", " ", text.lower()).strip()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """The tokenizer of the bundled model."""
+    return Tokenizer.from_file(str(ASSETS / "reviewlm" / "tokenizer.json"))
+
+
+@pytest.mark.parametrize(("domain", "split"), FILES)
+def test_offsets_and_labels(domain: str, split: str) -> None:
+    for text, term in aspects_of(domain, split):
+        start, end = int(term["from"]), int(term["to"])
+        assert text[start:end] == term["term"], text
+        assert term["polarity"] in ("positive", "negative", "neutral"), text
+        assert text == text.strip() and not re.search(r"[{}\[\]<>~@$^]|  ", text), text
+
+
+@pytest.mark.parametrize(("domain", "split"), FILES)
+def test_ids_are_unique(domain: str, split: str) -> None:
+    root = ElementTree.parse(ASSETS / "sample" / f"{domain}_{split}.xml").getroot()
+    ids = [sentence.get("id") for sentence in root]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(("domain", "split"), FILES)
+def test_counts(domain: str, split: str) -> None:
+    aspects = aspects_of(domain, split)
+    assert len(aspects) >= LEAST[split]
+    neutral = sum(term["polarity"] == "neutral" for _, term in aspects) / len(aspects)
+    assert 0.15 <= neutral <= 0.27
+    groups = by_text(aspects).values()
+    mixed = sum(len({a.attributes["polarity"] for a in group}) > 1 for group in groups)
+    assert mixed / len(groups) >= 0.25
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_no_sentence_is_in_both_splits(domain: str) -> None:
+    train, test = ({letters(a.text) for a in aspects_of(domain, s)} for s in ("train", "test"))
+    assert not train & test
+
+
+@pytest.mark.parametrize(("domain", "split"), FILES)
+def test_twins_differ_in_one_word(domain: str, split: str, tokenizer: Tokenizer) -> None:
+    twins = [a for a in aspects_of(domain, split) if "twin" in a.attributes]
+    assert len(twins) >= 100
+    for text, term in twins:
+        twin, start = term["twin"], int(term["twinFrom"])
+        assert twin[start : start + len(term["term"])] == term["term"], twin
+        assert {term["polarity"], term["twinPolarity"]} == {"positive", "negative"}, twin
+        words = zip(text.split(), twin.split(), strict=True)
+        assert sum(a != b for a, b in words) == 1, twin
+        assert len(tokenizer.encode(text).ids) == len(tokenizer.encode(twin).ids), twin
+
+
+def test_the_generator_writes_these_bytes() -> None:
+    script = ROOT / "scripts" / "make_sample.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,159 @@
+"""Tiny random models of every family, a hand-written data set, and the bundled model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from absa_edit.config import ModelSettings, PromptSettings
+from absa_edit.data.prompts import Prompt, encode, label_ids
+from absa_edit.lm.load import LanguageModel, load_model, reviewlm
+from absa_edit.records import Example, Polarity, Twin
+
+SHAPE = {
+    "vocab_size": 8192,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = {**SHAPE, "num_key_value_heads": 2}
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(**GROUPED),
+    "qwen2": lambda: transformers.Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=6, max_window_layers=1
+    ),
+    "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=8),
+    "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=7),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=4.0
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=6),
+    "phi3": lambda: transformers.Phi3Config(**GROUPED),
+    "olmo2": lambda: transformers.Olmo2Config(**GROUPED),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=8192,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=128,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE),
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=8192,
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        word_embed_proj_dim=24,
+        pad_token_id=0,
+    ),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _machine() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    torch.set_num_threads(1)  # tiny tensors: a second thread only waits
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(reviewlm())
+
+
+@pytest.fixture(scope="session", params=sorted(CONFIGS))
+def tiny(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """A random model of each family, with weights large enough that inputs move the answer."""
+    return tiny_model(request.param, tokenizer)
+
+
+def tiny_model(family: str, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """A random model of one family; weights are scaled up so that corruption changes the answer."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family]()).eval().requires_grad_(False)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.mul_(3.0 if "embed" in name or "wte" in name else 6.0)
+    return LanguageModel(f"tiny-{family}", model, tokenizer, "0")
+
+
+@pytest.fixture(scope="session")
+def small(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """One tiny random Llama, for tests that need a model and not a family."""
+    return tiny_model("llama", tokenizer)
+
+
+@pytest.fixture(scope="session")
+def bundled() -> LanguageModel:
+    """The model that the package ships."""
+    return load_model(ModelSettings(name="reviewlm", device="cpu"))
+
+
+def example(number: int, text: str, aspect: str, polarity: str, twin: str | None = None) -> Example:
+    """An example whose aspect stands at its first occurrence; `twin` is 'polarity: other sentence'."""
+    start = text.index(aspect)
+    other = None
+    if twin:
+        turned, sentence = twin.split(": ", 1)
+        at = sentence.index(aspect)
+        other = Twin(sentence, at, at + len(aspect), Polarity(turned))
+    return Example(
+        f"{number}", f"s{number}", text, aspect, start, start + len(aspect), Polarity(polarity), "laptop", other
+    )
+
+
+SENTENCES = (
+    ("The screen is lovely but the fan never stops.", "screen", "positive", "negative: The screen is awful but the fan never stops."),
+    ("The screen is lovely but the fan never stops.", "fan", "negative", None),
+    ("Battery life is terrible, I charge it twice before lunch.", "Battery life", "negative", "positive: Battery life is great, I charge it twice before lunch."),
+    ("I love how light this thing feels, and the keyboard is excellent.", "keyboard", "positive", None),
+    ("It comes with a 65 watt charger.", "65 watt charger", "neutral", None),
+    ("Great price, poor build quality!", "build quality", "negative", None),
+    ("Great price, poor build quality!", "price", "positive", None),
+    ("We ordered the soup and then waited an hour for it", "soup", "neutral", None),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def examples() -> tuple[Example, ...]:
+    return tuple(example(i, *row) for i, row in enumerate(SENTENCES))
+
+
+@pytest.fixture(scope="session")
+def prompts(examples: tuple[Example, ...], tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    return encode(examples, tokenizer, PromptSettings())
+
+
+@pytest.fixture(scope="session")
+def labels(tokenizer: PreTrainedTokenizerBase) -> dict[Polarity, tuple[int, ...]]:
+    return label_ids(tokenizer, PromptSettings())
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def public_data() -> Path:
+    """The folder with the public data sets, where there is one."""
+    root = Path(__file__).resolve().parents[1]
+    for folder in (os.environ.get("ABSA_EDIT_DATA"), root / "data", root.parent / "shared" / "data"):
+        if folder and (Path(folder) / "semeval14").is_dir():
+            return Path(folder)
+    pytest.skip("the public data is not here: set $ABSA_EDIT_DATA to a folder with semeval14/*.xml")

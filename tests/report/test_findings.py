@@ -1,0 +1,68 @@
+"""The sentences say what the numbers say, also when it is not what one hoped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from absa_edit.records import Comparison, RunRecord
+from absa_edit.report.findings import control, findings, sample_warning
+
+
+def with_control(record: RunRecord, difference: float, p: float) -> RunRecord:
+    found = Comparison(
+        "edit", "random", "laptop14", "macro_f1", difference, difference - 0.01, difference + 0.01, p, p, 638
+    )
+    return replace(record, comparisons=(found,))
+
+
+def test_control_says_when_tracing_helped(record: RunRecord) -> None:
+    said = control(with_control(record, 0.03, 0.002), "laptop14")
+    assert said is not None and said.startswith("Tracing beats random placement on laptop14")
+    assert "+3.0 points of macro-F1 [+2.0, +4.0]" in said and "p = 0.002" in said
+
+
+def test_control_says_when_it_did_not(record: RunRecord) -> None:
+    said = control(with_control(record, 0.03, 0.2), "laptop14")
+    assert said is not None and said.startswith("Tracing did not beat random placement on laptop14:")
+
+
+def test_control_says_when_it_did_worse(record: RunRecord) -> None:
+    said = control(with_control(record, -0.03, 0.002), "laptop14")
+    assert said is not None and "it did worse" in said
+
+
+def test_the_corrected_p_decides(record: RunRecord) -> None:
+    found = replace(with_control(record, 0.03, 0.02).comparisons[0], p_corrected=0.06)
+    said = control(replace(record, comparisons=(found,)), "laptop14")
+    assert said is not None and "did not beat" in said
+
+
+def test_unequal_budgets_are_named(record: RunRecord) -> None:
+    larger = replace(record.methods["random"], trainable=69_120)
+    said = control(replace(record, methods=record.methods | {"random": larger}), "laptop14")
+    assert said is not None and "budgets differ: 34,560 and 69,120" in said
+
+
+def test_without_the_control_nothing_is_claimed(make_record: Callable[..., RunRecord]) -> None:
+    record = replace(make_record(("edit", "zero_shot")), comparisons=())
+    assert "cannot say whether tracing helps" in (control(record, "laptop14") or "")
+    assert control(make_record(("zero_shot", "lora")), "laptop14") is None
+
+
+def test_baselines_and_peak(record: RunRecord) -> None:
+    _, baselines, peak = findings(record)
+    assert "not told apart from `lora` (4.21 % of the weights), +0.7" in baselines
+    assert "better than `zero_shot`, +20.4" in baselines
+    assert "`full` (100 % of the weights) reaches 63.3 [59.9, 66.9], not compared" in baselines
+    assert "mlp of layer 5 (of 12, from 0) at the role `aspect`" in peak
+    assert "the 3 layers around it gives back 24.7 [19.7, 29.9] of the 41.3" in peak
+
+
+def test_an_empty_run_finds_nothing(record: RunRecord) -> None:
+    assert findings(replace(record, methods={}, comparisons=(), trace=None)) == ()
+
+
+def test_the_sample_is_never_passed_off_as_a_public_set(record: RunRecord, sample_record: RunRecord) -> None:
+    assert sample_warning(record) is None
+    assert "BUNDLED SAMPLE: laptop-sample" in (sample_warning(sample_record) or "")

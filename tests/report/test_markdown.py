@@ -1,0 +1,76 @@
+"""`report.md` holds the values, their intervals and the unwelcome ones too."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import replace
+
+import pytest
+
+from absa_edit.records import RunRecord
+from absa_edit.report.markdown import report_markdown
+from absa_edit.report.results import pipe_table
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "# laptop14: reviewlm, seed 0",
+        "| train | laptop14 | xml | 2,282 | 1,141 | 570 | 571 | conflict 45, leaked 12 |",
+        "13 left out because the clean run answers wrong, 7 because the corrupted run answers right",
+        "because the corrupted run answers right, **80 kept**",
+        "Total effect of the corruption: 41.3 [36.3, 46.5]",
+        "attn and mlp of layers 4-7 of 12 (from 0), 36-64 % of the depth, rank 4, 34,560 parameters",
+        "Stability 0.83",
+        "attn  ....####....",
+        "laptop14 (own test, n = 638) | restaurant14 (out of domain, n = 638)",
+        "| edit | **65.5 [62.1, 69.1]** | 71.2 [67.8, 74.8] |",
+        "| majority class | 22.2 (positive) |",
+        "| edit | random | laptop14 | macro-F1 | +1.4 [\N{MINUS SIGN}0.6, +3.4] | 0.2100 | 0.6300 | 638 |",
+        "**0.0012**",
+        "Tracing did not beat random placement on laptop14",
+        "restaurant14 +2.8 [+0.8, +4.8] (p = 0.012 corrected)",
+        "one seed and one random placement",
+        "| full | full | 17,500,000 | 100 % | 0.0003 | 12 s | 3 (2) | 16 (16) | 812 MB | 2.5 s |",
+        "| full | 48.75 | +56.0 % | 100 % |",
+        "all 1,914 test questions again: 100 % the same labels",
+        "largest gap of a label's log-probability 2.1e-06",
+        "python train.py +experiment=laptop14",
+        "torch 2.13.0",
+    ],
+)
+def test_the_report_says(record: RunRecord, piece: str) -> None:
+    assert piece in report_markdown(record, command="python train.py +experiment=laptop14")
+
+
+def test_only_written_figures_are_embedded_by_relative_path(record: RunRecord) -> None:
+    text = report_markdown(record, figures=("trace.png", "scores.png"))
+    assert re.findall(r"!\[.*\]\((.*)\)", text) == ["figures/trace.png", "figures/scores.png"]
+
+
+def test_every_table_row_has_as_many_cells_as_its_head(record: RunRecord) -> None:
+    for table in re.findall(r"(?:^\|.*\|\n)+", report_markdown(record), flags=re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_code_that_loads_the_export_parses(record: RunRecord) -> None:
+    for model in ("reviewlm", "org/model"):
+        text = report_markdown(replace(record, model=replace(record.model, name=model)))
+        code = text.split("```python\n")[1].split("```")[0]
+        ast.parse(code)
+        assert "export/merged" in code and "export/adapter" in code
+    assert 'base = "org/model"' in code
+
+
+def test_the_sample_is_announced_first(sample_record: RunRecord) -> None:
+    assert report_markdown(sample_record).splitlines()[2].startswith("> **BUNDLED SAMPLE: laptop-sample")
+
+
+def test_a_run_of_the_trace_alone_has_a_report(record: RunRecord) -> None:
+    text = report_markdown(replace(record, methods={}, comparisons=(), export=None, plan=None))
+    assert "## Trace" in text and "## Scores" not in text and "## Cost" not in text
+
+
+def test_bars_in_cells_are_escaped() -> None:
+    assert pipe_table(["a"], [["x|y"]])[-1] == r"| x\|y |"

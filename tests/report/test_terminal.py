@@ -1,0 +1,51 @@
+"""What the terminal shows at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from absa_edit.records import RunRecord
+from absa_edit.report.terminal import print_results
+
+
+def shown(record: RunRecord, width: int) -> str:
+    console = Console(width=width, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        print_results(record, console)
+    return console.export_text()
+
+
+def test_the_table_has_scores_intervals_cost_and_conclusions(record: RunRecord) -> None:
+    text = shown(record, 200)
+    for piece in (
+        "own test · n 638", "out of domain · n 638", "65.5 [62.1, 69.1]", "34,560", "0.20 %", "12 s",
+        "zero_shot", "majority class", "50.0  (positive)",
+        "Tracing did not beat random placement on laptop14",
+    ):  # fmt: skip
+        assert piece in text
+    assert text.index("laptop14  ") < text.index("restaurant14  ")
+    assert "BUNDLED" not in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_figure_is_broken_on_a_narrow_terminal(make_record: Callable[..., RunRecord], width: int) -> None:
+    text = shown(make_record(tests=4), width)
+    assert max(map(len, text.splitlines())) <= width
+    for test in ("laptop14", "restaurant14", "device", "service"):
+        assert any(test in line and "…" not in line for line in text.splitlines())
+    assert text.count("58.8 [55.4, 62.4]") == 1
+
+
+def test_the_best_of_a_column_is_bold(record: RunRecord) -> None:
+    console = Console(width=200, force_terminal=True, color_system="standard", record=True)
+    with console.capture() as caught:
+        print_results(record, console)
+    assert "\x1b[1m65.5 [62.1, 69.1]" in caught.get()
+    assert "\x1b[1m63.3" not in caught.get()
+
+
+def test_the_bundled_sample_is_announced(sample_record: RunRecord) -> None:
+    assert "BUNDLED SAMPLE: laptop-sample" in shown(sample_record, 100)

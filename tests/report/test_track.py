@@ -1,0 +1,211 @@
+"""Trackers: nothing without wandb, and with it offline files that hold what was handed over."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from absa_edit.config import Tracker as Kind
+from absa_edit.config import TrackSettings
+from absa_edit.errors import SettingsError
+from absa_edit.records import ExportRecord, RunRecord
+from absa_edit.report import track as track_module
+from absa_edit.report.figures import learning_curves
+from absa_edit.report.publish import publish_comparison, publish_epoch, publish_export, publish_method
+from absa_edit.report.track import NullTracker, Tracker, WandbTracker, track
+
+NONE, WANDB = TrackSettings(kind=Kind.none), TrackSettings(kind=Kind.wandb)
+ABOUT: dict[str, Any] = {
+    "group": "laptop14-reviewlm",
+    "name": "edit-0",
+    "job_type": "fit",
+    "config": {"seed": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for key in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "RANK"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def use_all(tracker: Tracker, folder: Path) -> None:
+    tracker.log({"fit/loss": 1.0}, step=1)
+    tracker.summary({"test/x/accuracy": 0.5})
+    tracker.table("t", ["a"], [[1]])
+    tracker.image("i", folder / "none.png")
+    tracker.artifact("a", "adapter", folder)
+
+
+def test_the_null_tracker_needs_no_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with track(NONE, **ABOUT, folder=tmp_path / "run") as tracker:
+        use_all(tracker, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_without_wandb_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with (
+        pytest.raises(SettingsError, match=r"pip install wandb.*track=none"),
+        track(WANDB, **ABOUT, folder=tmp_path),
+    ):
+        pass
+
+
+def test_a_folder_called_wandb_is_not_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
+    with pytest.raises(SettingsError, match="not installed"), track(WANDB, **ABOUT, folder=tmp_path):
+        pass
+
+
+def test_only_the_first_process_tracks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with track(WANDB, **ABOUT, folder=tmp_path) as tracker:
+        assert isinstance(tracker, NullTracker)
+
+
+def test_mode_follows_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert track_module._mode() == "offline"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    assert track_module._mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert track_module._mode() == "disabled"
+
+
+def test_online_without_a_login_is_an_error_not_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(SettingsError, match="wandb login"):
+        track_module._mode()
+
+
+def test_an_unreachable_server_means_offline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class CommError(Exception):
+        pass
+
+    modes = []
+
+    class Run:
+        def __enter__(self) -> Run:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def init(**settings: Any) -> Run:
+        modes.append(settings["mode"])
+        if settings["mode"] == "online":
+            raise CommError("timed out")
+        return Run()
+
+    fake = SimpleNamespace(init=init, Settings=dict, errors=SimpleNamespace(CommError=CommError))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    with track(WANDB, **ABOUT, folder=tmp_path) as tracker:
+        assert isinstance(tracker, WandbTracker)
+    assert modes == ["online", "offline"] and "tracking offline" in caplog.text
+
+
+# ---- real offline runs
+
+
+def stored(folder: Path) -> list[Any]:
+    """The records of the one offline run under `folder`."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    records, whole = [], b""
+    for kind, piece in chunks(path.read_bytes()):
+        whole += piece
+        if kind in (1, 4):  # full, or the last piece
+            record = Record()
+            record.ParseFromString(whole)
+            records.append(record)
+            whole = b""
+    return records
+
+
+def chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and bytes of each piece of a LevelDB log of 32 KiB blocks after wandb's 7-byte head."""
+    at = 7
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        yield kind, data[at + 7 : at + 7 + size]
+        at += 7 + size
+
+
+def items(records: list[Any], kind: str) -> dict[str, Any]:
+    """All keys of the history or summary, with their last value."""
+    found = {}
+    for record in records:
+        part = record.history.item if kind == "history" else record.summary.update
+        found |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in part}
+    return found
+
+
+@pytest.mark.slow
+def test_an_offline_run_keeps_everything_in_its_folder(
+    record: RunRecord, predictions: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    home, folder = tmp_path / "home", tmp_path / "run"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    (folder / "export/adapter").mkdir(parents=True)
+    (folder / "export/adapter/adapter_config.json").write_text("{}")
+    learning_curves(record, folder / "figures/learning.png")
+    with track(WANDB, **ABOUT, tags=("laptop14", "edit"), folder=folder) as tracker:
+        fit = record.methods["edit"].fit
+        assert fit is not None
+        for row in fit.history:
+            publish_epoch(tracker, row)
+        publish_method(tracker, "edit", record.methods["edit"], predictions)
+        publish_comparison(tracker, record, [folder / "figures/learning.png"])
+        export = ExportRecord("edit", "export/adapter", "export/merged", 1e-6, 1.0, 6)
+        publish_export(tracker, "laptop14 edit/0", export, folder)
+    records = stored(folder)
+    run = next(r.run for r in records if r.WhichOneof("record_type") == "run")
+    assert (run.run_group, run.display_name, run.job_type) == ("laptop14-reviewlm", "edit-0", "fit")
+    assert list(run.tags) == ["laptop14", "edit"]
+    history, summary = items(records, "history"), items(records, "summary")
+    assert history["dev/macro_f1"] == pytest.approx(fit.history[-1]["dev_macro_f1"])
+    assert history["figures/learning/_type"] == "image-file"
+    assert summary["test/laptop14/macro_f1"] == 0.655
+    assert summary["test/laptop14/macro_f1_low"] == pytest.approx(0.621)
+    assert summary["test/laptop14/macro_f1_n"] == 638
+    table = json.loads(next(folder.glob("wandb/*/files/media/table/predictions*.json")).read_text())
+    assert table["columns"][:2] == ["id", "test"] and len(table["data"]) == 6
+    assert next(folder.glob("wandb/*/files/media/table/compare/scores*.json")).exists()
+    kept = {
+        a.name: a.type for r in records if r.WhichOneof("record_type") == "artifact" for a in [r.artifact]
+    }
+    assert kept["laptop14-edit-0"] == "adapter"
+    assert "merged" not in " ".join(kept)
+    assert not list(home.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_marks_the_run_failed_and_the_next_starts_fresh(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), track(WANDB, **ABOUT, folder=tmp_path / "a"):
+        raise ZeroDivisionError
+    with track(WANDB, **ABOUT, folder=tmp_path / "b") as tracker:
+        tracker.log({"fit/loss": 0.5}, step=3)
+    codes = [
+        next(r.exit.exit_code for r in stored(tmp_path / run) if r.WhichOneof("record_type") == "exit")
+        for run in "ab"
+    ]
+    assert codes == [1, 0]
+    assert items(stored(tmp_path / "b"), "history")["fit/loss"] == 0.5
