@@ -178,8 +178,8 @@ class TraceSettings:
     """Standard deviation of the noise in standard deviations of the token embeddings."""
     corruption: Corruption = Corruption.noise
     tokens: Tokens = Tokens.sentence
-    parts: list[Part] = field(default_factory=lambda: [Part.BLOCK, Part.ATTN, Part.MLP])
-    roles: list[Role] = field(default_factory=lambda: [r for r in Role if r is not Role.INSTRUCTION])
+    parts: list[Part] = field(default_factory=lambda: [Part.block, Part.attn, Part.mlp])
+    roles: list[Role] = field(default_factory=lambda: [r for r in Role if r is not Role.instruction])
     filter: bool = True
     """Keep only examples that the clean run gets right and the corrupted run wrong, as the paper does."""
     window: int = 3
@@ -191,7 +191,7 @@ class TraceSettings:
         for key in ("examples", "samples", "window", "batch_tokens"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
-        if Part.HEAD in self.parts:
+        if Part.head in self.parts:
             raise SettingsError("trace.parts: head is not traced yet; use block, attn, mlp")
 
 
@@ -202,7 +202,7 @@ class LocateSettings:
     kind: Localiser = Localiser.trace
     layers: list[int] = field(default_factory=list)
     """For `manual`: the layers to edit, counted from 0."""
-    parts: list[Part] = field(default_factory=lambda: [Part.ATTN, Part.MLP])
+    parts: list[Part] = field(default_factory=lambda: [Part.attn, Part.mlp])
     """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`."""
     width: int | None = None
     """Layers in the window; None is a third of the model's."""
@@ -214,7 +214,7 @@ class LocateSettings:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise SettingsError(f"locate.rank={self.rank}: expected at least 1")
-        if not self.parts or set(self.parts) - {Part.ATTN, Part.MLP}:
+        if not self.parts or set(self.parts) - {Part.attn, Part.mlp}:
             raise SettingsError("locate.parts: expected attn, mlp or both")
         if (self.kind is Localiser.manual) != bool(self.layers):
             raise SettingsError(
@@ -253,7 +253,7 @@ class Edit(Method):
     """Add LoReFT on the residual stream of the located layers, at `position`."""
     representation_rank: int = 4
     representation_lr: float = 2e-3
-    position: Role = Role.ASPECT_AGAIN
+    position: Role = Role.aspect_again
     """The last token with this role is edited. Source: arXiv 2503.15117, official code."""
 
 
@@ -327,8 +327,8 @@ class ScoreSettings:
 class ExportSettings:
     """What is left to take away."""
 
-    method: str = "edit"
-    """The method to export; one that was not run is an error, `none` exports nothing."""
+    method: str | None = None
+    """The method to export; None is `edit` where it was run, else the last trained one."""
     merged: bool = True
     """Write the merged checkpoint too."""
 

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -34,9 +34,9 @@ R = TypeVar("R")
 class Polarity(StrEnum):
     """The three sentiments; their order is the label order of every array and table."""
 
-    POSITIVE = "positive"
-    NEGATIVE = "negative"
-    NEUTRAL = "neutral"
+    positive = "positive"
+    negative = "negative"
+    neutral = "neutral"
 
 
 POLARITIES: tuple[Polarity, ...] = tuple(Polarity)
@@ -45,34 +45,34 @@ POLARITIES: tuple[Polarity, ...] = tuple(Polarity)
 class Part(StrEnum):
     """Where in a decoder block a hidden state is read or restored."""
 
-    BLOCK = "block"
+    block = "block"
     """Residual stream after the block."""
-    ATTN = "attn"
+    attn = "attn"
     """Output of the attention sub-layer (after its output projection)."""
-    MLP = "mlp"
+    mlp = "mlp"
     """Output of the MLP sub-layer (after its down projection)."""
-    HEAD = "head"
+    head = "head"
     """One head's slice of the input of the attention output projection."""
 
 
 class Role(StrEnum):
     """What a prompt token stands for; a token has exactly one role."""
 
-    INSTRUCTION = "instruction"
+    instruction = "instruction"
     """Everything before the sentence, the tokenizer's own first token included."""
-    BEFORE = "before"
+    before = "before"
     """Words of the sentence before the aspect."""
-    ASPECT = "aspect"
+    aspect = "aspect"
     """The aspect in the sentence."""
-    AFTER = "after"
+    after = "after"
     """Words of the sentence after the aspect."""
-    PUNCTUATION = "punctuation"
+    punctuation = "punctuation"
     """Tokens of the sentence without a letter or digit."""
-    QUESTION = "question"
+    question = "question"
     """Everything after the sentence but the next two."""
-    ASPECT_AGAIN = "aspect_again"
+    aspect_again = "aspect_again"
     """The aspect as the question repeats it."""
-    LAST = "last"
+    last = "last"
     """The last prompt token, where the answer is read."""
 
 
@@ -449,24 +449,18 @@ def load(kind: type[R], path: Path) -> R:
     try:
         return TypeAdapter(kind).validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        where = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3]
-        )
+        where = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
         raise RecordError(f"{path} is not a {kind.__name__}: {where}") from None
 
 
 def content_hash(*parts: object) -> str:
     """Sixteen hexadecimal digits that depend on the content of `parts` (records or JSON values)."""
-    plain = [to_json(p) if is_dataclass(p) else p for p in parts]
+    plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else p for p in parts]
     text = json.dumps(plain, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_ARRAYS = tuple(
-    name
-    for stem in ("clean", "corrupted", "restored")
-    for name in (stem, f"{stem}_margin")
-)
+_ARRAYS = tuple(name for stem in ("clean", "corrupted", "restored") for name in (stem, f"{stem}_margin"))
 
 
 def save_trace(trace: Trace, folder: Path, key: str) -> None:

@@ -113,7 +113,15 @@ def example(number: int, text: str, aspect: str, polarity: str, twin: str | None
         at = sentence.index(aspect)
         other = Twin(sentence, at, at + len(aspect), Polarity(turned))
     return Example(
-        f"{number}", f"s{number}", text, aspect, start, start + len(aspect), Polarity(polarity), "laptop", other
+        f"{number}",
+        f"s{number}",
+        text,
+        aspect,
+        start,
+        start + len(aspect),
+        Polarity(polarity),
+        "laptop",
+        other,
     )
 
 

@@ -1,0 +1,131 @@
+"""What each method trains, on a copy of the base model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from absa_edit.adapt.adapted import Adapted, changed_elsewhere
+from absa_edit.adapt.representation import RepresentationEdit
+from absa_edit.config import Delta, Edit, Full, Lora, Method, ZeroShot
+from absa_edit.errors import PlanError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.records import EditPlan
+
+__all__ = ["Adapted", "adapt", "changed_elsewhere"]
+
+
+def adapt(base: PreTrainedModel, method: Method, plan: EditPlan | None, *, seed: int) -> Adapted:
+    """A copy of `base` that trains what `method` says; an untrained one answers exactly like `base`.
+
+    `seed` draws the adapters' first weights. Raises `PlanError` when the method needs a plan and has none.
+    """
+    model = copy.deepcopy(base).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match method:
+            case ZeroShot():
+                return Adapted("zero_shot", model, None, None, None, {}, Decoder(model).layers, 0)
+            case Edit():
+                return _edit(model, method, _needed(plan, "edit"))
+            case Delta():
+                return _delta(model, method, _needed(plan, "delta"))
+            case Lora():
+                return _lora(model, method)
+            case Full():
+                model.requires_grad_(True)
+                return Adapted(
+                    "full", model, None, None, None, {"weights": method.lr}, -1, model.num_parameters()
+                )
+    raise TypeError(f"no such method: {type(method).__name__}")
+
+
+def _needed(plan: EditPlan | None, method: str) -> EditPlan:
+    if plan is None:
+        raise PlanError(f"method {method} needs a plan: add `locate` to stages")
+    return plan
+
+
+def _edit(model: PreTrainedModel, method: Edit, plan: EditPlan) -> Adapted:
+    decoder = Decoder(model)
+    paths = {decoder.layout.path(t.site): t.rank for t in plan.targets}
+    touched = _entries(model.get_submodule(path) for path in paths)
+    rank = max(paths.values())
+    scale = method.alpha / rank
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_dropout=method.dropout,
+        target_modules=list(paths),
+        rank_pattern={path: r for path, r in paths.items() if r != rank},
+        # One scale at all sites: vLLM reads only the global alpha / r and drops the patterns without a word.
+        alpha_pattern={path: scale * r for path, r in paths.items() if r != rank},
+        task_type=TaskType.CAUSAL_LM,
+        fan_in_fan_out=_transposed(model, paths),
+    )
+    peft = _peft(model, config, expected=len(paths))
+    representation = None
+    lr = {"weights": method.lr}
+    if method.representation:
+        representation = RepresentationEdit(
+            plan.layers(), model.config.hidden_size, method.representation_rank, method.position
+        ).to(model.device)
+        lr["representation"] = method.representation_lr
+    return Adapted("edit", model, peft, representation, plan, lr, min(plan.layers()), touched)
+
+
+def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:
+    decoder = Decoder(model)
+    modules = [decoder.module(t.site) for t in plan.targets]
+    for module in modules:
+        module.weight.requires_grad_(True)  # type: ignore[union-attr]
+    first = min(plan.layers())
+    return Adapted("delta", model, None, None, plan, {"weights": method.lr}, first, _entries(modules))
+
+
+def _lora(model: PreTrainedModel, method: Lora) -> Adapted:
+    """Every linear layer of every block; the head and the embeddings are left alone, as PEFT does."""
+    decoder = Decoder(model)
+    paths = [
+        f"{decoder.layout.blocks}.{name}"
+        for name, module in decoder.blocks.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    ]
+    touched = _entries(model.get_submodule(path) for path in paths)
+    config = LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_dropout=method.dropout,
+        target_modules=paths,
+        task_type=TaskType.CAUSAL_LM,
+        fan_in_fan_out=_transposed(model, paths),
+    )
+    peft = _peft(model, config, expected=len(paths))
+    return Adapted("lora", model, peft, None, None, {"weights": method.lr}, 0, touched)
+
+
+def _peft(model: PreTrainedModel, config: LoraConfig, *, expected: int) -> PeftModel:
+    """The model with the adapters of `config` inside.
+
+    Raises `PlanError` when fewer modules than `expected` took one: a target that matches nothing is an error.
+    """
+    peft = get_peft_model(model, config)
+    adapters = sum(name.endswith("lora_A") for name, _ in peft.named_modules())
+    if adapters != expected:
+        raise PlanError(f"the plan names {expected} modules, PEFT found {adapters} of them in the model")
+    return peft  # type: ignore[return-value]
+
+
+def _transposed(model: PreTrainedModel, paths: Iterable[str]) -> bool:
+    """Whether the modules keep their weights as (inputs, outputs), as GPT-2's do."""
+    return any(type(model.get_submodule(path)).__name__ == "Conv1D" for path in paths)
+
+
+def _entries(modules: Iterable[nn.Module]) -> int:
+    """Entries of the modules' own weight matrices."""
+    return sum(module.weight.numel() for module in modules)  # type: ignore[union-attr, misc]

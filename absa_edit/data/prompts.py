@@ -12,7 +12,7 @@ from absa_edit.config import PromptSettings
 from absa_edit.errors import ModelError
 from absa_edit.records import POLARITIES, Example, Polarity, Role
 
-OWNER = (Role.ASPECT, Role.ASPECT_AGAIN, Role.BEFORE, Role.AFTER, Role.QUESTION, Role.INSTRUCTION)
+OWNER = (Role.aspect, Role.aspect_again, Role.before, Role.after, Role.question, Role.instruction)
 """Who owns a token whose characters lie in several spans: the first of these."""
 
 Spans = list[tuple[Role, int, int]]
@@ -56,7 +56,7 @@ def encode(
                 f"{settings.max_tokens}; raise it or drop the example"
             )
         roles = [_role(text, int(start), int(end), span) for start, end in offsets]
-        roles[-1] = Role.LAST
+        roles[-1] = Role.last
         prompts.append(Prompt(example, tuple(ids), tuple(roles)))
     return prompts
 
@@ -86,7 +86,7 @@ def label_ids(
 
     Raises `ModelError` when the word changes how the prompt before it is cut, or two words are one.
     """
-    some = Example("", "", "It is a phone.", "phone", 8, 13, Polarity.NEUTRAL, "")
+    some = Example("", "", "It is a phone.", "phone", 8, 13, Polarity.neutral, "")
     stem, _ = _spans(some, tokenizer, settings)
 
     def tokens(text: str) -> list[int]:
@@ -118,13 +118,13 @@ def _spans(
         if piece == "{sentence}":
             text += example.text
             spans += [
-                (Role.BEFORE, start, start + example.start),
-                (Role.ASPECT, start + example.start, start + example.end),
-                (Role.AFTER, start + example.end, len(text)),
+                (Role.before, start, start + example.start),
+                (Role.aspect, start + example.start, start + example.end),
+                (Role.after, start + example.end, len(text)),
             ]
         elif piece == "{aspect}":
             text += example.aspect
-            spans.append((Role.ASPECT_AGAIN, start, len(text)))
+            spans.append((Role.aspect_again, start, len(text)))
         else:
             text += piece
     text, shift = _wrap(text, tokenizer, settings)
@@ -132,8 +132,8 @@ def _spans(
     sentence_start, sentence_end = spans[0][1], spans[2][2]
     return text, [
         *spans,
-        (Role.QUESTION, sentence_end, len(text)),
-        (Role.INSTRUCTION, 0, sentence_start),
+        (Role.question, sentence_end, len(text)),
+        (Role.instruction, 0, sentence_start),
     ]
 
 
@@ -157,8 +157,8 @@ def _role(text: str, start: int, end: int, spans: Spans) -> Role:
         start, end = start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
     owners = {role for role, first, last in spans if first < end and start < last}
     if not owners:  # a token that stands for no text: the tokenizer's own first one
-        return Role.INSTRUCTION
+        return Role.instruction
     owner = next(role for role in OWNER if role in owners)
-    if owner in (Role.BEFORE, Role.AFTER) and not any(c.isalnum() for c in piece):
-        return Role.PUNCTUATION
+    if owner in (Role.before, Role.after) and not any(c.isalnum() for c in piece):
+        return Role.punctuation
     return owner

@@ -14,12 +14,12 @@ from absa_edit.records import Dataset, Example, Polarity, Twin, content_hash
 CONFLICT = "conflict"
 
 NAMES = {
-    "positive": Polarity.POSITIVE,
-    "negative": Polarity.NEGATIVE,
-    "neutral": Polarity.NEUTRAL,
-    "pos": Polarity.POSITIVE,
-    "neg": Polarity.NEGATIVE,
-    "neu": Polarity.NEUTRAL,
+    "positive": Polarity.positive,
+    "negative": Polarity.negative,
+    "neutral": Polarity.neutral,
+    "pos": Polarity.positive,
+    "neg": Polarity.negative,
+    "neu": Polarity.neutral,
 }
 
 

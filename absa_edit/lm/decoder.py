@@ -111,13 +111,17 @@ class Decoder:
         Rows are padded on the right: no mask is needed, since no position sees a later one.
         """
         with self._standing_still() as blocks:
-            self.model(inputs_embeds=embeds, past_key_values=past, use_cache=past is not None, logits_to_keep=1)
+            self.model(
+                inputs_embeds=embeds, past_key_values=past, use_cache=past is not None, logits_to_keep=1
+            )
         return Frame(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
 
     def run(self, hidden: Hidden, start: int, stop: int, frame: Frame) -> Hidden:
         """The states that leave block `stop - 1` when `hidden` enters block `start`."""
         for block, (args, kwargs) in zip(
-            list(self.blocks)[start:stop], frame.calls[start:stop], strict=True  # type: ignore[call-overload]
+            list(self.blocks)[start:stop],
+            frame.calls[start:stop],
+            strict=True,  # type: ignore[call-overload]
         ):
             hidden = block(hidden, *args, **kwargs)
         return hidden

@@ -21,12 +21,19 @@ class Layout:
 
     def path(self, site: Site) -> str:
         """Dotted path of the module whose output is `site`'s state (for attn and mlp, its projection)."""
-        inner = {Part.BLOCK: "", Part.ATTN: f".{self.attn}", Part.HEAD: f".{self.attn}", Part.MLP: f".{self.mlp}"}
+        inner = {
+            Part.block: "",
+            Part.attn: f".{self.attn}",
+            Part.head: f".{self.attn}",
+            Part.mlp: f".{self.mlp}",
+        }
         return f"{self.blocks}.{site.layer}{inner[site.part]}"
 
 
 LAYOUTS = (
-    Layout("model.layers", "self_attn.o_proj", "mlp.down_proj"),  # Llama, Qwen, Mistral, Gemma, Phi-3, OLMo, SmolLM
+    Layout(
+        "model.layers", "self_attn.o_proj", "mlp.down_proj"
+    ),  # Llama, Qwen, Mistral, Gemma, Phi-3, OLMo, SmolLM
     Layout("transformer.h", "attn.c_proj", "mlp.c_proj"),  # GPT-2
     Layout("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h"),  # GPT-NeoX, Pythia
     Layout("model.decoder.layers", "self_attn.out_proj", "fc2"),  # OPT
@@ -40,7 +47,7 @@ def layout(model: PreTrainedModel) -> Layout:
     """
     modules = {name for name, _ in model.named_modules()}
     for candidate in LAYOUTS:
-        if all(candidate.path(Site(0, part)) in modules for part in (Part.BLOCK, Part.ATTN, Part.MLP)):
+        if all(candidate.path(Site(0, part)) in modules for part in (Part.block, Part.attn, Part.mlp)):
             return candidate
     known = ", ".join(f"{c.blocks}.*.{c.attn}" for c in LAYOUTS)
     raise ModelError(

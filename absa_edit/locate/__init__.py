@@ -1,0 +1,44 @@
+"""Localisers: where an edit goes, each in a file of its own, all returning an `EditPlan`."""
+
+from __future__ import annotations
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from absa_edit.config import Localiser, LocateSettings
+from absa_edit.errors import PlanError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.locate.by_chance import by_chance
+from absa_edit.locate.by_trace import by_trace, window_width
+from absa_edit.locate.plan import every_layer, plan_of, read_plan
+from absa_edit.records import EditPlan, Site, Trace
+
+
+def locate(
+    settings: LocateSettings,
+    model: PreTrainedModel,
+    trace: Trace | None,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> EditPlan:
+    """The plan of the localiser that `settings` name.
+
+    Raises `PlanError` when it needs a trace and there is none, or its sites are not in the model.
+    """
+    if settings.kind is Localiser.trace:
+        if trace is None:
+            raise PlanError("locate=trace needs a trace: add `trace` to stages, or use locate=manual")
+        return by_trace(trace, model, settings, draws=draws, rng=rng)
+    if settings.kind is Localiser.file:
+        return read_plan(str(settings.plan), model)
+    if settings.kind is Localiser.all:
+        return plan_of(model, every_layer(model, settings.parts), settings.rank, "all")
+    if settings.kind is Localiser.manual:
+        sites = [Site(layer, part) for layer in settings.layers for part in settings.parts]
+        return plan_of(model, sites, settings.rank, "manual")
+    first = window_width(settings, Decoder(model).layers)
+    window = plan_of(
+        model, [Site(i, p) for i in range(first) for p in settings.parts], settings.rank, "manual"
+    )
+    return by_chance(window, model, rng=rng)

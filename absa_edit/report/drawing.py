@@ -138,7 +138,7 @@ def label_points(axes: Axes, labels: Sequence[PointLabel], taken: Sequence[Bbox]
                 weight="bold", ha="left" if dx > 0 else "right" if dx < 0 else "center", va="center",
             )  # fmt: skip
             written.set_in_layout(False)
-            box = written.get_window_extent()
+            box = written.get_window_extent().padded(2)
             if _inside(box, frame) and not any(box.overlaps(other) for other in used):
                 break
             if (y, dx, dy) != places[-1]:

@@ -76,7 +76,7 @@ def peak(record: RunRecord) -> str | None:
     if record.trace is None:
         return None
     found, total, window = record.trace.peak, record.trace.total_effect, record.trace.window
-    several = window > 1 and found.part in (Part.ATTN, Part.MLP)
+    several = window > 1 and found.part in (Part.attn, Part.mlp)
     return (
         f"The trace peaks in {found.part.value} of layer {found.layer} "
         f"(of {record.model.layers}, from 0) at the role `{found.role.value}`: restoring "

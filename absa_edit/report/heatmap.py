@@ -20,7 +20,7 @@ from absa_edit.trace.effects import Effects
 CELL = 0.31  # inches; fits two digits
 DEEP = 16  # more layers than this are stacked, not set side by side
 NUMBERED = 64  # with more layers the cells are too narrow for their values
-PARTS = {Part.BLOCK: "block", Part.ATTN: "attention", Part.MLP: "MLP", Part.HEAD: "heads"}
+PARTS = {Part.block: "block", Part.attn: "attention", Part.mlp: "MLP", Part.head: "heads"}
 
 
 def trace_heatmap(
@@ -156,7 +156,7 @@ def _subtitle(effects: Effects, plan: EditPlan | None, window: int | None, count
     )
     if effects.aie.shape[-1] <= NUMBERED:
         said.append("grey figures: the 95 % interval includes 0")
-    if window is not None and window > 1 and {Part.ATTN, Part.MLP} & set(effects.parts):
+    if window is not None and window > 1 and {Part.attn, Part.mlp} & set(effects.parts):
         said.append(f"attention and MLP: {window} layers restored together")
     if plan is not None:
         said.append(f"orange frame: where the plan ({plan.source}) edits")

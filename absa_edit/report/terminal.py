@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -12,6 +14,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from absa_edit.records import RunRecord
 from absa_edit.report import words
@@ -25,6 +28,8 @@ from absa_edit.report.tables import (
     own_test,
     tests_in_order,
 )
+
+T = TypeVar("T")
 
 
 def print_results(record: RunRecord, console: Console) -> None:
@@ -124,3 +129,10 @@ def _sentences(said: Sequence[str]) -> RenderableType:
             line.append(piece, style="cyan" if i % 2 else "")
         lines.append(line)
     return Padding(Group(*lines), (1, 0, 0, 0)) if lines else Text("")
+
+
+def bar(items: Iterable[T], name: str, total: int | None = None) -> Iterable[T]:
+    """The items, with a progress bar on standard error while they pass; a line now and then where it is no terminal."""
+    live = sys.stderr.isatty()
+    every = 0.2 if live else 30.0
+    return tqdm(items, name, total, leave=False, mininterval=every, delay=every, ncols=None if live else 80)

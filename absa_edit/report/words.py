@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from absa_edit.records import EditPlan, Interval, Polarity, Role
+from absa_edit.records import EditPlan, Role
 
 Number = int | float  # said in full because the run-time checks of the tests take `float` literally
 MINUS = "\N{MINUS SIGN}"
 
 ROLES: dict[Role, str] = {
-    Role.INSTRUCTION: "instruction",
-    Role.BEFORE: "before aspect",
-    Role.ASPECT: "aspect",
-    Role.AFTER: "after aspect",
-    Role.PUNCTUATION: "punctuation",
-    Role.QUESTION: "question",
-    Role.ASPECT_AGAIN: "aspect, repeated",
-    Role.LAST: "last token",
+    Role.instruction: "instruction",
+    Role.before: "before aspect",
+    Role.aspect: "aspect",
+    Role.after: "after aspect",
+    Role.punctuation: "punctuation",
+    Role.question: "question",
+    Role.aspect_again: "aspect, repeated",
+    Role.last: "last token",
 }
 """Roles as figures and sentences name them."""
 
@@ -90,13 +90,3 @@ def plan_sketch(plan: EditPlan, layers: int) -> list[str]:
         edited = {t.site.layer for t in plan.targets if t.site.part is part}
         lines.append(f"{part.value:<5} {''.join('#' if i in edited else '.' for i in range(layers))}")
     return lines
-
-
-def counts(by_label: dict[str, int]) -> str:
-    """`positive 900, negative 700, neutral 400`."""
-    return ", ".join(f"{p.value} {by_label.get(p.value, 0):,}" for p in Polarity)
-
-
-def score(interval: Interval) -> str:
-    """`71.5 [68.0, 74.9]`: a share in percent with its interval."""
-    return interval.percent()

@@ -12,9 +12,9 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.records import Role
 
 ROLES: dict[Tokens, tuple[Role, ...]] = {
-    Tokens.aspect: (Role.ASPECT, Role.ASPECT_AGAIN),
-    Tokens.context: (Role.BEFORE, Role.AFTER, Role.PUNCTUATION),
-    Tokens.sentence: (Role.BEFORE, Role.ASPECT, Role.AFTER, Role.PUNCTUATION),
+    Tokens.aspect: (Role.aspect, Role.aspect_again),
+    Tokens.context: (Role.before, Role.after, Role.punctuation),
+    Tokens.sentence: (Role.before, Role.aspect, Role.after, Role.punctuation),
     Tokens.all: tuple(Role),
 }
 """The roles that each choice of `trace.tokens` corrupts."""

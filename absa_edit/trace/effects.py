@@ -69,9 +69,7 @@ def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSum
         trace.counts,
         trace.seconds,
         _mean(trace.clean - trace.corrupted, weights),
-        Peak(
-            trace.parts[part], layer, trace.roles[role], _mean(effects[:, part, role, layer], weights)
-        ),
+        Peak(trace.parts[part], layer, trace.roles[role], _mean(effects[:, part, role, layer], weights)),
         depth,
         {part: d.middle_third_share.value for part, d in depth.items()},
     )

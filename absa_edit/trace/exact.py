@@ -67,7 +67,7 @@ class Cell:
     @property
     def joins(self) -> int:
         """The first block that the restored run has to compute."""
-        return self.layer + 1 if self.part is Part.BLOCK else self.start
+        return self.layer + 1 if self.part is Part.block else self.start
 
 
 def cells(parts: Sequence[Part], layers: int, window: int) -> list[Cell]:
@@ -77,7 +77,7 @@ def cells(parts: Sequence[Part], layers: int, window: int) -> list[Cell]:
     """
     return [
         Cell(part, layer, layer, layer + 1)
-        if part is Part.BLOCK
+        if part is Part.block
         else Cell(part, layer, max(0, layer - window // 2), min(layers, layer + (window + 1) // 2))
         for part in parts
         for layer in range(layers)
@@ -188,19 +188,19 @@ def _twins(
 
 def _run_both(decoder: Decoder, embeds: Tensor, corrupted: Tensor) -> tuple[Runs, Tensor, Tensor]:
     """The states of both runs, and the logits at their last position."""
-    clean: dict[Part, list[Tensor]] = {part: [] for part in (Part.BLOCK, Part.ATTN, Part.MLP)}
+    clean: dict[Part, list[Tensor]] = {part: [] for part in (Part.block, Part.attn, Part.mlp)}
     frame = decoder.begin(embeds)
     hidden = frame.hidden
     for layer in range(decoder.layers):
         with ExitStack() as stack:
             outputs = {
                 part: stack.enter_context(recorded(decoder.module(Site(layer, part))))
-                for part in (Part.ATTN, Part.MLP)
+                for part in (Part.attn, Part.mlp)
             }
             hidden = decoder.run(hidden, layer, layer + 1, frame)
         for part, (output,) in outputs.items():
             clean[part].append(output.reshape(hidden.shape)[0])
-        clean[Part.BLOCK].append(hidden[0])
+        clean[Part.block].append(hidden[0])
     cache = DynamicCache()
     frame = decoder.begin(corrupted, cache)
     entering = [frame.hidden]
@@ -277,13 +277,13 @@ def _sweep(
     for layer in range(batch[0].joins, decoder.layers + 1):
         for cell in (c for c in batch if c.joins == layer):
             row = runs.entering[layer][:, first:]
-            if cell.part is Part.BLOCK:
+            if cell.part is Part.block:
                 row = row.index_copy(1, where, _clean(runs, cell.part, cell.layer, positions, samples))
             hidden = torch.cat((hidden, row))
         if layer == decoder.layers:
             break
         with ExitStack() as stack:
-            for part in (Part.ATTN, Part.MLP):
+            for part in (Part.attn, Part.mlp):
                 inside = [c.part is part and c.start <= layer < c.stop for c in batch if c.joins <= layer]
                 if any(inside):
                     rows = torch.tensor(inside, device=decoder.device).repeat_interleave(samples).nonzero()

@@ -150,6 +150,8 @@ def realise(line: Line, rng: random.Random, first: int = 0) -> list[Piece]:
         if mark["one"] is not None:
             pieces.append(Piece(mark["many"] if plural else mark["one"]))
         elif mark["word"]:
+            if " " in mark["word"] + mark["other"]:
+                raise ValueError(f"a twin turns one word, not {mark[0]!r}: {line.key!r}")
             turns.append((len(pieces), int(mark["owner"] or 0)))
             pieces.append(Piece(mark["word"], other=mark["other"]))
         else:

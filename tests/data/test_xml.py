@@ -20,9 +20,9 @@ XML16 = """<Reviews><Review rid="r"><sentences>
 def test_reads_2014(write: Write) -> None:
     data = read_one(write("a.xml", XML))
     hinge, lid, manual = data.examples
-    assert (hinge.aspect, hinge.polarity, hinge.sentence_id) == ("hinge", Polarity.NEGATIVE, "a1")
+    assert (hinge.aspect, hinge.polarity, hinge.sentence_id) == ("hinge", Polarity.negative, "a1")
     assert "stiff & the" in hinge.text
-    assert lid.twin == Twin("Wobbly lid, and it came with a manual.", 7, 10, Polarity.NEGATIVE)
+    assert lid.twin == Twin("Wobbly lid, and it came with a manual.", 7, 10, Polarity.negative)
     assert manual.twin is None
     assert data.dropped == {"conflict": 1}
     assert data.source == "xml"

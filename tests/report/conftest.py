@@ -61,7 +61,7 @@ def interval(value: float, n: int = N, half: float = 0.034) -> Interval:
 
 
 def plan(layers: tuple[int, ...] = (4, 5, 6, 7), source: str = "trace") -> EditPlan:
-    targets = tuple(Target(Site(i, p), 4) for i in layers for p in (Part.ATTN, Part.MLP))
+    targets = tuple(Target(Site(i, p), 4) for i in layers for p in (Part.attn, Part.mlp))
     return EditPlan(source, targets, 34_560, 0.83)
 
 
@@ -121,8 +121,8 @@ def trace_summary() -> TraceSummary:
     def one(value: float) -> Interval:
         return interval(value, 80, 0.05)
 
-    depth = {p.value: PartDepth(one(0.45), one(0.41), one(0.52)) for p in (Part.BLOCK, Part.ATTN, Part.MLP)}
-    peak = Peak(Part.MLP, 5, Role.ASPECT, one(0.247))
+    depth = {p.value: PartDepth(one(0.45), one(0.41), one(0.52)) for p in (Part.block, Part.attn, Part.mlp)}
+    peak = Peak(Part.mlp, 5, Role.aspect, one(0.247))
     share = {name: d.middle_third_share.value for name, d in depth.items()}
     return TraceSummary(
         "exact", "noise", "sentence", 3, 3, TRACE_COUNTS, 21.0, one(0.413), peak, depth, share
@@ -184,8 +184,8 @@ def make_effects() -> Callable[..., Effects]:
     """A function that makes averaged effects with a bump in the middle layers at the aspect."""
 
     def make(layers: int = 12, height: float = 0.28) -> Effects:
-        parts = (Part.BLOCK, Part.ATTN, Part.MLP)
-        roles = tuple(role for role in Role if role is not Role.INSTRUCTION)
+        parts = (Part.block, Part.attn, Part.mlp)
+        roles = tuple(role for role in Role if role is not Role.instruction)
         depth = np.linspace(0, 1, layers)
         weight = np.array([0.15, 0.9, 0.3, 0.1, 0.05, 0.8, 0.6])
         centre = np.array([0.3, 0.35, 0.4, 0.5, 0.5, 0.6, 0.95])
@@ -202,7 +202,7 @@ def make_effects() -> Callable[..., Effects]:
 @pytest.fixture
 def trace() -> Trace:
     """A trace of two examples, two layers."""
-    parts, roles = (Part.BLOCK, Part.ATTN, Part.MLP), (Role.ASPECT, Role.LAST)
+    parts, roles = (Part.block, Part.attn, Part.mlp), (Role.aspect, Role.last)
     cells = np.full((2, 3, 2, 2), 0.4)
     one = np.array([0.9, 0.8])
     return Trace(
@@ -215,7 +215,7 @@ def trace() -> Trace:
 def predictions() -> tuple[Prediction, ...]:
     return tuple(
         Prediction(
-            "edit", test, f"{test}:{i}", f"s{i}", "The fan is loud.", "fan", Polarity.NEGATIVE, given,
+            "edit", test, f"{test}:{i}", f"s{i}", "The fan is loud.", "fan", Polarity.negative, given,
             {"positive": 0.1, "negative": 0.7, "neutral": 0.2},
         )
         for test in ("laptop14", "restaurant14")

@@ -39,7 +39,7 @@ def test_majority_agrees_with_scikit_learn() -> None:
     known = tables.majority(data)
     gold = np.repeat([0, 1, 2], [2, 5, 3])
     expected = f1_score(gold, np.full(10, 1), labels=[0, 1, 2], average="macro", zero_division=0)
-    assert known is not None and known.label is Polarity.NEGATIVE
+    assert known is not None and known.label is Polarity.negative
     assert (known.accuracy, known.macro_f1) == (0.5, pytest.approx(expected))
 
 

@@ -44,5 +44,5 @@ def test_runs_join_neighbours() -> None:
 
 
 def test_plan_sketch_marks_the_edited_layers() -> None:
-    targets = tuple(Target(Site(layer, Part.MLP), 4) for layer in (1, 2))
+    targets = tuple(Target(Site(layer, Part.mlp), 4) for layer in (1, 2))
     assert words.plan_sketch(EditPlan("trace", targets, 1), 4) == ["mlp   .##."]

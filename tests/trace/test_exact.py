@@ -21,7 +21,7 @@ from absa_edit.records import Part, Role, Site, Trace
 from absa_edit.trace.corrupt import ROLES, embedding_sd, noisy
 from absa_edit.trace.exact import cells, trace_exact
 
-ROLES_TRACED = [r for r in Role if r is not Role.INSTRUCTION]
+ROLES_TRACED = [r for r in Role if r is not Role.instruction]
 
 
 def traced(lm: LanguageModel, prompts: list[Prompt], labels: dict, **settings: object) -> Trace:
@@ -36,7 +36,9 @@ def traced(lm: LanguageModel, prompts: list[Prompt], labels: dict, **settings: o
 
 
 @torch.no_grad()
-def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings) -> np.ndarray:
+def slow(
+    lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings
+) -> np.ndarray:
     """Restored gold probability and margin of each cell, by one full forward pass of the model per cell."""
     decoder, model = Decoder(lm.model), lm.model
     gold = labels[prompt.example.polarity][0]
@@ -103,8 +105,8 @@ def test_equals_the_loop_on_the_bundled_model(bundled, prompts, labels) -> None:
 
 def test_restoring_everything_gives_the_clean_run(tiny, prompts, labels) -> None:
     """One role that is every token, restored in the block output: the clean run, whatever the layer."""
-    whole = [replace(p, roles=(Role.AFTER,) * len(p.ids)) for p in prompts]
-    trace = traced(tiny, whole, labels, parts=[Part.BLOCK], roles=[Role.AFTER], tokens=Tokens.all)
+    whole = [replace(p, roles=(Role.after,) * len(p.ids)) for p in prompts]
+    trace = traced(tiny, whole, labels, parts=[Part.block], roles=[Role.after], tokens=Tokens.all)
     np.testing.assert_allclose(
         trace.restored[:, 0, 0], np.repeat(trace.clean[:, None], trace.layers, 1), atol=1e-5
     )
@@ -113,14 +115,14 @@ def test_restoring_everything_gives_the_clean_run(tiny, prompts, labels) -> None
 
 
 def test_restoring_what_was_not_corrupted_gives_the_corrupted_run(tiny, prompts, labels) -> None:
-    trace = traced(tiny, prompts, labels, roles=[Role.INSTRUCTION])
+    trace = traced(tiny, prompts, labels, roles=[Role.instruction])
     np.testing.assert_array_equal(
         trace.restored, np.broadcast_to(trace.corrupted[:, None, None, None], trace.restored.shape)
     )
 
 
 def test_last_block_at_the_last_token_is_the_clean_run(small, prompts, labels) -> None:
-    trace = traced(small, prompts, labels, parts=[Part.BLOCK], roles=[Role.LAST])
+    trace = traced(small, prompts, labels, parts=[Part.block], roles=[Role.last])
     np.testing.assert_allclose(trace.restored[:, 0, 0, -1], trace.clean, atol=1e-5)
 
 
@@ -130,10 +132,10 @@ def test_memory_bound_does_not_change_the_result(small, prompts, labels) -> None
 
 
 def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, labels) -> None:
-    trace = traced(bundled, prompts, labels, corruption=Corruption.counterfactual, parts=[Part.BLOCK])
+    trace = traced(bundled, prompts, labels, corruption=Corruption.counterfactual, parts=[Part.block])
     twins = [p for p in prompts if p.example.twin]
     assert trace.counts.seen == len(twins) == 2
-    last = trace.roles.index(Role.LAST)
+    last = trace.roles.index(Role.last)
     np.testing.assert_allclose(trace.restored[:, 0, last, -1], trace.clean, atol=1e-5)
     assert trace.noise_sd == 0.0 and trace.samples == 1
     twin = encode([counterfactual(twins[0].example)], bundled.tokenizer, PromptSettings())[0]
@@ -144,7 +146,7 @@ def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, la
 
 
 def test_counts_follow_the_filter(bundled, prompts, labels) -> None:
-    trace = traced(bundled, prompts, labels, parts=[Part.BLOCK], roles=[Role.LAST], filter=True)
+    trace = traced(bundled, prompts, labels, parts=[Part.block], roles=[Role.last], filter=True)
     counts = trace.counts
     assert counts.seen == len(prompts)
     assert counts.kept == len(trace.example_ids) == counts.seen - counts.clean_wrong - counts.corrupted_right
@@ -157,7 +159,7 @@ def test_nothing_kept_is_an_error_with_the_counts(small, prompts, labels) -> Non
 
 
 def test_absent_roles_are_nan(small, prompts, labels) -> None:
-    trace = traced(small, prompts, labels, parts=[Part.BLOCK], roles=ROLES_TRACED)
+    trace = traced(small, prompts, labels, parts=[Part.block], roles=ROLES_TRACED)
     for i, name in enumerate(trace.example_ids):
         prompt = next(p for p in prompts if p.example.id == name)
         for r, role in enumerate(trace.roles):
@@ -165,6 +167,6 @@ def test_absent_roles_are_nan(small, prompts, labels) -> None:
 
 
 def test_windows_are_cut_at_the_ends() -> None:
-    assert [(c.start, c.stop) for c in cells([Part.ATTN], 4, 3)] == [(0, 2), (0, 3), (1, 4), (2, 4)]
-    assert [(c.start, c.stop) for c in cells([Part.MLP], 3, 1)] == [(0, 1), (1, 2), (2, 3)]
-    assert [(c.joins, c.stop) for c in cells([Part.BLOCK], 2, 5)] == [(1, 1), (2, 2)]
+    assert [(c.start, c.stop) for c in cells([Part.attn], 4, 3)] == [(0, 2), (0, 3), (1, 4), (2, 4)]
+    assert [(c.start, c.stop) for c in cells([Part.mlp], 3, 1)] == [(0, 1), (1, 2), (2, 3)]
+    assert [(c.joins, c.stop) for c in cells([Part.block], 2, 5)] == [(1, 1), (2, 2)]

@@ -1,0 +1,102 @@
+"""A model with the parameters that a method trains; the base model object stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from absa_edit.adapt.representation import RepresentationEdit
+from absa_edit.data.prompts import Prompt
+from absa_edit.lm.decoder import Decoder
+from absa_edit.records import EditPlan
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A copy of the base model together with what trains in it."""
+
+    kind: str
+    """zero_shot, edit, delta, lora or full."""
+    model: PreTrainedModel
+    """The causal LM; with an adapter, its linear layers hold the deltas."""
+    peft: PeftModel | None
+    representation: RepresentationEdit | None
+    plan: EditPlan | None
+    lr: dict[str, float]
+    """Learning rate of `weights` and of `representation`."""
+    start: int
+    """The first block whose output can change; below it every state is the base model's."""
+    touched: int
+    """Entries of base weight matrices that change once the method is merged."""
+
+    @property
+    def decoder(self) -> Decoder:
+        return Decoder(self.model)
+
+    def on(self, prompts: Sequence[Prompt]) -> AbstractContextManager[None]:
+        """What has to surround each run over the rows of `prompts`."""
+        return self.representation.on(self.decoder, prompts) if self.representation else nullcontext()
+
+    def trainable(self) -> dict[str, Tensor]:
+        """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`"""
+        names = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if self.representation:
+            names |= {f"representation.{n}": p for n, p in self.representation.named_parameters()}
+        return names
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Parameters with their learning rates, as an optimiser takes them."""
+        weights = [p for n, p in self.trainable().items() if not n.startswith("representation.")]
+        groups: list[dict[str, object]] = [{"params": weights, "lr": self.lr["weights"]}] if weights else []
+        if self.representation:
+            parameters = list(self.representation.parameters())
+            groups.append({"params": parameters, "lr": self.lr["representation"]})
+        return groups
+
+    def count(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.trainable().values())
+
+    def load_trained(self, state: dict[str, Tensor]) -> None:
+        """Put saved trained parameters back; every one must be there."""
+        own = self.trainable()
+        if own.keys() != state.keys():
+            odd = sorted(own.keys() ^ state.keys())[0]
+            raise KeyError(f"trained parameters do not match those of the method: {odd}")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+    def modes(self, training: bool) -> None:
+        """Evaluation mode, except that while training dropout acts where weights train.
+
+        A frozen part must not drop anything: its cached states would not be those of the run.
+        """
+        self.model.eval()
+        if not training:
+            return
+        if self.kind == "full":
+            self.model.train()
+        for name, module in self.model.named_modules():
+            if "lora_dropout" in name and isinstance(module, nn.Dropout):
+                module.train()
+
+
+def changed_elsewhere(adapted: Adapted, base: PreTrainedModel) -> Iterator[str]:
+    """Names of base parameters that differ in any bit though the method does not train them."""
+    trained = set(adapted.trainable())
+    current = {
+        name.replace(".base_layer.", "."): (name, parameter)
+        for name, parameter in adapted.model.named_parameters()
+        if ".lora_" not in name
+    }
+    for name, parameter in base.named_parameters():
+        own, value = current[name]
+        if own not in trained and not torch.equal(value, parameter):
+            yield name

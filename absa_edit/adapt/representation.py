@@ -1,0 +1,82 @@
+"""LoReFT: a low-rank edit of the residual stream at one position of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
+
+from absa_edit.data.prompts import Prompt
+from absa_edit.errors import DataError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.hooks import edited
+from absa_edit.records import Part, Role, Site
+
+
+class LoReFT(nn.Module):
+    """h + R^T (W h + b - R h), with the rows of R orthonormal.
+
+    W starts as R and b as 0, so that an untrained edit changes nothing. (pyreft starts W at random.)
+    Source: Wu et al. 2024 (arXiv 2404.03592), equation 2.
+    """
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        rotation = nn.Linear(width, rank, bias=False)
+        nn.init.orthogonal_(rotation.weight)
+        self.rotation = orthogonal(rotation)
+        self.source = nn.Linear(width, rank)
+        with torch.no_grad():
+            self.source.weight.copy_(self.rotation.weight)
+            self.source.bias.zero_()
+
+    def forward(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row hidden"]:
+        with torch.autocast(hidden.device.type, enabled=False):  # R is orthonormal in float32 only
+            state = hidden.float()
+            rotation = self.rotation.weight
+            change = (self.source(state) - state @ rotation.T) @ rotation
+            return (state + change).to(hidden.dtype)
+
+
+class RepresentationEdit(nn.Module):
+    """A LoReFT for each of some blocks' outputs, acting at the last token that has the role `position`."""
+
+    def __init__(self, layers: Sequence[int], width: int, rank: int, position: Role) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.rank = rank
+        self.position = position
+        self.edits = nn.ModuleList(LoReFT(width, rank) for _ in layers)
+
+    @contextmanager
+    def on(self, decoder: Decoder, prompts: Sequence[Prompt]) -> Iterator[None]:
+        """Edit every run of `decoder` over the rows of `prompts` inside the block.
+
+        A run with a multiple of that many rows has each prompt in consecutive rows.
+        """
+        at = torch.tensor([_last(p, self.position) for p in prompts], device=decoder.device)
+        with ExitStack() as stack:
+            for layer, edit in zip(self.layers, self.edits, strict=True):
+                block = decoder.module(Site(layer, Part.block))
+                stack.enter_context(edited(block, lambda hidden, edit=edit: _edit(hidden, at, edit)))  # type: ignore[misc]
+            yield
+
+
+def _edit(hidden: Tensor, at: Tensor, edit: nn.Module) -> Tensor:
+    rows = torch.arange(len(hidden), device=hidden.device)
+    where = at.repeat_interleave(len(hidden) // len(at))
+    return hidden.index_put((rows, where), edit(hidden[rows, where]))
+
+
+def _last(prompt: Prompt, role: Role) -> int:
+    positions = prompt.positions(role)
+    if not positions:
+        raise DataError(
+            f"example {prompt.example.id}: no token has the role {role.value}, where the representation edit acts; "
+            "choose another method.edit.position"
+        )
+    return positions[-1]

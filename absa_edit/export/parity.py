@@ -1,0 +1,60 @@
+"""The proof that an export answers like the model it was made from: load it plainly, predict again, compare."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from absa_edit.adapt import Adapted
+from absa_edit.errors import ExportMismatch
+from absa_edit.records import POLARITIES, Prediction
+
+Again = Callable[[Adapted], Sequence[Prediction]]
+"""Predicts every test example again with the given model, in the order of the first predictions."""
+
+
+def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
+    """The adapter in `folder` as `peft` alone loads it onto a copy of `base`."""
+    peft = PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    peft.eval()
+    return _bare(peft.get_base_model(), peft)
+
+
+def plain_merged(folder: Path, like: PreTrainedModel) -> Adapted:
+    """The checkpoint in `folder` as `transformers` alone loads it, on the device of `like`."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=like.dtype)
+    return _bare(model.to(like.device).eval(), None)
+
+
+def check(name: str, exported: Adapted, first: Sequence[Prediction], again: Again) -> tuple[float, float]:
+    """Largest gap of a label's log-probability, and the share of equal answers.
+
+    Raises `ExportMismatch` when any answer differs.
+    """
+    second = again(exported)
+    gap = float(np.abs(_log_probabilities(first) - _log_probabilities(second)).max())
+    differ = [(a, b) for a, b in zip(first, second, strict=True) if a.predicted is not b.predicted]
+    if differ:
+        one, other = differ[0]
+        raise ExportMismatch(
+            f"{name}: {len(differ)} of {len(first)} test predictions differ from those of the model in memory (first: "
+            f"{one.test} example {one.id}, {one.predicted.value} became {other.predicted.value}; largest gap of a "
+            f"log-probability {gap:.1e}); export in float32 (model.dtype=float32)"
+        )
+    return gap, 1.0
+
+
+def _bare(model: PreTrainedModel, peft: PeftModel | None) -> Adapted:
+    return Adapted("export", model, peft, None, None, {}, 0, 0)
+
+
+def _log_probabilities(rows: Sequence[Prediction]) -> np.ndarray:
+    values = [[row.probabilities[p.value] for p in POLARITIES] for row in rows]
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(np.array(values)), np.log(torch.finfo(torch.float32).tiny))

@@ -1,0 +1,161 @@
+"""The training loop, the same for every method: same batches, schedule, precision and stopping rule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from transformers import get_linear_schedule_with_warmup
+
+from absa_edit.adapt import Adapted
+from absa_edit.config import FitSettings, Precision
+from absa_edit.data.prompts import Prompt
+from absa_edit.errors import DataError
+from absa_edit.fit.checkpoint import Checkpoint, Progressed
+from absa_edit.fit.objective import AnswerLoss
+from absa_edit.progress import Progress, silent
+from absa_edit.records import Fit, Polarity
+
+Row = dict[str, float]
+
+
+def fit(
+    adapted: Adapted,
+    prompts: Sequence[Prompt],
+    labels: dict[Polarity, tuple[int, ...]],
+    settings: FitSettings,
+    evaluate: Callable[[], Row],
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    progress: Progress = silent,
+    name: str = "fit",
+) -> Fit:
+    """How the training of `adapted` went; it is left with the weights of its best development epoch.
+
+    `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights. Batches depend on `seed` and the
+    prompts' lengths alone, so that methods see the same ones.
+    """
+    if not prompts:
+        raise DataError("no training examples are left")
+    began = time.perf_counter()
+    accelerator = _accelerator(settings.precision, adapted.model.device)
+    trained = adapted.trainable()
+    steps_an_epoch = -(-len(prompts) // settings.batch_size)
+    total = steps_an_epoch * settings.epochs
+    optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=settings.weight_decay)
+    state = Progressed(micro_batch=settings.batch_size)
+    best = _copy(trained)
+    if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
+        state, best = resumed
+    before = state.seconds
+    objective = AnswerLoss(adapted, prompts, labels, cache_gib=settings.cache_gib)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    schedule = get_linear_schedule_with_warmup(
+        optimizer, round(settings.warmup * total), total, last_epoch=state.steps - 1
+    )
+    if not state.steps:
+        torch.manual_seed(seed)
+
+    while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+        state.epoch += 1
+        rng = np.random.default_rng([seed, state.epoch])
+        batches = list(epoch_batches([len(p.ids) for p in prompts], settings.batch_size, rng))
+        adapted.modes(training=True)
+        losses = []
+        for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
+            losses.append(_step(accelerator, objective, optimizer, batch, state, settings.clip, trained))
+            schedule.step()
+            state.steps += 1
+            state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
+        adapted.modes(training=False)
+        state.seconds = before + time.perf_counter() - began
+        loss = float(sum(losses)) / len(prompts)
+        row = {"epoch": float(state.epoch), "loss": loss, **evaluate(), "seconds": state.seconds}
+        state.history.append(row)
+        on_epoch(row)
+        if row["dev_macro_f1"] > state.best_macro_f1:
+            state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], _copy(trained)
+        if checkpoint:
+            checkpoint.save(state, trained, best, optimizer)
+    adapted.load_trained(best)
+    return Fit(
+        steps=state.steps,
+        epochs=state.epoch,
+        seconds=before + time.perf_counter() - began,
+        peak_bytes=state.peak_bytes,
+        batch_size=settings.batch_size,
+        micro_batch=state.micro_batch,
+        best_epoch=state.best_epoch,
+        best_macro_f1=state.best_macro_f1,
+        history=tuple(state.history),
+    )
+
+
+def epoch_batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Batches of `size` examples of like length, in random order; every example once.
+
+    Shuffled, then sorted by length within stretches of 50 batches: little padding, and still other batches each epoch.
+    """
+    order = rng.permutation(len(lengths))
+    batches = []
+    for i in range(0, len(order), 50 * size):
+        stretch = sorted(order[i : i + 50 * size], key=lambda j: lengths[j])
+        batches += [[int(j) for j in stretch[k : k + size]] for k in range(0, len(stretch), size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
+
+
+def _step(
+    accelerator: Accelerator,
+    objective: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: list[int],
+    state: Progressed,
+    clip: float,
+    trained: dict[str, Tensor],
+) -> float:
+    """One optimiser step; its summed loss. Out of memory, the batch is halved into more micro-batches, and stays so."""
+    while True:
+        try:
+            total = 0.0
+            for i in range(0, len(batch), state.micro_batch):
+                loss = objective(batch[i : i + state.micro_batch])
+                accelerator.backward(loss / len(batch))
+                total += float(loss.detach())
+            accelerator.clip_grad_norm_(trained.values(), clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return total
+        except torch.OutOfMemoryError:
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            if state.micro_batch == 1:
+                raise
+            state.micro_batch = -(-state.micro_batch // 2)
+
+
+def _accelerator(precision: Precision, device: torch.device) -> Accelerator:
+    AcceleratorState._reset_state()  # a multirun may change the precision within one process
+    mixed = "bf16" if precision is Precision.bf16 else "no"
+    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", step_scheduler_with_optimizer=False)
+
+
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().clone() for name, t in tensors.items()}
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes in use now: allocated at most so far on a GPU, resident in this process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss

@@ -1,0 +1,64 @@
+"""What every localiser ends with: sites and a rank as a checked `EditPlan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from absa_edit.errors import PlanError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.sites import output_width, rank_parameters
+from absa_edit.records import EditPlan, Part, Site, Target, load
+
+
+def plan_of(
+    model: PreTrainedModel, sites: Iterable[Site], rank: int, source: str, stability: float | None = None
+) -> EditPlan:
+    """The plan that edits `sites` with `rank` each; sites in order of layer."""
+    targets = tuple(Target(site, rank) for site in sorted(sites))
+    return checked(EditPlan(source, targets, _parameters(model, targets), stability), model)
+
+
+def every_layer(model: PreTrainedModel, parts: Iterable[Part]) -> list[Site]:
+    """All sites of the given parts."""
+    return [Site(layer, part) for layer in range(Decoder(model).layers) for part in parts]
+
+
+def read_plan(path: str, model: PreTrainedModel) -> EditPlan:
+    """The plan in a `plan.json`, checked against the model; its parameter count is counted anew."""
+    if not Path(path).is_file():
+        raise PlanError(f"locate.plan={path}: no such file; give a plan.json of an earlier run")
+    plan = load(EditPlan, Path(path))
+    return checked(
+        EditPlan(plan.source, plan.targets, _parameters(model, plan.targets), plan.stability), model
+    )
+
+
+def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
+    """`plan` itself.
+
+    Raises `PlanError` naming the first target that matches nothing in the model.
+    """
+    decoder = Decoder(model)
+    if not plan.targets:
+        raise PlanError(f"the plan from {plan.source} has no targets")
+    seen = set()
+    for site, rank in ((t.site, t.rank) for t in plan.targets):
+        if site.part not in (Part.attn, Part.mlp):
+            raise PlanError(f"{site}: only attn and mlp outputs can be edited with a low-rank delta")
+        if not 0 <= site.layer < decoder.layers:
+            raise PlanError(f"{site}: the model has layers 0 to {decoder.layers - 1}")
+        if site in seen:
+            raise PlanError(f"{site}: stands in the plan twice")
+        most = min(output_width(decoder.module(site)))
+        if not 1 <= rank <= most:
+            raise PlanError(f"{site}: rank {rank}, expected 1 to {most}")
+        seen.add(site)
+    return plan
+
+
+def _parameters(model: PreTrainedModel, targets: Iterable[Target]) -> int:
+    layers = Decoder(model).layers
+    return sum(rank_parameters(model, t.site, t.rank) for t in targets if 0 <= t.site.layer < layers)

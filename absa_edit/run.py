@@ -1,0 +1,120 @@
+"""One run: its settings, data, model and folder, and how results are kept there and found again."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from absa_edit import __version__
+from absa_edit.config import Settings
+from absa_edit.data.prompts import Prompt, encode, label_ids
+from absa_edit.data.sources import Splits, load_splits
+from absa_edit.lm.load import LanguageModel, load_model
+from absa_edit.progress import Progress, silent
+from absa_edit.records import Dataset, Polarity, content_hash
+
+QUIET = ("hydra", "track", "output", "stages", "name", "seed", "experiment")
+"""Groups and keys that make no other variant: they have a place in the path, or change no result."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the stages need; made by `prepare`."""
+
+    settings: Settings
+    experiment: str
+    """Name in the path: the settings' name, with the data called what it is."""
+    folder: Path
+    splits: Splits
+    lm: LanguageModel
+    labels: dict[Polarity, tuple[int, ...]]
+    progress: Progress
+
+    def rng(self, use: str) -> np.random.Generator:
+        """A generator of its own for each use, so that one more draw here moves none there."""
+        return np.random.default_rng([self.settings.seed, zlib.crc32(use.encode())])
+
+    def torch_rng(self, use: str) -> torch.Generator:
+        """The same for torch."""
+        return torch.Generator().manual_seed(int(self.rng(use).integers(2**62)))
+
+    def encode(self, data: Dataset) -> list[Prompt]:
+        """The prompts of a split."""
+        tokenizer: PreTrainedTokenizerBase = self.lm.tokenizer
+        return encode(data.examples, tokenizer, self.settings.prompt)
+
+    def key(self, *parts: object) -> str:
+        """A hash of `parts` and of what every result depends on: version, model, data, prompt, seed."""
+        model = {k: v for k, v in asdict(self.settings.model).items() if k not in ("device", "device_map")}
+        data = [split.summary() for split in (self.splits.train, self.splits.dev)]
+        return content_hash(
+            __version__, self.lm.sha256, model, *data, self.settings.prompt, self.settings.seed, *parts
+        )
+
+    def config_hash(self) -> str:
+        """A hash of all settings that can change a result."""
+        plain = asdict(self.settings)
+        for key in ("output", "stages", "track"):
+            del plain[key]
+        return content_hash(plain)
+
+
+def prepare(
+    settings: Settings,
+    *,
+    overrides: Sequence[str] = (),
+    root: Path,
+    progress: Progress = silent,
+) -> Run:
+    """Data and model loaded and checked against each other, and the folder that the run goes to.
+
+    `root` is where `data/` is looked for; `overrides` are the command line's, and name the folder of a variant.
+    """
+    splits = load_splits(settings.data, root=root, environ=os.environ)
+    lm = load_model(settings.model)
+    experiment = settings.name
+    if splits.train.name != settings.data.name:  # a sample is never called by the public set's name
+        experiment = (
+            experiment.replace(settings.data.name, splits.train.name)
+            if settings.data.name in experiment
+            else f"{experiment}-{splits.train.name}"
+        )
+    experiment += variant(overrides)
+    folder = Path(settings.output) / experiment / lm.name / f"seed{settings.seed}"
+    labels = label_ids(lm.tokenizer, settings.prompt)
+    return Run(settings, experiment, folder, splits, lm, labels, progress)
+
+
+def variant(overrides: Sequence[str]) -> str:
+    """What the command line changed, as a suffix of the run's name: `+locate=manual+locate.layers=4-5`."""
+    told = []
+    for override in sorted(o.lstrip("+~") for o in overrides):
+        key = re.split(r"[=@]", override)[0]
+        if key.split(".")[0] not in QUIET and key not in ("model", "model.name", "data.path"):
+            told.append("+" + re.sub(r"[^\w.=]+", "-", override).strip("-"))
+    return "".join(told)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+    return {"absa_edit": __version__, **{name: version(name) for name in names}}
+
+
+def git_commit(root: Path) -> str | None:
+    """The commit of the working copy, `-dirty` if it has changes; None outside one."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

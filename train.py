@@ -1,0 +1,46 @@
+"""Trace a model, edit what matters, compare, export: `python train.py +experiment=laptop14`."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from absa_edit.config import register, settings_from
+from absa_edit.errors import AbsaEditError
+
+ROOT = Path(__file__).resolve().parent
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float | None:
+    """Development macro-F1 of the exported method, for Hydra sweepers; the run folder holds everything else."""
+    try:
+        settings = settings_from(config)
+        from absa_edit import pipeline  # torch and transformers take seconds: a typo should not wait for them
+        from absa_edit.report.terminal import bar
+        from absa_edit.run import prepare
+
+        overrides = list(HydraConfig.get().overrides.task)
+        run = prepare(settings, overrides=overrides, root=ROOT, progress=bar)
+        run.folder.joinpath(".hydra").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)
+        OmegaConf.save(OmegaConf.create(overrides), run.folder / ".hydra" / "overrides.yaml")
+        command = shlex.join(["python", "train.py", *overrides])
+        record = pipeline.execute(run, console=Console(), command=command, root=ROOT)
+    except AbsaEditError as error:
+        logging.getLogger("absa_edit").error("%s", error)
+        sys.exit(1)
+    fitted = record.export and record.methods[record.export.method].fit
+    return fitted.best_macro_f1 if fitted else None
+
+
+if __name__ == "__main__":
+    main()
