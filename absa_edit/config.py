@@ -142,9 +142,7 @@ class ModelSettings:
 class PromptSettings:
     """How an example becomes text, and which words answer it."""
 
-    template: str = (
-        "Given the sentence: '{sentence}', what is the sentiment polarity of the aspect term {aspect} ?"
-    )
+    template: str = "Given the sentence: '{sentence}', what is the sentiment polarity of the aspect term {aspect} ?"
     """With `{sentence}` once and `{aspect}` at least once after it. Source: arXiv 2503.15117, official code."""
     labels: list[str] = field(default_factory=lambda: ["positive", "negative", "neutral"])
     """The words for positive, negative, neutral, in this order."""

@@ -1,4 +1,4 @@
-"""The stages in order. Each result stays in the run folder under a hash of what it depends on, and is found again there."""
+"""The stages in order. Each result stays in the run folder under a hash of what it depends on, to be found again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from pydantic import TypeAdapter
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -31,23 +29,7 @@ from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.fit.checkpoint import Checkpoint
 from absa_edit.fit.loop import fit
 from absa_edit.locate import by_chance, locate
-from absa_edit.records import (
-    SCHEMA,
-    EditPlan,
-    ExportRecord,
-    MethodRecord,
-    Prediction,
-    RunRecord,
-    Trace,
-    atomic,
-    load,
-    load_predictions,
-    load_trace,
-    save_predictions,
-    save_trace,
-    to_json,
-    write_json,
-)
+from absa_edit.records import SCHEMA, EditPlan, ExportRecord, MethodRecord, Prediction, RunRecord, Trace
 from absa_edit.report.figures import write_figures
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import (
@@ -61,6 +43,16 @@ from absa_edit.report.terminal import print_results
 from absa_edit.report.track import Tracker, track
 from absa_edit.run import Run, git_commit, versions
 from absa_edit.statistics import accuracy, confusions, macro_f1
+from absa_edit.storage import (
+    atomic,
+    load,
+    load_predictions,
+    load_trace,
+    save_predictions,
+    save_trace,
+    to_json,
+    write_json,
+)
 from absa_edit.trace.effects import average_effects, summarise
 from absa_edit.trace.exact import trace_exact
 
@@ -71,7 +63,7 @@ Rows = dict[str, tuple[Prediction, ...]]
 
 
 def execute(run: Run, *, console: Console, command: str | None = None, root: Path) -> RunRecord:
-    """Run the stages that the settings name and write the folder of DESIGN section 2; its `results.json` as a record."""
+    """Run the stages that the settings name and fill the run folder; its `results.json` as a record."""
     settings = run.settings
     for notice in run.splits.notices:
         log.warning(notice)
@@ -170,9 +162,7 @@ def _method(
     with _tracker(run, name, job_type="fit") as tracker:
         adapted = adapt(run.lm.model, method, own, seed=settings.seed)
         total = run.lm.model.num_parameters()
-        log.info(
-            "%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total
-        )
+        log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
         fitted = None
         if not isinstance(method, ZeroShot):
             fitted = _fit(run, name, adapted, folder, fit_key, tracker)
@@ -276,9 +266,7 @@ def _export_method(run: Run) -> str | None:
         trained = [name for name, method in methods.items() if not isinstance(method, ZeroShot)]
         return "edit" if "edit" in trained else trained[-1] if trained else None
     if wanted not in methods or isinstance(methods[wanted], ZeroShot):
-        raise SettingsError(
-            f"export.method={wanted}: expected one of the trained methods {', '.join(methods)}"
-        )
+        raise SettingsError(f"export.method={wanted}: expected one of the trained methods {', '.join(methods)}")
     return wanted
 
 
@@ -312,9 +300,7 @@ def _export(
         gaps.append(check("merged checkpoint", plain_merged(merged, run.lm.model), first, again)[0])
     paths = [str(p.relative_to(run.folder)) if p else None for p in (adapter, merged)]
     found = ExportRecord(name, paths[0], paths[1], max(gaps), 1.0, len(first))
-    log.info(
-        "export: %s reloads with the same %d answers (largest gap %.1e)", name, found.n, found.max_logit_gap
-    )
+    log.info("export: %s reloads with the same %d answers (largest gap %.1e)", name, found.n, found.max_logit_gap)
     with _tracker(run, "export", job_type="export") as tracker:
         publish_export(tracker, f"{run.experiment}-{name}".replace("+", "-"), found, run.folder)
     return found
@@ -350,9 +336,7 @@ def _kept(path: Path, key: str) -> MethodRecord | None:
     try:
         return TypeAdapter(MethodRecord).validate_python(kept["record"])
     except ValueError as error:
-        raise RecordError(
-            f"{path}: not a method record ({str(error).splitlines()[0]}); delete the folder"
-        ) from None
+        raise RecordError(f"{path}: not a method record ({str(error).splitlines()[0]}); delete the folder") from None
 
 
 def _tracker(run: Run, name: str, job_type: str) -> Any:

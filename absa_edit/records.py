@@ -1,34 +1,21 @@
-"""What flows between the stages, as frozen records, and how a record is kept on disk.
+"""What flows between the stages, as frozen records.
 
     Example -> Trace -> EditPlan -> Fit -> Predictions -> Score -> RunRecord
 
-Records that hold numbers and names are JSON, checked field by field on reading (`load`); arrays are
-safetensors (`save_trace`); predictions are JSON lines. Every write is atomic: a file is whole or absent.
+How they are kept on disk is in `storage.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from safetensors.numpy import load_file, save_file
-
-from absa_edit.errors import RecordError
+from pydantic import ConfigDict
 
 SCHEMA = 1
 """Version of `results.json`; raised when a field changes its meaning or goes."""
-
-R = TypeVar("R")
 
 
 class Polarity(StrEnum):
@@ -125,9 +112,7 @@ class Dataset:
 
     def summary(self) -> DataSummary:
         """The record of this split that goes into `results.json`."""
-        return DataSummary(
-            self.name, self.split, self.source, self.sha256, len(self), self.counts(), self.dropped
-        )
+        return DataSummary(self.name, self.split, self.source, self.sha256, len(self), self.counts(), self.dropped)
 
     def with_examples(self, examples: tuple[Example, ...], **dropped: int) -> Dataset:
         """This set with other examples, and what was dropped on the way counted."""
@@ -409,95 +394,3 @@ class RunRecord:
     versions: dict[str, str]
     git: str | None
     config_hash: str
-
-
-# ---- on disk
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def to_json(record: object) -> Any:
-    """`record` as plain JSON values (lists, dicts, strings, numbers)."""
-    return TypeAdapter(type(record)).dump_python(record, mode="json")
-
-
-def write_json(value: object, path: Path) -> None:
-    """Write a record, or plain JSON values, to `path`."""
-    plain = to_json(value) if is_dataclass(value) else value
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def load(kind: type[R], path: Path) -> R:
-    """The record of type `kind` in the JSON file at `path`, every field checked.
-
-    Raises `RecordError` naming the file and the field when it is not one.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        where = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
-        raise RecordError(f"{path} is not a {kind.__name__}: {where}") from None
-
-
-def content_hash(*parts: object) -> str:
-    """Sixteen hexadecimal digits that depend on the content of `parts` (records or JSON values)."""
-    plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else p for p in parts]
-    text = json.dumps(plain, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_ARRAYS = tuple(name for stem in ("clean", "corrupted", "restored") for name in (stem, f"{stem}_margin"))
-
-
-def save_trace(trace: Trace, folder: Path, key: str) -> None:
-    """Write `trace.safetensors`, then `trace.json` (its presence says that the trace is whole)."""
-    with atomic(folder / "trace.safetensors") as temporary:
-        save_file({name: np.ascontiguousarray(getattr(trace, name)) for name in _ARRAYS}, temporary)
-    about = {f.name: getattr(trace, f.name) for f in fields(trace) if f.name not in _ARRAYS}
-    about["counts"] = to_json(trace.counts)
-    write_json({"key": key, **about}, folder / "trace.json")
-
-
-def load_trace(folder: Path, key: str | None = None) -> Trace | None:
-    """The trace in `folder`; None when there is none, or it was made with another `key`."""
-    path = folder / "trace.json"
-    if not path.exists():
-        return None
-    about = json.loads(path.read_text(encoding="utf-8"))
-    if key is not None and about["key"] != key:
-        return None
-    del about["key"]
-    about["parts"] = tuple(map(Part, about["parts"]))
-    about["roles"] = tuple(map(Role, about["roles"]))
-    about["counts"] = TraceCounts(**about["counts"])
-    for name in ("example_ids", "sentence_ids"):
-        about[name] = tuple(about[name])
-    return Trace(**about, **load_file(folder / "trace.safetensors"))
-
-
-def save_predictions(predictions: tuple[Prediction, ...], path: Path) -> None:
-    """Write one JSON object a line."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in predictions:
-            file.write(json.dumps(to_json(row), ensure_ascii=False) + "\n")
-
-
-def load_predictions(path: Path) -> tuple[Prediction, ...]:
-    """The rows of a `predictions.jsonl`."""
-    one = TypeAdapter(Prediction)
-    with path.open(encoding="utf-8") as file:
-        return tuple(one.validate_json(line) for line in file)

@@ -21,7 +21,8 @@ from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Dataset, Polarity, content_hash
+from absa_edit.records import Dataset, Polarity
+from absa_edit.storage import content_hash
 
 QUIET = ("hydra", "track", "output", "stages", "name", "seed", "experiment")
 """Groups and keys that make no other variant: they have a place in the path, or change no result."""
@@ -57,9 +58,7 @@ class Run:
         """A hash of `parts` and of what every result depends on: version, model, data, prompt, seed."""
         model = {k: v for k, v in asdict(self.settings.model).items() if k not in ("device", "device_map")}
         data = [split.summary() for split in (self.splits.train, self.splits.dev)]
-        return content_hash(
-            __version__, self.lm.sha256, model, *data, self.settings.prompt, self.settings.seed, *parts
-        )
+        return content_hash(__version__, self.lm.sha256, model, *data, self.settings.prompt, self.settings.seed, *parts)
 
     def config_hash(self) -> str:
         """A hash of all settings that can change a result."""
@@ -101,7 +100,8 @@ def variant(overrides: Sequence[str]) -> str:
     for override in sorted(o.lstrip("+~") for o in overrides):
         key = re.split(r"[=@]", override)[0]
         if key.split(".")[0] not in QUIET and key not in ("model", "model.name", "data.path"):
-            told.append("+" + re.sub(r"[^\w.=]+", "-", override).strip("-"))
+            plain = re.sub(r"[^\w.=]+", "-", override.replace("[", "").replace("]", ""))
+            told.append("+" + plain.strip("-"))
     return "".join(told)
 
 

@@ -30,9 +30,7 @@ def bootstrap_weights(sentence_ids: Sequence[str], draws: int, rng: np.random.Ge
     return times[:, groups].astype(np.float64)
 
 
-def weighted_means(
-    weights: Weights, values: Float[np.ndarray, "example *rest"]
-) -> Float[np.ndarray, "draw *rest"]:
+def weighted_means(weights: Weights, values: Float[np.ndarray, "example *rest"]) -> Float[np.ndarray, "draw *rest"]:
     """Mean of `values` over examples in each resample; nan entries are left out of their mean."""
     known = ~np.isnan(values)
     flat = np.where(known, values, 0.0).reshape(len(values), -1)
@@ -42,9 +40,7 @@ def weighted_means(
     return means.reshape(len(weights), *values.shape[1:])
 
 
-def percentile_interval(
-    value: float, resampled: Float[np.ndarray, " draw"], n: int, level: float = 0.95
-) -> Interval:
+def percentile_interval(value: float, resampled: Float[np.ndarray, " draw"], n: int, level: float = 0.95) -> Interval:
     """`value` with the percentile interval of its resamples; resamples where it is undefined are left out."""
     defined = resampled[~np.isnan(resampled)]
     if not len(defined):
@@ -64,7 +60,7 @@ def confusions(
 
 def accuracy(confusion: Float[np.ndarray, "*draw gold predicted"]) -> Float[np.ndarray, "*draw"]:
     """Share on the diagonal."""
-    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+    return np.asarray(np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1)))
 
 
 def class_f1(confusion: Float[np.ndarray, "*draw gold predicted"]) -> Float[np.ndarray, "*draw label"]:
@@ -76,7 +72,7 @@ def class_f1(confusion: Float[np.ndarray, "*draw gold predicted"]) -> Float[np.n
 
 def macro_f1(confusion: Float[np.ndarray, "*draw gold predicted"]) -> Float[np.ndarray, "*draw"]:
     """Mean F1 over all labels, absent ones counted as 0."""
-    return class_f1(confusion).mean(-1)
+    return np.asarray(class_f1(confusion).mean(-1))
 
 
 METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}

@@ -38,13 +38,13 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "absa_edit" / "assets" / "sample"
 REVIEWLM = HERE.parent / "absa_edit" / "assets" / "reviewlm"
 DOMAINS = ("laptop", "restaurant", "device", "service")
-TARGET = {"train": 1440, "test": 340}
+TARGET = {"train": 1440, "test": 380}
 """Aspects a split."""
 NEUTRAL = {"train": 0.22, "test": 0.22}
-TEST_SHARE = {"": 0.24, "twin": 0.36}
+TEST_SHARE = {"": 0.24, "twin": 0.4}
 """Share of the lines of a group and polarity that go to the test split; more of those that give a
 counterfactual twin."""
-LEAN = 1.25
+LEAN = 1.35
 """Positive aspects to a negative one."""
 WORDS = (4, 42)
 
@@ -81,13 +81,16 @@ class Pool:
     frames: list[Frame]
     used: Counter[str] = field(default_factory=Counter)
 
-    def clause(self, sign: str, kind: str, taken: set[str], rng: random.Random) -> Line | None:
-        """A least-used clause with this polarity from a group not in `taken`."""
+    def clause(self, sign: str, kind: str, taken: set[str], plain: bool, rng: random.Random) -> Line | None:
+        """A least-used clause with this polarity from a group not in `taken`; when `plain`, one
+        without a twin where there is one."""
         fit = [
             line
             for line in self.lines
-            if not line.whole and line.sign == sign and line.kind in ("", kind) and line.group not in taken
+            if line.sign == sign and not line.whole and line.kind in ("", kind) and line.group not in taken
         ]
+        if plain:
+            fit = [line for line in fit if "~" not in line.text] or fit
         if not fit:
             return None
         least = min(self.used[line.key] for line in fit)
@@ -144,9 +147,7 @@ def sound(pieces: list[Piece]) -> bool:
     if not WORDS[0] <= len(text.split()) <= WORDS[1]:
         return False
     terms = [piece.text for piece in pieces if piece.aspect is not None]
-    return all(
-        len(re.findall(rf"\b{re.escape(term)}(?:s|es)?\b", text, re.IGNORECASE)) == 1 for term in terms
-    )
+    return all(len(re.findall(rf"\b{re.escape(term)}(?:s|es)?\b", text, re.IGNORECASE)) == 1 for term in terms)
 
 
 def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> list[list[Piece]]:
@@ -180,7 +181,7 @@ def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> 
         kind = rng.choice(kinds)
         clauses: list[Line] = []
         for sign in signs_of(frame, x):
-            line = pool.clause(sign, kind, {c.group for c in clauses}, rng)
+            line = pool.clause(sign, kind, {c.group for c in clauses}, frame.leads, rng)
             if line is None:
                 break
             clauses.append(line)
@@ -198,10 +199,7 @@ def twin_of(pieces: list[Piece], aspect: int, tokenizer: Tokenizer) -> tuple[str
     turning = [index for index, piece in enumerate(pieces) if piece.turns == aspect]
     if len(turning) != 1:
         return None
-    other = [
-        replace(piece, text=piece.other) if index == turning[0] else piece
-        for index, piece in enumerate(pieces)
-    ]
+    other = [replace(piece, text=piece.other) if index == turning[0] else piece for index, piece in enumerate(pieces)]
     text = "".join(piece.text for piece in pieces)
     twin = "".join(piece.text for piece in other)
     if len(tokenizer.encode(text).ids) != len(tokenizer.encode(twin).ids):
@@ -228,10 +226,7 @@ def to_xml(sentences: list[list[Piece]], prefix: str, tokenizer: Tokenizer) -> s
                     f'polarity="{SIGN[piece.sign]}" from="{start}" to="{end}"'
                 )
                 if piece.sign != "0" and (twin := twin_of(pieces, piece.aspect, tokenizer)):
-                    row += (
-                        f" twin={quoteattr(twin[0])} "
-                        f'twinFrom="{twin[1]}" twinPolarity="{SIGN[TURNED[piece.sign]]}"'
-                    )
+                    row += f' twin={quoteattr(twin[0])} twinFrom="{twin[1]}" twinPolarity="{SIGN[TURNED[piece.sign]]}"'
                 rows.append(row + "/>")
             start = end
         rows += ["    </aspectTerms>", "  </sentence>"]
@@ -241,12 +236,8 @@ def to_xml(sentences: list[list[Piece]], prefix: str, tokenizer: Tokenizer) -> s
 def make(domain: str, tokenizer: Tokenizer, seed: int) -> dict[str, str]:
     """The two files of a domain: {file name: XML}."""
     rng = random.Random(f"{seed} {domain}")
-    lines = [
-        line for path in sorted((HERE / "sample").glob(f"{domain}_*.txt")) for line in read_clauses(path)
-    ]
-    frames = [
-        frame for name in ("common", domain) for frame in read_frames(HERE / "sample" / f"frames_{name}.txt")
-    ]
+    lines = [line for path in sorted((HERE / "sample").glob(f"{domain}_*.txt")) for line in read_clauses(path)]
+    frames = [frame for name in ("common", domain) for frame in read_frames(HERE / "sample" / f"frames_{name}.txt")]
     dealt = deal(lines, rng)
     taken: set[str] = set()
     files = {}

@@ -35,9 +35,7 @@ CONFIGS = {
     ),
     "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=8),
     "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=7),
-    "gemma2": lambda: transformers.Gemma2Config(
-        **GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=4.0
-    ),
+    "gemma2": lambda: transformers.Gemma2Config(**GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=4.0),
     "gemma3": lambda: transformers.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=6),
     "phi3": lambda: transformers.Phi3Config(**GROUPED),
     "olmo2": lambda: transformers.Olmo2Config(**GROUPED),
@@ -104,31 +102,23 @@ def bundled() -> LanguageModel:
     return load_model(ModelSettings(name="reviewlm", device="cpu"))
 
 
-def example(number: int, text: str, aspect: str, polarity: str, twin: str | None = None) -> Example:
-    """An example whose aspect stands at its first occurrence; `twin` is 'polarity: other sentence'."""
+def example(number: int, text: str, aspect: str, polarity: str, turn: tuple[str, str, str] | None = None) -> Example:
+    """An example whose aspect stands at its first occurrence; `turn` is (word, its opposite, the twin's polarity)."""
     start = text.index(aspect)
-    other = None
-    if twin:
-        turned, sentence = twin.split(": ", 1)
+    twin = None
+    if turn:
+        word, opposite, turned = turn
+        sentence = text.replace(word, opposite)
         at = sentence.index(aspect)
-        other = Twin(sentence, at, at + len(aspect), Polarity(turned))
-    return Example(
-        f"{number}",
-        f"s{number}",
-        text,
-        aspect,
-        start,
-        start + len(aspect),
-        Polarity(polarity),
-        "laptop",
-        other,
-    )
+        twin = Twin(sentence, at, at + len(aspect), Polarity(turned))
+    end = start + len(aspect)
+    return Example(f"{number}", f"s{number}", text, aspect, start, end, Polarity(polarity), "laptop", twin)
 
 
 SENTENCES = (
-    ("The screen is lovely but the fan never stops.", "screen", "positive", "negative: The screen is awful but the fan never stops."),
+    ("The screen is lovely but the fan never stops.", "screen", "positive", ("lovely", "awful", "negative")),
     ("The screen is lovely but the fan never stops.", "fan", "negative", None),
-    ("Battery life is terrible, I charge it twice before lunch.", "Battery life", "negative", "positive: Battery life is great, I charge it twice before lunch."),
+    ("Battery life is terrible, plug it in twice a day.", "Battery life", "negative", ("terrible", "great", "positive")),
     ("I love how light this thing feels, and the keyboard is excellent.", "keyboard", "positive", None),
     ("It comes with a 65 watt charger.", "65 watt charger", "neutral", None),
     ("Great price, poor build quality!", "build quality", "negative", None),

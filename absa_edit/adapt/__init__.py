@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from absa_edit.adapt.adapted import Adapted, changed_elsewhere
@@ -39,9 +40,7 @@ def adapt(base: PreTrainedModel, method: Method, plan: EditPlan | None, *, seed:
                 return _lora(model, method)
             case Full():
                 model.requires_grad_(True)
-                return Adapted(
-                    "full", model, None, None, None, {"weights": method.lr}, -1, model.num_parameters()
-                )
+                return Adapted("full", model, None, None, None, {"weights": method.lr}, -1, model.num_parameters())
     raise TypeError(f"no such method: {type(method).__name__}")
 
 
@@ -83,7 +82,7 @@ def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:
     decoder = Decoder(model)
     modules = [decoder.module(t.site) for t in plan.targets]
     for module in modules:
-        module.weight.requires_grad_(True)  # type: ignore[union-attr]
+        module.weight.requires_grad_(True)
     first = min(plan.layers())
     return Adapted("delta", model, None, None, plan, {"weights": method.lr}, first, _entries(modules))
 
@@ -118,7 +117,7 @@ def _peft(model: PreTrainedModel, config: LoraConfig, *, expected: int) -> PeftM
     adapters = sum(name.endswith("lora_A") for name, _ in peft.named_modules())
     if adapters != expected:
         raise PlanError(f"the plan names {expected} modules, PEFT found {adapters} of them in the model")
-    return peft  # type: ignore[return-value]
+    return peft
 
 
 def _transposed(model: PreTrainedModel, paths: Iterable[str]) -> bool:
@@ -128,4 +127,4 @@ def _transposed(model: PreTrainedModel, paths: Iterable[str]) -> bool:
 
 def _entries(modules: Iterable[nn.Module]) -> int:
     """Entries of the modules' own weight matrices."""
-    return sum(module.weight.numel() for module in modules)  # type: ignore[union-attr, misc]
+    return sum(cast(Tensor, module.weight).numel() for module in modules)

@@ -45,7 +45,7 @@ class Adapted:
 
     def trainable(self) -> dict[str, Tensor]:
         """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`"""
-        names = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        names: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         if self.representation:
             names |= {f"representation.{n}": p for n, p in self.representation.named_parameters()}
         return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ class LoReFT(nn.Module):
         super().__init__()
         rotation = nn.Linear(width, rank, bias=False)
         nn.init.orthogonal_(rotation.weight)
-        self.rotation = orthogonal(rotation)
+        self.rotation = cast(nn.Linear, orthogonal(rotation))
         self.source = nn.Linear(width, rank)
         with torch.no_grad():
             self.source.weight.copy_(self.rotation.weight)
@@ -52,6 +53,10 @@ class RepresentationEdit(nn.Module):
         self.position = position
         self.edits = nn.ModuleList(LoReFT(width, rank) for _ in layers)
 
+    def by_layer(self) -> dict[int, LoReFT]:
+        """The edit of each layer."""
+        return {layer: cast(LoReFT, edit) for layer, edit in zip(self.layers, self.edits, strict=True)}
+
     @contextmanager
     def on(self, decoder: Decoder, prompts: Sequence[Prompt]) -> Iterator[None]:
         """Edit every run of `decoder` over the rows of `prompts` inside the block.
@@ -60,13 +65,13 @@ class RepresentationEdit(nn.Module):
         """
         at = torch.tensor([_last(p, self.position) for p in prompts], device=decoder.device)
         with ExitStack() as stack:
-            for layer, edit in zip(self.layers, self.edits, strict=True):
+            for layer, edit in self.by_layer().items():
                 block = decoder.module(Site(layer, Part.block))
                 stack.enter_context(edited(block, lambda hidden, edit=edit: _edit(hidden, at, edit)))  # type: ignore[misc]
             yield
 
 
-def _edit(hidden: Tensor, at: Tensor, edit: nn.Module) -> Tensor:
+def _edit(hidden: Tensor, at: Tensor, edit: LoReFT) -> Tensor:
     rows = torch.arange(len(hidden), device=hidden.device)
     where = at.repeat_interleave(len(hidden) // len(at))
     return hidden.index_put((rows, where), edit(hidden[rows, where]))

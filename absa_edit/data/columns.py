@@ -104,9 +104,7 @@ def _value(values: Mapping[str, Any], names: tuple[str, ...], record: str, origi
         )
     value = values[name]
     if not isinstance(value, str) or not value.strip():
-        raise broken(
-            origin, record, f"`{name}` is {value!r}", "Expected words; labels are names, not numbers"
-        )
+        raise broken(origin, record, f"`{name}` is {value!r}", "Expected words; labels are names, not numbers")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise broken(origin, record, f"`{name}` holds half a character: {value!a}", "Write it as UTF-8")
     return value
@@ -133,9 +131,7 @@ def _json_records(text: str, path: Path) -> Iterator[Record]:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise broken(
-                path, f"line {number}", f"not JSON ({error})", "Expected one JSON object a line"
-            ) from None
+            raise broken(path, f"line {number}", f"not JSON ({error})", "Expected one JSON object a line") from None
         if not isinstance(values, dict):
             raise broken(
                 path,
@@ -154,9 +150,7 @@ def _csv_records(text: str, path: Path) -> Iterator[Record]:
             record = f"line {reader.line_num + 1}"
         for values in reader:
             if None in values:
-                raise broken(
-                    path, record, "more fields than the header has", 'Put texts with commas in "quotes"'
-                )
+                raise broken(path, record, "more fields than the header has", 'Put texts with commas in "quotes"')
             yield record, values
             record = f"line {reader.line_num + 1}"
     except csv.Error as error:

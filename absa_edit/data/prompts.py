@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from absa_edit.config import PromptSettings
 from absa_edit.errors import ModelError
-from absa_edit.records import POLARITIES, Example, Polarity, Role
+from absa_edit.records import Example, Polarity, Role
 
 OWNER = (Role.aspect, Role.aspect_again, Role.before, Role.after, Role.question, Role.instruction)
 """Who owns a token whose characters lie in several spans: the first of these."""
@@ -31,9 +31,7 @@ class Prompt:
         return [i for i, role in enumerate(self.roles) if role in roles]
 
 
-def encode(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
-) -> list[Prompt]:
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> list[Prompt]:
     """The prompts of `examples`, in order.
 
     Raises `ModelError` for a tokenizer without character offsets or a prompt over `settings.max_tokens`.
@@ -43,9 +41,7 @@ def encode(
     if not examples:
         return []
     texts, spans = zip(*(_spans(e, tokenizer, settings) for e in examples), strict=True)
-    encoded = tokenizer(
-        list(texts), add_special_tokens=not settings.chat, return_offsets_mapping=True, verbose=False
-    )
+    encoded = tokenizer(list(texts), add_special_tokens=not settings.chat, return_offsets_mapping=True, verbose=False)
     prompts = []
     for example, text, span, ids, offsets in zip(
         examples, texts, spans, encoded["input_ids"], encoded["offset_mapping"], strict=True
@@ -79,9 +75,7 @@ def counterfactual(example: Example) -> Example | None:
     )
 
 
-def label_ids(
-    tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
-) -> dict[Polarity, tuple[int, ...]]:
+def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> dict[Polarity, tuple[int, ...]]:
     """The tokens of each label word as they follow a prompt.
 
     Raises `ModelError` when the word changes how the prompt before it is cut, or two words are one.
@@ -107,9 +101,7 @@ def label_ids(
     return labels
 
 
-def _spans(
-    example: Example, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
-) -> tuple[str, Spans]:
+def _spans(example: Example, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[str, Spans]:
     """The prompt text of one example and the character span of each role in it."""
     text = ""
     spans: Spans = []

@@ -28,9 +28,7 @@ def read(path: Path, *, name: str, split: str, domain: str) -> Dataset:
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise broken(
-            path, None, f"unknown suffix {suffix!r}", f"Known are {', '.join(READERS)}; convert or rename it"
-        )
+        raise broken(path, None, f"unknown suffix {suffix!r}", f"Known are {', '.join(READERS)}; convert or rename it")
     source, rows = READERS[suffix]
     content = read_bytes(path)
     return assemble(

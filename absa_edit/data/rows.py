@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from absa_edit.errors import DataError
-from absa_edit.records import Dataset, Example, Polarity, Twin, content_hash
+from absa_edit.records import Dataset, Example, Polarity, Twin
+from absa_edit.storage import content_hash
 
 CONFLICT = "conflict"
 

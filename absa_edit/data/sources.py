@@ -110,9 +110,7 @@ def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Datas
     return sample, (_fallback_notice(public, looked),)
 
 
-def _others(
-    settings: DataSettings, main: str, sampled: bool, places: _Places
-) -> tuple[list[Dataset], tuple[str, ...]]:
+def _others(settings: DataSettings, main: str, sampled: bool, places: _Places) -> tuple[list[Dataset], tuple[str, ...]]:
     """The sets of `data.tests` that can be had, and a notice for each that cannot.
 
     With `sampled` (the main set fell back to the sample) public sets are samples too: a score on a
@@ -135,9 +133,7 @@ def _others(
         elif public and (sets := places.find(public, "test")):
             found[final] = sets[0]
         elif public:
-            notices.append(
-                f"Test set {name} is left out: {places.looked(public, 'test')}. {_how_to_get(public)}"
-            )
+            notices.append(f"Test set {name} is left out: {places.looked(public, 'test')}. {_how_to_get(public)}")
     return list(found.values()), tuple(notices)
 
 
@@ -169,10 +165,7 @@ def _rng(settings: DataSettings, use: str) -> np.random.Generator:
 def _how_to_get(public: PublicSet) -> str:
     files = " and ".join(public.candidates(split)[-1] for split in ("train", "test"))
     what = "the official XML files" if files.endswith(".xml") else "the files"
-    return (
-        f"To use {public.name}: put {what} {files} into a folder and set data.path=FOLDER or "
-        f"ABSA_EDIT_DATA=FOLDER."
-    )
+    return f"To use {public.name}: put {what} {files} into a folder and set data.path=FOLDER or ABSA_EDIT_DATA=FOLDER."
 
 
 def _fallback_notice(public: PublicSet, looked: str) -> str:

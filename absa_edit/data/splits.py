@@ -50,9 +50,7 @@ def limit(data: Dataset, most: int | None, rng: np.random.Generator) -> Dataset:
             room -= size[sentences[at]]
     examples = tuple(e for e in data.examples if squash(e.text) in kept)
     if not examples:
-        raise DataError(
-            f"{data.name}, {data.split}: no whole sentence has {most} aspects or fewer. Raise the limit."
-        )
+        raise DataError(f"{data.name}, {data.split}: no whole sentence has {most} aspects or fewer. Raise the limit.")
     return data.with_examples(examples, over_limit=len(data) - len(examples))
 
 

@@ -101,9 +101,7 @@ def _twin(aspect: Element, term: str, record: str, path: Path) -> Twin | None:
             "Correct `twinFrom`",
         )
     if polarity is None:
-        raise broken(
-            path, record, f"unknown twinPolarity {label!r}", "Expected positive, negative or neutral"
-        )
+        raise broken(path, record, f"unknown twinPolarity {label!r}", "Expected positive, negative or neutral")
     return Twin(text, start, end, polarity)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +40,7 @@ def score(rows: Sequence[Prediction], *, draws: int, rng: np.random.Generator) -
 
 def compare(
     pairs: Iterable[tuple[str, str]],
-    rows: dict[str, dict[str, Sequence[Prediction]]],
+    rows: Mapping[str, Mapping[str, Sequence[Prediction]]],
     *,
     draws: int,
     rng: np.random.Generator,
@@ -56,10 +56,11 @@ def compare(
             if [r.id for r in mine] != [r.id for r in theirs]:
                 raise ValueError(f"{a} and {b} were scored on different examples of {test}")
             gold = label_numbers([r.gold for r in mine])
-            predicted = [label_numbers([r.predicted for r in one]) for one in (mine, theirs)]
+            predicted_a = label_numbers([r.predicted for r in mine])
+            predicted_b = label_numbers([r.predicted for r in theirs])
             sentences = [r.sentence_id for r in mine]
             for metric in METRICS:
-                d, p = paired_difference(metric, gold, *predicted, sentences, draws, rng)
+                d, p = paired_difference(metric, gold, predicted_a, predicted_b, sentences, draws, rng)
                 found.append(Comparison(a, b, test, metric, d.value, d.low, d.high, p, p, d.n))
     adjusted = corrected([c.p for c in found])
     return tuple(replace(c, p_corrected=p) for c, p in zip(found, adjusted, strict=True))

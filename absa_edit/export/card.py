@@ -38,8 +38,8 @@ def model_card(record: RunRecord, method: str, *, base: str, representation: boo
         for test, score in row.scores.items()
     )
     note = (
-        "\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and which "
-        "only `absa_edit.load` applies: plain `peft` gives other answers.\n"
+        "\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and "
+        "which only `absa_edit.load` applies: plain `peft` gives other answers.\n"
         if representation
         else ""
     )

@@ -18,6 +18,7 @@ from absa_edit.adapt import Adapted
 from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
+from absa_edit.data.rows import occurrences
 from absa_edit.errors import DataError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.export.folder import ABOUT
@@ -45,7 +46,8 @@ class Classifier:
     ) -> list[dict[str, float]]:
         """Probabilities of positive, negative and neutral for each pair; they sum to 1.
 
-        An aspect is taken at its first occurrence in the sentence, in any case; one that is not in it is a `DataError`.
+        An aspect is taken where the readers would take it: its first occurrence as a word, else as a part of one, else
+        in any case; one that is not in the sentence is a `DataError`.
         """
         pairs = zip(sentences, aspects, strict=True)
         examples = [_example(i, sentence, aspect) for i, (sentence, aspect) in enumerate(pairs)]
@@ -81,7 +83,7 @@ def _exported(folder: Path) -> Path:
         if (candidate / ABOUT).exists():
             return candidate
     raise RecordError(
-        f"{folder}: no export in it; expected a run folder with export/adapter or export/merged, or such a folder itself"
+        f"{folder}: no export in it; expected a run folder with export/adapter or export/merged, or one of these"
     )
 
 
@@ -94,7 +96,7 @@ def _representation(path: Path, about: dict, model: PreTrainedModel) -> Represen
         settings["layers"], model.config.hidden_size, settings["rank"], Role(settings["position"])
     )
     with torch.no_grad():
-        for layer, one in zip(edit.layers, edit.edits, strict=True):
+        for layer, one in edit.by_layer().items():
             one.rotation.weight = state[f"{layer}.rotation"]
             one.source.weight.copy_(state[f"{layer}.source.weight"])
             one.source.bias.copy_(state[f"{layer}.source.bias"])
@@ -102,11 +104,11 @@ def _representation(path: Path, about: dict, model: PreTrainedModel) -> Represen
 
 
 def _example(number: int, sentence: str, aspect: str) -> Example:
-    start = sentence.find(aspect) if aspect in sentence else sentence.casefold().find(aspect.casefold())
-    if not aspect.strip() or start < 0:
+    spans = occurrences(sentence, aspect) if aspect.strip() else []
+    if not spans:
         raise DataError(
             f"aspect {aspect!r} does not stand in the sentence {sentence!r}; give it as it is written there"
         )
-    end = start + len(aspect)
+    start, end = spans[0]
     name = str(number)
     return Example(name, name, sentence, sentence[start:end], start, end, Polarity.neutral, "")

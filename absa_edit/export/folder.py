@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.adapt import Adapted
 from absa_edit.config import PromptSettings
-from absa_edit.records import to_json, write_json
+from absa_edit.storage import to_json, write_json
 
 ABOUT = "absa_edit.json"
 """The file that tells `absa_edit.load` how to ask the model: prompt, labels, kind."""
@@ -27,12 +27,12 @@ def write_adapter(adapted: Adapted, folder: Path, *, base: str, prompt: PromptSe
     assert adapted.peft is not None
     with whole_folder(folder) as temporary:
         adapted.peft.peft_config["default"].base_model_name_or_path = base
-        adapted.peft.save_pretrained(temporary, save_embedding_layers=False)
+        adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
         if adapted.representation:
             edit = adapted.representation
             state = {
                 f"{layer}.{name}": tensor.detach().contiguous().clone()
-                for layer, one in zip(edit.layers, edit.edits, strict=True)
+                for layer, one in edit.by_layer().items()
                 for name, tensor in (
                     ("rotation", one.rotation.weight),
                     ("source.weight", one.source.weight),
@@ -66,7 +66,7 @@ def merged(adapted: Adapted) -> PreTrainedModel:
         return adapted.model
     dtype = adapted.model.dtype
     whole: PeftModel = copy.deepcopy(adapted.peft).to(torch.float32)
-    return whole.merge_and_unload(safe_merge=True).to(dtype)  # type: ignore[operator, return-value]
+    return whole.merge_and_unload(safe_merge=True).to(dtype)
 
 
 @contextmanager
@@ -89,8 +89,7 @@ def _describe(adapted: Adapted, folder: Path, base: str, prompt: PromptSettings,
         "kind": adapted.kind,
         "base": base,
         "prompt": to_json(prompt),
-        "representation": edit
-        and {"layers": list(edit.layers), "rank": edit.rank, "position": edit.position.value},
+        "representation": edit and {"layers": list(edit.layers), "rank": edit.rank, "position": edit.position.value},
     }
     write_json(about, folder / ABOUT)
     if adapted.plan:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from absa_edit.adapt import Adapted
@@ -23,13 +25,13 @@ def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
     """The adapter in `folder` as `peft` alone loads it onto a copy of `base`."""
     peft = PeftModel.from_pretrained(copy.deepcopy(base), folder)
     peft.eval()
-    return _bare(peft.get_base_model(), peft)
+    return _bare(cast(PreTrainedModel, peft.get_base_model()), peft)
 
 
 def plain_merged(folder: Path, like: PreTrainedModel) -> Adapted:
     """The checkpoint in `folder` as `transformers` alone loads it, on the device of `like`."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=like.dtype)
-    return _bare(model.to(like.device).eval(), None)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=like.dtype)
+    return _bare(cast(PreTrainedModel, model.to(like.device).eval()), None)
 
 
 def check(name: str, exported: Adapted, first: Sequence[Prediction], again: Again) -> tuple[float, float]:

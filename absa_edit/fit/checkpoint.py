@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from absa_edit.records import atomic, write_json
+from absa_edit.storage import atomic, write_json
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Checkpoint:
         moments = optimizer.state_dict()["state"]
         tensors |= {f"optimizer/{i}/{n}": t for i, state in moments.items() for n, t in state.items()}
         tensors["rng"] = torch.get_rng_state()
-        name = f"epoch{progressed.epoch}.safetensors"
+        name = f"epoch{progressed.epoch}-{self.key}.safetensors"  # never over a file that state.json points at
         with atomic(self.folder / name) as temporary:
             save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, temporary)
         write_json({"key": self.key, "file": name, **vars(progressed)}, self.folder / "state.json")

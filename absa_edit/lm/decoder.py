@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -58,6 +58,7 @@ class _PrefixLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
         times = (len(key_states) // len(self.keys), 1, 1, 1)
         return (
             torch.cat((self.keys.repeat(times), key_states), 2),
@@ -89,8 +90,8 @@ class Decoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.layout = layout(model)
-        self.blocks = model.get_submodule(self.layout.blocks)
-        self.layers: int = len(self.blocks)  # type: ignore[arg-type]
+        self.blocks = cast(nn.ModuleList, model.get_submodule(self.layout.blocks))
+        self.layers: int = len(self.blocks)
         self.embeddings: nn.Module = model.get_input_embeddings()
 
     @property
@@ -111,9 +112,7 @@ class Decoder:
         Rows are padded on the right: no mask is needed, since no position sees a later one.
         """
         with self._standing_still() as blocks:
-            self.model(
-                inputs_embeds=embeds, past_key_values=past, use_cache=past is not None, logits_to_keep=1
-            )
+            self.model(inputs_embeds=embeds, past_key_values=past, use_cache=past is not None, logits_to_keep=1)
         return Frame(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
 
     def run(self, hidden: Hidden, start: int, stop: int, frame: Frame) -> Hidden:
@@ -121,14 +120,14 @@ class Decoder:
         for block, (args, kwargs) in zip(
             list(self.blocks)[start:stop],
             frame.calls[start:stop],
-            strict=True,  # type: ignore[call-overload]
+            strict=True,
         ):
             hidden = block(hidden, *args, **kwargs)
         return hidden
 
     def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocabulary"]:
         """Next-token logits of states that left the last block."""
-        width: int = self.embeddings.weight.shape[1]  # type: ignore[assignment, union-attr, index]
+        width = cast(Tensor, self.embeddings.weight).shape[1]
         embeds = torch.zeros(len(hidden), 1, width, dtype=self.model.dtype, device=hidden.device)
         with self._standing_still(leaving=hidden[:, None]):
             return self.model(inputs_embeds=embeds, use_cache=False).logits[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 def edited(module: nn.Module, edit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Replace `module`'s hidden-state output by `edit(output)` inside the block; None keeps it as it is."""
 
-    def hook(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> object:
-        if isinstance(output, tuple):  # attention returns (hidden, weights); blocks and projections a tensor
+    def hook(_module: nn.Module, _args: object, output: Tensor | tuple[Any, ...]) -> object:
+        if isinstance(output, tuple):  # attention returns (hidden, weights or None); blocks and projections a tensor
             changed = edit(output[0])
             return None if changed is None else (changed, *output[1:])
         return edit(output)

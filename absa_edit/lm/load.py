@@ -34,9 +34,7 @@ class LanguageModel:
     def summary(self) -> ModelSummary:
         """What `results.json` says of the model."""
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return ModelSummary(
-            self.name, self.sha256, self.model.num_parameters(), Decoder(self.model).layers, dtype
-        )
+        return ModelSummary(self.name, self.sha256, self.model.num_parameters(), Decoder(self.model).layers, dtype)
 
 
 def reviewlm() -> Path:
@@ -84,7 +82,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"model.device={name}: torch sees no CUDA device here; use cpu or auto")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"model.device={name}: no such device; use cpu, cuda, cuda:1, mps or auto") from None
 
 
 def slug(name: str) -> str:

@@ -29,15 +29,12 @@ class FrozenPrefix:
         shape = (int(self.offsets[-1]), int(decoder.model.config.hidden_size))
         dtype = decoder.model.dtype
         size = shape[0] * shape[1] * dtype.itemsize
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         if size <= gib * 2**30:
             self.states = torch.empty(shape, dtype=dtype)
         else:
-            self._folder = tempfile.TemporaryDirectory(prefix="absa_edit-prefix-")
-            file = str(Path(self._folder.name) / "states")
-            self.states = torch.from_file(file, shared=True, size=shape[0] * shape[1], dtype=dtype).view(
-                shape
-            )
+            with tempfile.TemporaryDirectory(prefix="absa_edit-prefix-") as folder:  # the mapping outlives its name
+                file = str(Path(folder) / "states")
+                self.states = torch.from_file(file, shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
         self._fill(decoder, rows, batch_tokens)
 
     @torch.no_grad()

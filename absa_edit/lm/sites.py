@@ -31,9 +31,7 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout(
-        "model.layers", "self_attn.o_proj", "mlp.down_proj"
-    ),  # Llama, Qwen, Mistral, Gemma, Phi-3, OLMo, SmolLM
+    Layout("model.layers", "self_attn.o_proj", "mlp.down_proj"),  # Llama, Qwen, Mistral, Gemma, Phi-3, OLMo, SmolLM
     Layout("transformer.h", "attn.c_proj", "mlp.c_proj"),  # GPT-2
     Layout("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h"),  # GPT-NeoX, Pythia
     Layout("model.decoder.layers", "self_attn.out_proj", "fc2"),  # OPT
@@ -58,7 +56,7 @@ def layout(model: PreTrainedModel) -> Layout:
 
 def output_width(projection: nn.Module) -> tuple[int, int]:
     """Inputs and outputs of a linear module, either orientation (GPT-2's Conv1D keeps its weight transposed)."""
-    rows, columns = projection.weight.shape  # type: ignore[misc, union-attr]
+    rows, columns = projection.weight.shape  # type: ignore[misc]
     return (rows, columns) if type(projection).__name__ == "Conv1D" else (columns, rows)
 
 

@@ -38,7 +38,5 @@ def locate(
         sites = [Site(layer, part) for layer in settings.layers for part in settings.parts]
         return plan_of(model, sites, settings.rank, "manual")
     first = window_width(settings, Decoder(model).layers)
-    window = plan_of(
-        model, [Site(i, p) for i in range(first) for p in settings.parts], settings.rank, "manual"
-    )
+    window = plan_of(model, [Site(i, p) for i in range(first) for p in settings.parts], settings.rank, "manual")
     return by_chance(window, model, rng=rng)

@@ -17,9 +17,7 @@ def by_chance(like: EditPlan, model: PreTrainedModel, *, rng: np.random.Generato
     Raises `PlanError` when `like` leaves no other choice.
     """
     layers = Decoder(model).layers
-    counts = {
-        part: sum(t.site.part is part for t in like.targets) for part in {t.site.part for t in like.targets}
-    }
+    counts = {part: sum(t.site.part is part for t in like.targets) for part in {t.site.part for t in like.targets}}
     ranks = {t.rank for t in like.targets}
     if len(ranks) > 1:
         raise PlanError(f"a random plan needs one rank at all sites, the plan has {sorted(ranks)}")

@@ -11,7 +11,7 @@ from absa_edit.errors import PlanError
 from absa_edit.locate.plan import plan_of
 from absa_edit.records import EditPlan, Part, Site, Trace
 from absa_edit.statistics import bootstrap_weights, weighted_means
-from absa_edit.trace.effects import indirect_effects, layer_profile
+from absa_edit.trace.effects import indirect_effects, layer_profile, mean_effect
 
 
 def by_trace(
@@ -29,12 +29,10 @@ def by_trace(
     """
     missing = [part.value for part in settings.parts if part not in trace.parts]
     if missing:
-        raise PlanError(
-            f"locate=trace needs {missing[0]} traced; add it to trace.parts or take it off locate.parts"
-        )
+        raise PlanError(f"locate=trace needs {missing[0]} traced; add it to trace.parts or take it off locate.parts")
     columns = [trace.parts.index(part) for part in settings.parts]
     effects = indirect_effects(trace)[:, columns]
-    chosen = _choose(layer_profile(np.nanmean(effects, axis=0)), settings)
+    chosen = _choose(layer_profile(mean_effect(effects)), settings)
     weights = bootstrap_weights(trace.sentence_ids, draws, rng)
     overlaps = []
     for mean in weighted_means(weights, effects):
@@ -45,8 +43,8 @@ def by_trace(
 
 def window_width(settings: LocateSettings, layers: int) -> int:
     """Layers in the window: as set, else a third of the model's."""
-    width = settings.width or max(1, round(layers / 3))
-    if width > layers:
+    width = max(1, round(layers / 3)) if settings.width is None else settings.width
+    if not 1 <= width <= layers:
         raise PlanError(f"locate.width={width}: the model has {layers} layers")
     return width
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -10,7 +11,8 @@ from transformers import PreTrainedModel
 from absa_edit.errors import PlanError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.sites import output_width, rank_parameters
-from absa_edit.records import EditPlan, Part, Site, Target, load
+from absa_edit.records import EditPlan, Part, Site, Target
+from absa_edit.storage import load
 
 
 def plan_of(
@@ -18,7 +20,7 @@ def plan_of(
 ) -> EditPlan:
     """The plan that edits `sites` with `rank` each; sites in order of layer."""
     targets = tuple(Target(site, rank) for site in sorted(sites))
-    return checked(EditPlan(source, targets, _parameters(model, targets), stability), model)
+    return _counted(EditPlan(source, targets, 0, stability), model)
 
 
 def every_layer(model: PreTrainedModel, parts: Iterable[Part]) -> list[Site]:
@@ -30,10 +32,7 @@ def read_plan(path: str, model: PreTrainedModel) -> EditPlan:
     """The plan in a `plan.json`, checked against the model; its parameter count is counted anew."""
     if not Path(path).is_file():
         raise PlanError(f"locate.plan={path}: no such file; give a plan.json of an earlier run")
-    plan = load(EditPlan, Path(path))
-    return checked(
-        EditPlan(plan.source, plan.targets, _parameters(model, plan.targets), plan.stability), model
-    )
+    return _counted(load(EditPlan, Path(path)), model)
 
 
 def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
@@ -48,6 +47,8 @@ def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
     for site, rank in ((t.site, t.rank) for t in plan.targets):
         if site.part not in (Part.attn, Part.mlp):
             raise PlanError(f"{site}: only attn and mlp outputs can be edited with a low-rank delta")
+        if site.index is not None:
+            raise PlanError(f"{site}: only heads have an index; take it off")
         if not 0 <= site.layer < decoder.layers:
             raise PlanError(f"{site}: the model has layers 0 to {decoder.layers - 1}")
         if site in seen:
@@ -59,6 +60,6 @@ def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
     return plan
 
 
-def _parameters(model: PreTrainedModel, targets: Iterable[Target]) -> int:
-    layers = Decoder(model).layers
-    return sum(rank_parameters(model, t.site, t.rank) for t in targets if 0 <= t.site.layer < layers)
+def _counted(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
+    targets = checked(plan, model).targets
+    return replace(plan, parameters=sum(rank_parameters(model, t.site, t.rank) for t in targets))

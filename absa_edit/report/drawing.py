@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox, BboxBase
 
-from absa_edit.records import RunRecord, atomic
+from absa_edit.records import RunRecord
 from absa_edit.report.tables import methods_in_order
+from absa_edit.storage import atomic
 
 DPI = 200
 INK, MUTED, GRID = "#1F2328", "#6B7280", "#E5E7EB"
@@ -61,9 +62,7 @@ def looks(record: RunRecord) -> dict[str, Look]:
 
 def canvas(width: float, height: float) -> Figure:
     """An empty white figure in inches, outside pyplot's global state."""
-    figure = Figure(
-        figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor="white"
-    )
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08), facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -129,9 +128,7 @@ def label_points(axes: Axes, labels: Sequence[PointLabel], taken: Sequence[Bbox]
     frame, used = axes.get_window_extent(), list(taken)
     for label in labels:
         places = [(label.y, 10, 0), (label.y, -10, 0)]
-        places += [
-            (y, 0, sign * (9 + 13 * k)) for k in range(4) for y, sign in ((label.high, 1), (label.low, -1))
-        ]
+        places += [(y, 0, sign * (9 + 13 * k)) for k in range(4) for y, sign in ((label.high, 1), (label.low, -1))]
         for y, dx, dy in places:
             written = axes.annotate(
                 label.text, (label.x, y), (dx, dy), textcoords="offset points", size=9.5, color=label.colour,

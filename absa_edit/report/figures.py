@@ -101,9 +101,7 @@ def _dots(axes: Axes, record: RunRecord, test: str, methods: tuple[str, ...]) ->
     always = "" if known is None else f" · majority {100 * known.macro_f1:.1f}"
     where = "own test" if test == own_test(record) else "out of domain"
     axes.set_title(test, size=10.5, weight="bold", color=INK, loc="left", pad=18)
-    axes.text(
-        0, 1.0, f"{where} · n = {n:,}{always}", transform=axes.transAxes, size=8.5, color=MUTED, va="bottom"
-    )
+    axes.text(0, 1.0, f"{where} · n = {n:,}{always}", transform=axes.transAxes, size=8.5, color=MUTED, va="bottom")
 
 
 def _dot(axes: Axes, score: Interval, row: int, look: Look) -> None:
@@ -144,9 +142,7 @@ def learning_curves(record: RunRecord, path: Path) -> None:
     save(figure, path)
 
 
-def _name_lines(
-    figure: Figure, axes: Axes, ends: list[tuple[str, float, float]], chosen: dict[str, Look]
-) -> None:
+def _name_lines(figure: Figure, axes: Axes, ends: list[tuple[str, float, float]], chosen: dict[str, Look]) -> None:
     """Write method names right of the axes at the height where their line ends, moved apart."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.19 / (figure.get_size_inches()[1] - 1.4)

@@ -32,15 +32,11 @@ def control(record: RunRecord, test: str | None) -> str | None:
     if found is None:
         return "The run does not compare `edit` with `random`, so it cannot say whether tracing helps."
     budgets = [record.methods[name].trainable for name in ("edit", "random") if name in record.methods]
-    unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[-1]:,} parameters." * (
-        len(set(budgets)) > 1
-    )
+    unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[-1]:,} parameters." * (len(set(budgets)) > 1)
     if told_apart(found) and found.difference > 0:
         return f"Tracing beats random placement on {test}: {_difference(found)}.{unequal}"
     if told_apart(found):
-        return (
-            f"Tracing did not beat random placement on {test}, it did worse: {_difference(found)}.{unequal}"
-        )
+        return f"Tracing did not beat random placement on {test}, it did worse: {_difference(found)}.{unequal}"
     return f"Tracing did not beat random placement on {test}: {_difference(found)}.{unequal}"
 
 
@@ -52,9 +48,7 @@ def against_baselines(record: RunRecord, test: str | None) -> tuple[str, ...]:
     if score is None:
         return ()
     edit = record.methods["edit"]
-    said = [
-        f"`edit` trains {words.percent(edit.share)} of the weights and reaches macro-F1 {score.percent()}"
-    ]
+    said = [f"`edit` trains {words.percent(edit.share)} of the weights and reaches macro-F1 {score.percent()}"]
     said += [_beside(record, name, test) for name in ("zero_shot", "lora", "full") if name in record.methods]
     return (f"{'; '.join(said)}.",)
 

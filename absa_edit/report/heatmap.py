@@ -137,9 +137,7 @@ def _frame(axes: Axes, plan: EditPlan, part: Part, roles: int) -> None:
         axes.add_patch(box)
 
 
-def _colour_bar(
-    figure: Figure, panels: list[Axes], percent: np.ndarray, colours: Colormap, norm: Normalize
-) -> None:
+def _colour_bar(figure: Figure, panels: list[Axes], percent: np.ndarray, colours: Colormap, norm: Normalize) -> None:
     source = matplotlib.cm.ScalarMappable(norm, colours)
     bar = figure.colorbar(source, ax=panels, fraction=0.035, pad=0.015, aspect=28, shrink=0.92)
     low, high = float(np.nanmin(percent, initial=0.0)), float(np.nanmax(percent, initial=0.0))
@@ -151,9 +149,7 @@ def _colour_bar(
 
 def _subtitle(effects: Effects, plan: EditPlan | None, window: int | None, counts: TraceCounts | None) -> str:
     said = [] if counts is None else [f"{counts.kept} of {counts.seen} examined examples pass the filter"]
-    said.append(
-        f"corruption takes {effects.total.percent()} points of p(gold), a restored state brings some back"
-    )
+    said.append(f"corruption takes {effects.total.percent()} points of p(gold), a restored state brings some back")
     if effects.aie.shape[-1] <= NUMBERED:
         said.append("grey figures: the 95 % interval includes 0")
     if window is not None and window > 1 and {Part.attn, Part.mlp} & set(effects.parts):

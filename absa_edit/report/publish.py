@@ -7,19 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from absa_edit.records import (
-    POLARITIES,
-    ExportRecord,
-    Interval,
-    MethodRecord,
-    Prediction,
-    RunRecord,
-    Trace,
-    to_json,
-)
+from absa_edit.records import POLARITIES, ExportRecord, Interval, MethodRecord, Prediction, RunRecord, Trace
 from absa_edit.report.findings import findings
 from absa_edit.report.tables import columns, score_rows
 from absa_edit.report.track import Tracker, Value
+from absa_edit.storage import to_json
 from absa_edit.trace.effects import Effects
 
 MOST_PREDICTIONS = 5000
@@ -56,9 +48,7 @@ def publish_trace(tracker: Tracker, effects: Effects, trace: Trace, figure: Path
         tracker.image("trace/heatmap", figure)
 
 
-def publish_method(
-    tracker: Tracker, name: str, record: MethodRecord, predictions: Sequence[Prediction]
-) -> None:
+def publish_method(tracker: Tracker, name: str, record: MethodRecord, predictions: Sequence[Prediction]) -> None:
     """Hand over a method's scores with intervals, its cost and damage, and its predictions."""
     said: dict[str, Value] = {"method": name, "kind": record.kind}
     for test, score in record.scores.items():

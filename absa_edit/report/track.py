@@ -118,9 +118,7 @@ def _import_wandb() -> Any:
         wandb = None  # type: ignore[assignment]
     # A folder `wandb/` of earlier runs in the working directory imports as an empty namespace package.
     if not hasattr(wandb, "init"):
-        raise SettingsError(
-            "track=wandb needs wandb, which is not installed: `pip install wandb` or `track=none`"
-        )
+        raise SettingsError("track=wandb needs wandb, which is not installed: `pip install wandb` or `track=none`")
     return wandb
 
 

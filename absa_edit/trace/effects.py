@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,16 +35,23 @@ def indirect_effects(trace: Trace) -> Float[np.ndarray, "example part role layer
     return trace.restored - trace.corrupted[:, None, None, None]
 
 
+def mean_effect(effects: Float[np.ndarray, "example ..."]) -> Float[np.ndarray, "..."]:
+    """Mean over the examples that have the role; nan where none has."""
+    return weighted_means(np.ones((1, len(effects))), effects)[0]
+
+
 def average_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Effects:
     """Mean effects over the kept examples with 95 % sentence-bootstrap intervals."""
     effects = indirect_effects(trace)
     weights = bootstrap_weights(trace.sentence_ids, draws, rng)
     resampled = weighted_means(weights, effects)
-    low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # a role that no example has
+        low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
     return Effects(
         trace.parts,
         trace.roles,
-        np.nanmean(effects, axis=0),
+        mean_effect(effects),
         low,
         high,
         (~np.isnan(effects[:, 0, :, 0])).sum(0),
@@ -54,12 +62,10 @@ def average_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Ef
 def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSummary:
     """The peak, the total effect and the depth profile of a trace, with intervals."""
     effects = indirect_effects(trace)
-    mean = np.nanmean(effects, axis=0)
+    mean = mean_effect(effects)
     weights = bootstrap_weights(trace.sentence_ids, draws, rng)
     part, role, layer = (int(i) for i in np.unravel_index(np.nanargmax(mean), mean.shape))
-    depth = {
-        p.value: _depth(effects[:, i], weights, len(trace.sentence_ids)) for i, p in enumerate(trace.parts)
-    }
+    depth = {p.value: _depth(effects[:, i], weights, len(trace.sentence_ids)) for i, p in enumerate(trace.parts)}
     return TraceSummary(
         trace.engine,
         trace.corruption,
@@ -76,32 +82,30 @@ def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSum
 
 
 def layer_profile(mean: Float[np.ndarray, "*draw role layer"]) -> Float[np.ndarray, "*draw layer"]:
-    """Effect of a layer: the largest over roles, and 0 where all are negative.
+    """Effect of a layer: the largest over roles, and 0 where all are negative or nan.
 
     The largest rather than the sum, so that a role with many tokens does not outweigh the others.
     """
-    return np.maximum(np.nanmax(mean, axis=-2), 0.0)
+    return np.fmax.reduce(mean, axis=-2, initial=0.0)
 
 
 def _depth(effects: Float[np.ndarray, "example role layer"], weights: Weights, n: int) -> PartDepth:
-    profile = layer_profile(np.nanmean(effects, axis=0))
+    profile = layer_profile(mean_effect(effects))
     resampled = layer_profile(weighted_means(weights, effects))
     layers = profile.shape[-1]
     depth = np.arange(layers) / max(layers - 1, 1)
     middle = (np.arange(layers) >= layers / 3) & (np.arange(layers) < 2 * layers / 3)
 
-    def interval(statistic: np.ndarray, draws: np.ndarray) -> Interval:
-        return percentile_interval(float(statistic), draws, n)
+    def share(of: np.ndarray) -> Interval:
+        """The effect-weighted mean of `of` over layers; 0 where no layer has an effect."""
+        weight = profile.sum()
+        value = float((profile * of).sum() / weight) if weight > 0 else 0.0
+        total = resampled.sum(-1)
+        draws = np.divide((resampled * of).sum(-1), total, out=np.full_like(total, np.nan), where=total > 0)
+        return percentile_interval(value, draws, n)
 
-    def share(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-        total = values.sum(-1)
-        return np.divide((values * of).sum(-1), total, out=np.full_like(total, np.nan), where=total > 0)
-
-    return PartDepth(
-        interval(depth[profile.argmax()], depth[resampled.argmax(-1)]),
-        interval(np.nan_to_num(share(profile, depth)), share(resampled, depth)),
-        interval(np.nan_to_num(share(profile, middle)), share(resampled, middle)),
-    )
+    peak = percentile_interval(float(depth[profile.argmax()]), depth[resampled.argmax(-1)], n)
+    return PartDepth(peak, share(depth), share(middle))
 
 
 def _mean(values: Float[np.ndarray, " example"], weights: Weights) -> Interval:

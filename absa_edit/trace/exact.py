@@ -25,7 +25,7 @@ from absa_edit.lm.decoder import Decoder, Frame, PrefixCache
 from absa_edit.lm.hooks import edited, recorded
 from absa_edit.lm.load import LanguageModel
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Part, Polarity, Role, Site, Trace, TraceCounts
+from absa_edit.records import POLARITIES, Part, Polarity, Site, Trace, TraceCounts
 from absa_edit.trace.corrupt import ROLES, embedding_sd, noisy, twin_embeds
 
 Labels = dict[Polarity, tuple[int, ...]]
@@ -194,8 +194,7 @@ def _run_both(decoder: Decoder, embeds: Tensor, corrupted: Tensor) -> tuple[Runs
     for layer in range(decoder.layers):
         with ExitStack() as stack:
             outputs = {
-                part: stack.enter_context(recorded(decoder.module(Site(layer, part))))
-                for part in (Part.attn, Part.mlp)
+                part: stack.enter_context(recorded(decoder.module(Site(layer, part)))) for part in (Part.attn, Part.mlp)
             }
             hidden = decoder.run(hidden, layer, layer + 1, frame)
         for part, (output,) in outputs.items():

@@ -17,6 +17,7 @@ Inside a line:
 
 Frames (`frames_*.txt`) join clauses: `xy  $1, but $2.` takes two clauses of opposite polarity.
 `x` is positive or negative, `y` its opposite, `0` neutral; `^2` is `$2` with a capital letter.
+`-!` marks a frame that praises or blames by itself: no counterfactual twin is made inside it.
 A `T` before the pattern keeps the frame for the test split.
 """
 
@@ -73,6 +74,8 @@ class Frame:
     signs: str
     text: str
     test: bool
+    leads: bool
+    """The frame itself praises or blames, so a turned word inside it would contradict it."""
 
 
 def turned(line: Line) -> Line | None:
@@ -116,7 +119,7 @@ def read_frames(path: Path) -> list[Frame]:
             continue
         test = row.startswith("T ")
         signs, _, text = row.removeprefix("T ").partition(" ")
-        frames.append(Frame(signs, text.strip(), test))
+        frames.append(Frame(signs.rstrip("!"), text.strip(), test, signs.endswith("!")))
     return frames
 
 
@@ -125,7 +128,7 @@ def pick(text: str, rng: random.Random) -> str:
     while match := _INNERMOST.search(text):
         chosen = rng.choice(match[1].split("|"))
         text = text[: match.start()] + chosen + text[match.end() :]
-    return text
+    return re.sub(r" +", " ", text)
 
 
 def realise(line: Line, rng: random.Random, first: int = 0) -> list[Piece]:
@@ -191,6 +194,8 @@ def fill(frame: Frame, clauses: list[Line], rng: random.Random) -> list[Piece]:
         if part[:1] in ("$", "^") and part[1:].isdigit():
             first = sum(piece.aspect is not None for piece in pieces)
             clause = realise(clauses[int(part[1:]) - 1], rng, first)
+            if frame.leads:
+                clause = [replace(piece, turns=None) for piece in clause]
             pieces += capital(clause) if part[0] == "^" else clause
         elif part:
             pieces.append(Piece(part))

@@ -103,7 +103,5 @@ def test_twins_differ_in_one_word(domain: str, split: str, tokenizer: Tokenizer)
 
 def test_the_generator_writes_these_bytes() -> None:
     script = ROOT / "scripts" / "make_sample.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -27,9 +27,7 @@ def test_sample_names() -> None:
 
 
 def test_an_unknown_name_is_told_the_nearest() -> None:
-    with pytest.raises(
-        DataError, match=r"data\.name=labtop14: .* Did you mean laptop14\? Known are laptop14"
-    ):
+    with pytest.raises(DataError, match=r"data\.name=labtop14: .* Did you mean laptop14\? Known are laptop14"):
         public_set("labtop14", "data.name")
     with pytest.raises(DataError, match=r"data\.tests=zzz: no such data set\. Known are"):
         public_set("zzz", "data.tests")

@@ -65,9 +65,7 @@ def test_official_counts(public_data: Path, file: str, counts: tuple[int, int, i
         ("service_test", (505, 320, 61)),
     ],
 )
-def test_every_row_of_the_papers_files_reads(
-    public_data: Path, file: str, counts: tuple[int, int, int]
-) -> None:
+def test_every_row_of_the_papers_files_reads(public_data: Path, file: str, counts: tuple[int, int, int]) -> None:
     data = read_one(public_data / "me_absc" / f"{file}.json")
     assert tuple(data.counts().values()) == counts
     assert all(e.text[e.start : e.end] == e.aspect for e in data.examples)

@@ -33,9 +33,7 @@ def test_reads_triples(write: Write) -> None:
         ("  \n", "", "the file is empty", "Fetch or write it again"),
     ],
 )
-def test_a_broken_file_is_named(
-    write: Write, content: str | bytes, record: str, found: str, fix: str
-) -> None:
+def test_a_broken_file_is_named(write: Write, content: str | bytes, record: str, found: str, fix: str) -> None:
     path = write("a.seg", content)
     with pytest.raises(DataError) as error:
         read_one(path)

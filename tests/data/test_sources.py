@@ -39,9 +39,7 @@ def test_data_folder_of_the_project(tmp_path: Path, write: Write) -> None:
     assert splits.notices == ()
 
 
-def test_path_goes_before_environment_and_environment_before_the_project(
-    tmp_path: Path, write: Write
-) -> None:
+def test_path_goes_before_environment_and_environment_before_the_project(tmp_path: Path, write: Write) -> None:
     for folder in ("data", "env", "own"):
         put(write, folder, word=folder)
     environ = {"ABSA_EDIT_DATA": str(tmp_path / "env")}
@@ -67,13 +65,9 @@ def test_a_set_that_is_not_under_path_is_an_error(tmp_path: Path, write: Write, 
         assert part in str(error.value)
 
 
-def test_the_hub_comes_after_the_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: Path
-) -> None:
+def test_the_hub_comes_after_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: Path) -> None:
     def rows(split: str) -> list[dict[str, Any]]:
-        return [
-            {"text": f"{split} {n} lid", "span": "lid", "label": "neutral", "ordinal": 0} for n in range(4)
-        ]
+        return [{"text": f"{split} {n} lid", "span": "lid", "label": "neutral", "ordinal": 0} for n in range(4)]
 
     monkeypatch.setattr(hub, "download", lambda hub_id: {s: rows(s) for s in ("train", "test")})
     splits = load_splits(DataSettings(name="laptop14"), root=tmp_path, environ={})
@@ -97,9 +91,7 @@ def test_fallback_is_named_the_sample_and_cannot_be_missed(tmp_path: Path, sampl
     assert device == "Test set me_absc_device is left out: there is no bundled sample for device."
 
 
-def test_after_a_fallback_public_test_sets_are_samples_too(
-    tmp_path: Path, write: Write, samples: Path
-) -> None:
+def test_after_a_fallback_public_test_sets_are_samples_too(tmp_path: Path, write: Write, samples: Path) -> None:
     put(write, "data", "Restaurants")
     assert names(load(tmp_path, name="laptop14", tests=["restaurant14"])) == [
         "laptop-sample",
@@ -108,17 +100,13 @@ def test_after_a_fallback_public_test_sets_are_samples_too(
 
 
 def test_strict_is_an_error_instead(tmp_path: Path, samples: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"data\.name=laptop14 was not found \(data\.strict=true\): looked for"
-    ):
+    with pytest.raises(DataError, match=r"data\.name=laptop14 was not found \(data\.strict=true\): looked for"):
         load(tmp_path, name="laptop14", strict=True)
 
 
 def test_the_papers_sets_fall_back_where_there_is_a_sample(tmp_path: Path, samples: Path) -> None:
     assert load(tmp_path, name="me_absc_rest").train.name == "restaurant-sample"
-    with pytest.raises(
-        DataError, match=r"me_absc_device was not found \(no bundled sample\): looked for me_absc/dev"
-    ):
+    with pytest.raises(DataError, match=r"me_absc_device was not found \(no bundled sample\): looked for me_absc/dev"):
         load(tmp_path, name="me_absc_device")
 
 

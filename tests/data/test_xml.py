@@ -143,9 +143,7 @@ def test_another_declared_encoding_is_read(write: Write) -> None:
         ),
     ],
 )
-def test_a_broken_sentence_is_named(
-    write: Write, old: str, new: str, record: str, found: str, fix: str
-) -> None:
+def test_a_broken_sentence_is_named(write: Write, old: str, new: str, record: str, found: str, fix: str) -> None:
     assert old in XML
     path = write("broken.xml", XML.replace(old, new))
     with pytest.raises(DataError) as error:

@@ -112,9 +112,7 @@ def summary(name: str, split: str, n: int) -> DataSummary:
 
 
 def comparison(a: str, b: str, test: str, difference: float, p: float) -> Comparison:
-    return Comparison(
-        a, b, test, "macro_f1", difference, difference - 0.02, difference + 0.02, p, min(1.0, 3 * p), N
-    )
+    return Comparison(a, b, test, "macro_f1", difference, difference - 0.02, difference + 0.02, p, min(1.0, 3 * p), N)
 
 
 def trace_summary() -> TraceSummary:
@@ -124,9 +122,7 @@ def trace_summary() -> TraceSummary:
     depth = {p.value: PartDepth(one(0.45), one(0.41), one(0.52)) for p in (Part.block, Part.attn, Part.mlp)}
     peak = Peak(Part.mlp, 5, Role.aspect, one(0.247))
     share = {name: d.middle_third_share.value for name, d in depth.items()}
-    return TraceSummary(
-        "exact", "noise", "sentence", 3, 3, TRACE_COUNTS, 21.0, one(0.413), peak, depth, share
-    )
+    return TraceSummary("exact", "noise", "sentence", 3, 3, TRACE_COUNTS, 21.0, one(0.413), peak, depth, share)
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ def colours_in(path: Path) -> int:
     return len(np.unique(pixels, axis=0))
 
 
-def test_a_run_gets_all_its_figures(
-    record: RunRecord, make_effects: Callable[..., Effects], tmp_path: Path
-) -> None:
+def test_a_run_gets_all_its_figures(record: RunRecord, make_effects: Callable[..., Effects], tmp_path: Path) -> None:
     written = write_figures(record, make_effects(), tmp_path)
     assert written == ("trace.png", "scores.png", "pareto.png", "learning.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(written)
@@ -69,9 +67,7 @@ def test_deep_models_are_stacked(make_effects: Callable[..., Effects], tmp_path:
     assert shapes[32][1] < 2 * shapes[32][0]
 
 
-def test_a_role_that_no_example_has_is_left_grey(
-    make_effects: Callable[..., Effects], tmp_path: Path
-) -> None:
+def test_a_role_that_no_example_has_is_left_grey(make_effects: Callable[..., Effects], tmp_path: Path) -> None:
     effects = make_effects()
     aie, n = effects.aie.copy(), effects.n.copy()
     aie[:, 2], n[2] = np.nan, 0

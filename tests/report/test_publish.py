@@ -47,9 +47,7 @@ def notebook() -> Notebook:
 
 def test_epochs_become_namespaced_points(notebook: Notebook) -> None:
     publish.publish_epoch(notebook, {"epoch": 2.0, "loss": 0.5, "dev_macro_f1": 0.6, "seconds": 3.0})
-    assert notebook.points == [
-        (2, {"fit/epoch": 2.0, "fit/loss": 0.5, "dev/macro_f1": 0.6, "fit/seconds": 3.0})
-    ]
+    assert notebook.points == [(2, {"fit/epoch": 2.0, "fit/loss": 0.5, "dev/macro_f1": 0.6, "fit/seconds": 3.0})]
 
 
 def test_trace_becomes_a_table_of_cells(notebook: Notebook, trace: Trace) -> None:
@@ -115,7 +113,5 @@ def test_only_the_adapter_is_kept(notebook: Notebook, record: RunRecord, tmp_pat
     assert notebook.kept == {"edit-0": ("adapter", tmp_path / "export/adapter")}
     assert notebook.final["export/agreement"] == 1.0
     other = Notebook()
-    publish.publish_export(
-        other, "full-0", ExportRecord("full", None, "export/merged", 0.0, 1.0, 3), tmp_path
-    )
+    publish.publish_export(other, "full-0", ExportRecord("full", None, "export/merged", 0.0, 1.0, 3), tmp_path)
     assert other.kept == {}

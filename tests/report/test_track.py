@@ -189,9 +189,7 @@ def test_an_offline_run_keeps_everything_in_its_folder(
     table = json.loads(next(folder.glob("wandb/*/files/media/table/predictions*.json")).read_text())
     assert table["columns"][:2] == ["id", "test"] and len(table["data"]) == 6
     assert next(folder.glob("wandb/*/files/media/table/compare/scores*.json")).exists()
-    kept = {
-        a.name: a.type for r in records if r.WhichOneof("record_type") == "artifact" for a in [r.artifact]
-    }
+    kept = {a.name: a.type for r in records if r.WhichOneof("record_type") == "artifact" for a in [r.artifact]}
     assert kept["laptop14-edit-0"] == "adapter"
     assert "merged" not in " ".join(kept)
     assert not list(home.iterdir())
@@ -204,8 +202,7 @@ def test_an_error_marks_the_run_failed_and_the_next_starts_fresh(tmp_path: Path)
     with track(WANDB, **ABOUT, folder=tmp_path / "b") as tracker:
         tracker.log({"fit/loss": 0.5}, step=3)
     codes = [
-        next(r.exit.exit_code for r in stored(tmp_path / run) if r.WhichOneof("record_type") == "exit")
-        for run in "ab"
+        next(r.exit.exit_code for r in stored(tmp_path / run) if r.WhichOneof("record_type") == "exit") for run in "ab"
     ]
     assert codes == [1, 0]
     assert items(stored(tmp_path / "b"), "history")["fit/loss"] == 0.5

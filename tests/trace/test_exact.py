@@ -36,9 +36,7 @@ def traced(lm: LanguageModel, prompts: list[Prompt], labels: dict, **settings: o
 
 
 @torch.no_grad()
-def slow(
-    lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings
-) -> np.ndarray:
+def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings) -> np.ndarray:
     """Restored gold probability and margin of each cell, by one full forward pass of the model per cell."""
     decoder, model = Decoder(lm.model), lm.model
     gold = labels[prompt.example.polarity][0]
@@ -107,9 +105,7 @@ def test_restoring_everything_gives_the_clean_run(tiny, prompts, labels) -> None
     """One role that is every token, restored in the block output: the clean run, whatever the layer."""
     whole = [replace(p, roles=(Role.after,) * len(p.ids)) for p in prompts]
     trace = traced(tiny, whole, labels, parts=[Part.block], roles=[Role.after], tokens=Tokens.all)
-    np.testing.assert_allclose(
-        trace.restored[:, 0, 0], np.repeat(trace.clean[:, None], trace.layers, 1), atol=1e-5
-    )
+    np.testing.assert_allclose(trace.restored[:, 0, 0], np.repeat(trace.clean[:, None], trace.layers, 1), atol=1e-5)
     np.testing.assert_allclose(trace.restored_margin[:, 0, 0, 0], trace.clean_margin, atol=1e-4)
     assert np.abs(trace.clean_margin - trace.corrupted_margin).max() > 1e-2
 

@@ -1,0 +1,37 @@
+# make run    the main job, offline if it must be: creates .venv, installs, trains, reports
+# make test   the same installation, then the tests
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+
+.PHONY: help run test test-slow check format smoke
+
+help:
+	@sed -n 's/^# //p; s/^\([a-z-]*\):.*## /  \1: /p' Makefile
+
+# torch goes first: with it in place, no other package brings the CUDA build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch .venv/installed
+
+run: .venv/installed ## the main job on laptop14, or on the bundled sample where laptop14 cannot be had
+	$(BIN)/python train.py +experiment=laptop14
+
+smoke: .venv/installed ## every stage on a few examples, in seconds
+	$(BIN)/python train.py +experiment=smoke
+
+test: .venv/installed ## the tests that need no network, no GPU and little time
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed ## the slow ones
+	$(BIN)/python -m pytest -m "slow and not gpu and not network"
+
+check: .venv/installed ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed ## let ruff fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -1,0 +1,83 @@
+"""Loading the bundled model, a folder, and what cannot be loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from absa_edit.config import ModelSettings
+from absa_edit.errors import ModelError
+from absa_edit.lm.load import choose_device, load_model, reviewlm, slug
+
+
+def test_bundled_model_is_ready_to_trace(bundled) -> None:
+    assert not bundled.model.training
+    assert not any(p.requires_grad for p in bundled.model.parameters())
+    summary = bundled.summary()
+    assert (summary.name, summary.dtype) == ("reviewlm", "float32")
+    assert summary.layers == bundled.model.config.num_hidden_layers
+    assert summary.parameters == sum(p.numel() for p in bundled.model.parameters())
+    assert summary.sha256 == hashlib.sha256((reviewlm() / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_folder_loads_in_the_dtype_asked_for(small, tmp_path) -> None:
+    folder = tmp_path / "mine"
+    small.model.save_pretrained(folder)
+    small.tokenizer.save_pretrained(folder)
+    lm = load_model(ModelSettings(name=str(folder), dtype="bfloat16", device="cpu"))
+    assert lm.name == "mine"
+    assert lm.model.dtype is torch.bfloat16
+    weight = small.model.model.layers[0].mlp.down_proj.weight
+    assert torch.equal(lm.model.model.layers[0].mlp.down_proj.weight, weight.bfloat16())
+
+
+@pytest.mark.parametrize("name", ["no/such-model-anywhere", "/no/such/folder"])
+def test_a_missing_model_is_an_error_that_names_it(name, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=rf"model\.name={name}: .*safetensors"):
+        load_model(ModelSettings(name=name, device="cpu"))
+
+
+def test_a_folder_without_safetensors_is_an_error(small, tmp_path) -> None:
+    small.model.save_pretrained(tmp_path)
+    small.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "weights.bin")
+    with pytest.raises(ModelError, match=r"model\.name="):
+        load_model(ModelSettings(name=str(tmp_path), device="cpu"))
+
+
+def test_an_unknown_family_is_an_error(tokenizer, tmp_path) -> None:
+    config = transformers.BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="no known family"):
+        load_model(ModelSettings(name=str(tmp_path), device="cpu", attention="eager"))
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ModelError, match=r"model\.device=banana"):
+        choose_device("banana")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_an_error_that_says_so() -> None:
+    with pytest.raises(ModelError, match=r"model\.device=cuda:1: .*use cpu or auto"):
+        choose_device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"), [("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B"), ("reviewlm", "reviewlm"), ("/models/llama/", "llama")]
+)
+def test_short_name(name, short) -> None:
+    assert slug(name) == short
+
+
+def test_bundled_folder_is_in_the_package() -> None:
+    assert isinstance(reviewlm(), Path)
+    assert (reviewlm() / "tokenizer.json").is_file()

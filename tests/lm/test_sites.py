@@ -1,0 +1,47 @@
+"""Module paths of every family, and a family that nobody knows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from absa_edit.errors import ModelError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.hooks import edited
+from absa_edit.lm.sites import layout, output_width, rank_parameters
+from absa_edit.records import Part, Site
+
+
+def test_every_part_of_every_layer_is_found(tiny) -> None:
+    decoder = Decoder(tiny.model)
+    modules = [decoder.module(Site(i, part)) for i in range(3) for part in (Part.block, Part.attn, Part.mlp)]
+    assert decoder.layers == 3
+    assert len(set(map(id, modules))) == 9
+    assert decoder.module(Site(1, Part.head, 2)) is decoder.module(Site(1, Part.attn))
+
+
+@torch.no_grad()
+def test_parts_write_into_the_block(tiny) -> None:
+    """Silencing a projection changes its block's output, and no earlier one."""
+    decoder = Decoder(tiny.model)
+    frame = decoder.begin(decoder.embed(torch.arange(5, 15)[None]))
+    states = [decoder.run(frame.hidden, 0, n, frame) for n in range(3)]
+    for part in (Part.attn, Part.mlp):
+        with edited(decoder.module(Site(1, part)), torch.zeros_like):
+            assert torch.equal(decoder.run(frame.hidden, 0, 1, frame), states[1])
+            assert not torch.allclose(decoder.run(frame.hidden, 0, 2, frame), states[2], atol=1e-3)
+
+
+def test_widths_and_parameters(tiny) -> None:
+    hidden, inner = tiny.model.config.hidden_size, 4 * 32 if tiny.name in ("tiny-gpt2",) else 48
+    for part, inputs in ((Part.attn, hidden), (Part.mlp, inner)):
+        assert output_width(Decoder(tiny.model).module(Site(0, part))) == (inputs, hidden)
+        assert rank_parameters(tiny.model, Site(2, part), 3) == 3 * (inputs + hidden)
+
+
+def test_unknown_family_is_an_error() -> None:
+    config = transformers.BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2)
+    with pytest.raises(ModelError, match=r"BloomForCausalLM: no known family.*LAYOUTS"):
+        layout(AutoModelForCausalLM.from_config(config))

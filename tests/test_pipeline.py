@@ -1,0 +1,291 @@
+"""A whole run on the bundled sample: what it leaves, that the figures can be recomputed, and that it is found again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, f1_score
+
+from absa_edit import pipeline
+from absa_edit.config import (
+    DataSettings,
+    Delta,
+    Edit,
+    ExportSettings,
+    FitSettings,
+    Full,
+    Localiser,
+    LocateSettings,
+    Lora,
+    ModelSettings,
+    ScoreSettings,
+    Settings,
+    Stage,
+    Tracker,
+    TraceSettings,
+    TrackSettings,
+    ZeroShot,
+)
+from absa_edit.errors import ExportMismatch, SettingsError
+from absa_edit.export import parity
+from absa_edit.records import POLARITIES, EditPlan, Role, RunRecord
+from absa_edit.run import Run, prepare, variant
+from absa_edit.storage import load, load_predictions
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS = [p.value for p in POLARITIES]
+
+
+def settings(output: Path, **changes: Any) -> Settings:
+    """Every method on a few examples."""
+    return replace(
+        Settings(
+            name="laptop-sample",
+            output=str(output),
+            data=DataSettings(name="laptop-sample", tests=["restaurant-sample"], limit_train=60, limit_test=20),
+            model=ModelSettings(name="reviewlm", device="cpu"),
+            trace=TraceSettings(examples=4, samples=1, filter=False, roles=[Role.aspect, Role.last]),
+            method={
+                "zero_shot": ZeroShot(),
+                "edit": Edit(lr=2e-3),
+                "random": Edit(lr=2e-3, locate=Localiser.random),
+                "delta": Delta(lr=2e-4),
+                "lora": Lora(lr=1e-3),
+                "full": Full(lr=2e-4),
+            },
+            fit=FitSettings(epochs=1),
+            score=ScoreSettings(resamples=100),
+            track=TrackSettings(kind=Tracker.none),
+        ),
+        **changes,
+    )
+
+
+def execute(chosen: Settings) -> tuple[Run, RunRecord, str]:
+    run = prepare(chosen, root=ROOT)
+    console = Console(file=StringIO(), width=120)
+    record = pipeline.execute(run, console=console, root=ROOT, command="python train.py +experiment=x")
+    return run, record, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunRecord, str]:
+    return execute(settings(tmp_path_factory.mktemp("outputs")))
+
+
+def test_the_folder_is_whole(finished: tuple[Run, RunRecord, str]) -> None:
+    run, record, _ = finished
+    assert run.folder.parts[-3:] == ("laptop-sample", "reviewlm", "seed0")
+    for name in ("results.json", "report.md", "plan.json", "trace/trace.json", "figures/trace.png"):
+        assert (run.folder / name).stat().st_size > 0, name
+    for method in record.methods:
+        names = {p.name for p in (run.folder / "methods" / method).iterdir()}
+        assert {"record.json", "predictions.jsonl"} <= names
+        assert "checkpoint" not in names
+    assert load(RunRecord, run.folder / "results.json") == record
+    assert not list(run.folder.rglob(".*tmp*")), "half-written files"
+
+
+def test_scores_agree_with_scikit_learn(finished: tuple[Run, RunRecord, str]) -> None:
+    run, record, _ = finished
+    for name, method in record.methods.items():
+        rows = load_predictions(run.folder / "methods" / name / "predictions.jsonl")
+        assert set(method.scores) == {"laptop-sample", "restaurant-sample"}
+        for test, score in method.scores.items():
+            gold = [r.gold.value for r in rows if r.test == test]
+            predicted = [r.predicted.value for r in rows if r.test == test]
+            assert score.accuracy.n == len(gold) > 0
+            assert score.accuracy.value == pytest.approx(accuracy_score(gold, predicted))
+            expected = f1_score(gold, predicted, labels=LABELS, average="macro", zero_division=0.0)
+            assert score.macro_f1.value == pytest.approx(expected)
+            assert score.macro_f1.low <= score.macro_f1.value <= score.macro_f1.high
+            for row in rows:
+                assert sum(row.probabilities.values()) == pytest.approx(1)
+                assert row.predicted.value == max(row.probabilities, key=row.probabilities.__getitem__)
+
+
+def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[Run, RunRecord, str]) -> None:
+    run, record, _ = finished
+    assert record.plan is not None
+    width, inner, rank = 320, 864, 4
+    expected = sum(rank * (width + (inner if t.site.part.value == "mlp" else width)) for t in record.plan.targets)
+    methods = record.methods
+    assert methods["edit"].trainable == methods["random"].trainable == record.plan.parameters == expected
+    assert methods["lora"].trainable == 586_752 and methods["full"].trainable == 17_497_920
+    assert methods["zero_shot"].trainable == 0 and methods["zero_shot"].fit is None
+    assert methods["random"].plan != methods["edit"].plan == record.plan
+    weights = load_file(run.folder / "methods" / "edit" / "weights.safetensors")
+    moved = {n.split("layers.")[1].split(".lora")[0] for n, w in weights.items() if "lora_B" in n and w.any()}
+    names = {"attn": "self_attn.o_proj", "mlp": "mlp.down_proj"}
+    assert moved == {f"{t.site.layer}.{names[t.site.part.value]}" for t in record.plan.targets}
+    assert all(m.frozen_checked for m in methods.values())
+
+
+def test_the_merged_checkpoint_differs_from_the_base_in_the_plan_only(
+    finished: tuple[Run, RunRecord, str],
+) -> None:
+    run, record, _ = finished
+    assert record.plan is not None
+    merged = load_file(run.folder / "export" / "merged" / "model.safetensors")
+    base = run.lm.model.state_dict()
+    moved = {n for n, w in merged.items() if not torch.equal(w, base[n])}
+    paths = {"attn": "self_attn.o_proj", "mlp": "mlp.down_proj"}
+    assert moved == {f"model.layers.{t.site.layer}.{paths[t.site.part.value]}.weight" for t in record.plan.targets}
+
+
+def test_exports_answer_alike_without_this_package(finished: tuple[Run, RunRecord, str]) -> None:
+    """In a process that cannot import absa_edit: plain peft, plain transformers, the prompt typed out."""
+    run, record, _ = finished
+    assert record.export and record.export.agreement == 1.0 and record.export.n == 40
+    rows = load_predictions(run.folder / "methods" / "edit" / "predictions.jsonl")[:3]
+    script = f"""
+import sys, json
+sys.modules["absa_edit"] = None
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, base, rows = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+tokenizer = AutoTokenizer.from_pretrained(folder + "/merged")
+models = [
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder + "/adapter"),
+    AutoModelForCausalLM.from_pretrained(folder + "/merged"),
+]
+words = [tokenizer(" " + w, add_special_tokens=False)["input_ids"][0] for w in {LABELS!r}]
+out = []
+for model in models:
+    assert next(model.parameters()).dtype == torch.float32
+    for text, aspect in rows:
+        prompt = f"Given the sentence: '{{text}}', what is the sentiment polarity of the aspect term {{aspect}} ?"
+        with torch.no_grad():
+            logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1, words]
+        out.append(logits.softmax(-1).tolist())
+print(json.dumps(out))
+"""
+    base = ROOT / "absa_edit" / "assets" / "reviewlm"
+    pairs = json.dumps([(r.text, r.aspect) for r in rows])
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run.folder / "export"), str(base), pairs],
+        capture_output=True, text=True, check=True, timeout=200,
+    )  # fmt: skip
+    found = np.array(json.loads(done.stdout.splitlines()[-1]))
+    expected = np.array([[r.probabilities[x] for x in LABELS] for r in rows] * 2)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, str]) -> None:
+    run, record, terminal = finished
+    report = (run.folder / "report.md").read_text()
+    for text in (report, terminal):
+        assert "BUNDLED SAMPLE" in text.upper()
+        assert "laptop14" not in text.replace("+experiment=laptop14", "")
+    value = f"{100 * record.methods['edit'].scores['laptop-sample'].macro_f1.value:.1f}"
+    assert value in report and value in terminal
+    assert "random" in report
+
+
+def test_a_second_run_finds_everything(finished: tuple[Run, RunRecord, str], caplog: pytest.LogCaptureFixture) -> None:
+    run, record, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("predictions.jsonl")}
+    with caplog.at_level(logging.INFO, "absa_edit"):
+        _, again, _ = execute(run.settings)
+    assert again.methods == record.methods and again.comparisons == record.comparisons
+    assert sum("found in" in m for m in caplog.messages) == 7
+    assert before == {p: p.stat().st_mtime_ns for p in run.folder.rglob("predictions.jsonl")}
+
+
+def test_a_plan_can_be_passed_back_in(finished: tuple[Run, RunRecord, str], tmp_path: Path) -> None:
+    run, record, _ = finished
+    chosen = settings(
+        tmp_path,
+        locate=LocateSettings(kind=Localiser.file, plan=str(run.folder / "plan.json")),
+        method={"edit": Edit(lr=2e-3)},
+        stages=[Stage.locate, Stage.methods],
+    )
+    _, again, _ = execute(chosen)
+    assert again.plan == record.plan == load(EditPlan, run.folder / "plan.json")
+    assert again.trace is None
+    assert again.methods["edit"].scores == record.methods["edit"].scores, "the same plan trains the same edit"
+
+
+def test_the_representation_edit_runs_and_reloads(tmp_path: Path) -> None:
+    from absa_edit import load as load_classifier
+
+    chosen = settings(
+        tmp_path,
+        locate=LocateSettings(kind=Localiser.manual, layers=[5, 6]),
+        method={"edit": Edit(lr=2e-3, representation=True)},
+        stages=[Stage.locate, Stage.methods, Stage.export],
+    )
+    run, record, _ = execute(chosen)
+    assert record.methods["edit"].trainable == 14_592 + 2 * (2 * 4 * 320 + 4)
+    assert record.export and record.export.adapter and record.export.merged is None
+    rows = [r for r in load_predictions(run.folder / "methods/edit/predictions.jsonl") if r.text.count(r.aspect) == 1][
+        :6
+    ]
+    found = load_classifier(run.folder).predict([r.text for r in rows], [r.aspect for r in rows])
+    for row, probabilities in zip(rows, found, strict=True):
+        assert probabilities == pytest.approx(row.probabilities, abs=1e-4)
+
+
+def test_an_export_that_differs_fails_the_run(
+    finished: tuple[Run, RunRecord, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _, _ = finished
+    honest = parity.plain_merged
+
+    def tampered(folder: Path, like: Any) -> Any:
+        adapted = honest(folder, like)
+        with torch.no_grad():
+            adapted.model.get_output_embeddings().weight.mul_(-1)
+        return adapted
+
+    monkeypatch.setattr(pipeline, "plain_merged", tampered)
+    with pytest.raises(ExportMismatch, match="merged checkpoint: .* of 40 test predictions differ"):
+        execute(run.settings)
+
+
+def test_an_unknown_export_method_stops_before_training(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"export\.method=delta2: expected one of the trained methods"):
+        execute(settings(tmp_path, export=ExportSettings(method="delta2")))
+    assert not list(tmp_path.rglob("methods"))
+
+
+def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: Path) -> None:
+    run, _, _ = finished
+    command = [sys.executable, "scripts/predict.py", str(run.folder)]
+    one = subprocess.run(
+        [*command, "--sentence", "The fan never stops.", "--aspect", "fan"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=200,
+    )  # fmt: skip
+    assert all(label in one.stdout for label in LABELS)
+    wrong = subprocess.run(
+        [*command, "--sentence", "The fan never stops.", "--aspect", "screen"],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert wrong.returncode == 1
+    assert "'screen' does not stand in the sentence" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "suffix"),
+    [
+        (["+experiment=laptop14", "seed=3", "model=qwen2_5_0_5b", "track=none", "data.path=/x/y"], ""),
+        (["locate=manual", "locate.layers=[4,5]"], "+locate.layers=4-5+locate=manual"),
+        (["model.name=/models/mine", "model.dtype=bfloat16"], "+model.dtype=bfloat16"),
+        (["method=[edit,lora]"], "+method=edit-lora"),
+    ],
+)
+def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -> None:
+    assert variant(overrides) == suffix

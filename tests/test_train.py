@@ -1,0 +1,120 @@
+"""The command line: every experiment composes, every typo stops with the key named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, MissingConfigException
+
+from absa_edit.config import Edit, Full, Localiser, Lora, Settings, register, settings_from
+from absa_edit.errors import SettingsError
+from absa_edit.records import Part, Role
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def settings(*overrides: str) -> Settings:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return settings_from(compose("train", list(overrides)))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(name: str) -> None:
+    composed = settings(f"+experiment={name}")
+    assert composed.data.name in composed.name
+    assert list(composed.method) == ["zero_shot", "edit", "random", "lora", "full"]
+    assert composed.method["random"].locate is Localiser.random  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("group", ["data", "model", "locate", "method", "track"])
+def test_every_option_composes(group: str) -> None:
+    needed = {
+        "manual": ["locate.layers=[4,5]"],
+        "file": ["locate.plan=plan.json"],
+        "files": ["data.name=mine", "data.train=a.xml", "data.test=b.xml"],
+    }
+    for option in sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")):
+        settings(f"{group}={option}", *needed.get(option, []))
+
+
+def test_one_method_or_several() -> None:
+    assert list(settings("method=lora").method) == ["lora"]
+    both = settings("method=[edit,full]", "method.edit.representation=true", "method.full.lr=1e-4").method
+    assert isinstance(both["edit"], Edit) and both["edit"].representation
+    assert isinstance(both["full"], Full) and both["full"].lr == 1e-4
+    lora = settings("method=lora", "method.lora.rank=16").method["lora"]
+    assert isinstance(lora, Lora) and lora.rank == 16
+
+
+def test_manual_layers() -> None:
+    locate = settings("locate=manual", "locate.layers=[4,5]", "locate.parts=[attn]").locate
+    assert (locate.kind, locate.layers, locate.parts) == (Localiser.manual, [4, 5], [Part.attn])
+
+
+def test_roles_and_tokens_are_spelled_as_in_the_tables() -> None:
+    trace = settings("trace.roles=[aspect,last]", "trace.tokens=aspect", "trace.corruption=counterfactual").trace
+    assert trace.roles == [Role.aspect, Role.last]
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("sede=1", "sede"),
+        ("data.nam=x", "nam"),
+        ("trace.samples=many", "trace.samples"),
+        ("trace.tokens=subject", "trace.tokens"),
+        ("method.edit.rnk=3", "rnk"),
+        ("model.dtype=float31", "model.dtype"),
+        ("locate.rank=0", "locate.rank"),
+        ("locate.layers=[3]", "locate=manual"),
+        ("fit.epochs=0", "fit.epochs"),
+        ("prompt.template=nothing", "prompt.template"),
+        ("+colour=red", "colour"),
+        ("trace.parts=[atn]", "trace.parts"),
+        ("stages=[trase]", "stages"),
+        ("data.dev_share=0.9", "data.dev_share"),
+        ("data.train=only.xml", "data.test"),
+        ("fit.batch=3", "batch"),
+    ],
+)
+def test_a_typo_stops_with_the_key(override: str, named: str) -> None:
+    with pytest.raises((SettingsError, ConfigCompositionException)) as error:
+        settings("+experiment=laptop14", override)
+    told = str(error.value) + str(error.value.__cause__)
+    assert named in told
+
+
+@pytest.mark.parametrize("override", ["+experiment=laptop15", "method=lra", "model=revlm", "data=laptop"])
+def test_an_unknown_option_stops_with_the_choices(override: str) -> None:
+    with pytest.raises(MissingConfigException, match="Available options"):
+        settings(override)
+
+
+def test_a_typo_in_an_experiment_file_stops(tmp_path: Path) -> None:
+    for name in ("train.yaml", "data", "model", "locate", "method", "track", "hydra"):
+        (tmp_path / name).symlink_to(ROOT / "conf" / name)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "bad.yaml").write_text("# @package _global_\nsede: 7\n")
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        with pytest.raises((SettingsError, ConfigCompositionException)) as error:
+            settings_from(compose("train", ["+experiment=bad"]))
+        assert "sede" in str(error.value) + str(error.value.__cause__)
+
+
+def test_errors_are_one_line_and_exit_1(tmp_path: Path) -> None:
+    command = [sys.executable, "train.py", "+experiment=laptop14", "data.name=laptop41", f"output={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "data.name=laptop41: no such data set. Did you mean laptop14?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
