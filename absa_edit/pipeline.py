@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from rich.console import Console
@@ -29,7 +29,7 @@ from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.fit.checkpoint import Checkpoint
 from absa_edit.fit.loop import fit
 from absa_edit.locate import by_chance, locate
-from absa_edit.records import SCHEMA, EditPlan, ExportRecord, MethodRecord, Prediction, RunRecord, Trace
+from absa_edit.records import SCHEMA, EditPlan, ExportRecord, Fit, MethodRecord, Prediction, RunRecord, Trace
 from absa_edit.report.figures import write_figures
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import (
@@ -58,6 +58,7 @@ from absa_edit.trace.exact import trace_exact
 
 log = logging.getLogger("absa_edit")
 
+R = TypeVar("R")
 Rows = dict[str, tuple[Prediction, ...]]
 """Predictions by test set."""
 
@@ -155,7 +156,7 @@ def _method(
     fit_key = run.key("fit", name, type(method).__name__, method, own, settings.fit)
     key = run.key(fit_key, settings.score, *(data.summary() for data in run.splits.tests))
     folder = run.folder / "methods" / name
-    if found := _kept(folder / "record.json", key):
+    if found := _kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
         every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
@@ -181,6 +182,7 @@ def _method(
             fit=fitted,
             score_seconds=score_seconds,
             perplexity=perplexity(adapted, run.lm.tokenizer, neutral_text()),
+            bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
             plan=own,
             scores={
@@ -192,7 +194,6 @@ def _method(
         save_predictions(every, folder / "predictions.jsonl")
         write_json({"key": key, "record": to_json(record)}, folder / "record.json")
         publish_method(tracker, name, record, every)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return record, rows
 
 
@@ -208,8 +209,12 @@ def _own_plan(run: Run, name: str, method: Method, plan: EditPlan | None) -> Edi
     return locate(settings, run.lm.model, None, draws=200, rng=run.rng(f"locate {name}"))
 
 
-def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker) -> Any:
+def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker) -> Fit:
     settings = run.settings
+    if found := _kept(Fit, folder / "fit.json", key):
+        log.info("%s: training found in %s", name, folder)
+        adapted.load_trained(load_file(folder / "weights.safetensors"))
+        return found
     train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
     gold = label_numbers([p.example.polarity for p in dev])
 
@@ -239,6 +244,8 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
     )
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({n: t.detach().cpu().contiguous() for n, t in adapted.trainable().items()}, temporary)
+    write_json({"key": key, "record": to_json(fitted)}, folder / "fit.json")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return fitted
 
 
@@ -326,17 +333,17 @@ def _pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     return [(focus, other) for other in methods if other != focus] if focus else []
 
 
-def _kept(path: Path, key: str) -> MethodRecord | None:
-    """The record at `path` if it was made under the same key."""
+def _kept(kind: type[R], path: Path, key: str) -> R | None:
+    """The record of type `kind` at `path` if it was made under the same key."""
     if not path.exists():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(kept, dict) or kept.get("key") != key:
         return None
     try:
-        return TypeAdapter(MethodRecord).validate_python(kept["record"])
+        return TypeAdapter(kind).validate_python(kept["record"])
     except ValueError as error:
-        raise RecordError(f"{path}: not a method record ({str(error).splitlines()[0]}); delete the folder") from None
+        raise RecordError(f"{path}: not a {kind.__name__} ({str(error).splitlines()[0]}); delete the folder") from None
 
 
 def _tracker(run: Run, name: str, job_type: str) -> Any:

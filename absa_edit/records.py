@@ -244,6 +244,8 @@ class Fit:
     best_macro_f1: float
     history: tuple[dict[str, float], ...]
     """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, seconds."""
+    flops: float = 0.0
+    """Of the matrix products of all steps, forward and backward: counted on the first batch, scaled by tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +306,8 @@ class MethodRecord:
     score_seconds: float
     perplexity: float
     """Of the model after the method on neutral text; compare with `zero_shot`."""
+    bytes_on_disk: int
+    """Size of the trained parameters as safetensors."""
     frozen_checked: bool
     """True when everything outside the plan was found bit-identical to the base after training."""
     plan: EditPlan | None

@@ -57,7 +57,8 @@ class Run:
     def key(self, *parts: object) -> str:
         """A hash of `parts` and of what every result depends on: version, model, data, prompt, seed."""
         model = {k: v for k, v in asdict(self.settings.model).items() if k not in ("device", "device_map")}
-        data = [split.summary() for split in (self.splits.train, self.splits.dev)]
+        data = [[e.id for e in split.examples] for split in (self.splits.train, self.splits.dev)]
+        data.append(sorted(self.splits.train.sha256.values()))
         return content_hash(__version__, self.lm.sha256, model, *data, self.settings.prompt, self.settings.seed, *parts)
 
     def config_hash(self) -> str:

@@ -118,7 +118,7 @@ def example(number: int, text: str, aspect: str, polarity: str, turn: tuple[str,
 SENTENCES = (
     ("The screen is lovely but the fan never stops.", "screen", "positive", ("lovely", "awful", "negative")),
     ("The screen is lovely but the fan never stops.", "fan", "negative", None),
-    ("Battery life is terrible, plug it in twice a day.", "Battery life", "negative", ("terrible", "great", "positive")),
+    ("Battery life is terrible, plug it in at noon.", "Battery life", "negative", ("terrible", "great", "positive")),
     ("I love how light this thing feels, and the keyboard is excellent.", "keyboard", "positive", None),
     ("It comes with a 65 watt charger.", "65 watt charger", "neutral", None),
     ("Great price, poor build quality!", "build quality", "negative", None),

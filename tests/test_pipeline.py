@@ -33,8 +33,8 @@ from absa_edit.config import (
     ScoreSettings,
     Settings,
     Stage,
-    Tracker,
     TraceSettings,
+    Tracker,
     TrackSettings,
     ZeroShot,
 )
@@ -252,7 +252,7 @@ def test_an_export_that_differs_fails_the_run(
         return adapted
 
     monkeypatch.setattr(pipeline, "plain_merged", tampered)
-    with pytest.raises(ExportMismatch, match="merged checkpoint: .* of 40 test predictions differ"):
+    with pytest.raises(ExportMismatch, match=r"merged checkpoint: \d+ of 40 test predictions differ"):
         execute(run.settings)
 
 

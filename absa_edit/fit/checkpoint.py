@@ -27,6 +27,8 @@ class Progressed:
     best_epoch: int = 0
     best_macro_f1: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
+    flops: float = 0.0
+    """Of one epoch."""
 
 
 class Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import psutil
@@ -11,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import get_linear_schedule_with_warmup
 
 from absa_edit.adapt import Adapted
@@ -73,7 +75,12 @@ def fit(
         adapted.modes(training=True)
         losses = []
         for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
-            losses.append(_step(accelerator, objective, optimizer, batch, state, settings.clip, trained))
+            counted = FlopCounterMode(display=False) if not state.flops else nullcontext()
+            with counted:
+                losses.append(_step(accelerator, objective, optimizer, batch, state, settings.clip, trained))
+            if isinstance(counted, FlopCounterMode):
+                share = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
+                state.flops = counted.get_total_flops() / share  # of one epoch
             schedule.step()
             state.steps += 1
             state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
@@ -98,6 +105,7 @@ def fit(
         best_epoch=state.best_epoch,
         best_macro_f1=state.best_macro_f1,
         history=tuple(state.history),
+        flops=state.flops * state.epoch,
     )
 
 

@@ -60,7 +60,8 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
     if record.fit is not None:
         said |= {"cost/fit_seconds": record.fit.seconds, "cost/peak_bytes": record.fit.peak_bytes}
         said |= {"cost/steps": record.fit.steps, "dev/best_macro_f1": record.fit.best_macro_f1}
-        said |= {"dev/best_epoch": record.fit.best_epoch}
+        said |= {"dev/best_epoch": record.fit.best_epoch, "cost/flops": record.fit.flops}
+        said |= {"cost/bytes_on_disk": record.bytes_on_disk}
     said |= {"damage/perplexity": record.perplexity, "damage/frozen_checked": record.frozen_checked}
     said |= {"predictions/left_out": max(0, len(predictions) - MOST_PREDICTIONS)}
     tracker.summary(said)

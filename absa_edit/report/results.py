@@ -138,7 +138,7 @@ def cost_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
     """Section with what each method trained and took."""
     heads = (
         "method", "kind", "trainable", "share", "lr", "fit", "epochs (kept)", "batch (at once)",
-        "peak memory", "scoring",
+        "peak memory", "TFLOP", "trained", "scoring",
     )  # fmt: skip
     rows = []
     for name in methods_in_order(record):
@@ -151,10 +151,11 @@ def cost_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
             "-" if m.lr is None else f"{m.lr:g}",
         ]
         if m.fit is None:
-            cells += ["-"] * 4
+            cells += ["-"] * 6
         else:
             cells += [words.duration(m.fit.seconds), f"{m.fit.epochs} ({m.fit.best_epoch})"]
             cells += [f"{m.fit.batch_size} ({m.fit.micro_batch})", words.megabytes(m.fit.peak_bytes)]
+            cells += [f"{m.fit.flops / 1e12:.1f}", f"{m.bytes_on_disk / 1e6:.2f} MB"]
         rows.append([*cells, words.duration(m.score_seconds)])
     if not rows:
         return []

@@ -35,7 +35,7 @@ def indirect_effects(trace: Trace) -> Float[np.ndarray, "example part role layer
     return trace.restored - trace.corrupted[:, None, None, None]
 
 
-def mean_effect(effects: Float[np.ndarray, "example ..."]) -> Float[np.ndarray, "..."]:
+def mean_effect(effects: Float[np.ndarray, "example ..."]) -> np.ndarray:
     """Mean over the examples that have the role; nan where none has."""
     return weighted_means(np.ones((1, len(effects))), effects)[0]
 

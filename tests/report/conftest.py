@@ -99,6 +99,7 @@ def method(name: str, tests: int) -> MethodRecord:
         fit=fit(name) if trained else None,
         score_seconds=2.5,
         perplexity=31.25 if name == "zero_shot" else 31.25 + trained / 1e6,
+        bytes_on_disk=4 * trained,
         frozen_checked=bool(trained) and name != "full",
         plan=plan() if name == "edit" else plan((1, 3, 8, 11), "random") if name == "random" else None,
         scores={TESTS[i]: score(name, i) for i in range(tests)},

@@ -32,7 +32,7 @@ from absa_edit.report.results import pipe_table
         "Tracing did not beat random placement on laptop14",
         "restaurant14 +2.8 [+0.8, +4.8] (p = 0.012 corrected)",
         "one seed and one random placement",
-        "| full | full | 17,500,000 | 100 % | 0.0003 | 12 s | 3 (2) | 16 (16) | 812 MB | 2.5 s |",
+        "| full | full | 17,500,000 | 100 % | 0.0003 | 12 s | 3 (2) | 16 (16) | 812 MB | 0.0 | 70.00 MB | 2.5 s |",
         "| full | 48.75 | +56.0 % | 100 % |",
         "all 1,914 test questions again: 100 % the same labels",
         "largest gap of a label's log-probability 2.1e-06",
