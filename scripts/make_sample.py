@@ -44,7 +44,9 @@ NEUTRAL = {"train": 0.22, "test": 0.22}
 TEST_SHARE = {"": 0.24, "twin": 0.4}
 """Share of the lines of a group and polarity that go to the test split; more of those that give a
 counterfactual twin."""
-LEAN = 1.35
+VARIANTS = {"train": 4, "test": 2}
+"""How often a whole sentence with alternatives is drawn, at most."""
+LEAN = 1.6
 """Positive aspects to a negative one."""
 WORDS = (4, 42)
 
@@ -136,9 +138,8 @@ def signs_of(frame: Frame, x: str) -> str:
 
 
 def variants(line: Line) -> int:
-    """How many times a whole sentence is drawn: up to four, fewer when it has few alternatives."""
-    ways = prod(len(part.split("|")) for part in re.findall(r"[{<]([^{}<>]*)[}>]", line.text))
-    return min(4, ways)
+    """The number of different texts a whole sentence can become."""
+    return prod(len(part.split("|")) for part in re.findall(r"[{<]([^{}<>]*)[}>]", line.text))
 
 
 def sound(pieces: list[Piece]) -> bool:
@@ -171,7 +172,7 @@ def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> 
 
     for line in pool.lines:
         if line.whole:
-            for _ in range(variants(line)):
+            for _ in range(min(variants(line), VARIANTS[split])):
                 add(capital(realise(line, rng)))
     while (total := counts.total()) < TARGET[split]:
         wants_neutral = counts["0"] < NEUTRAL[split] * total

@@ -56,7 +56,8 @@ class Adapted:
         groups: list[dict[str, object]] = [{"params": weights, "lr": self.lr["weights"]}] if weights else []
         if self.representation:
             parameters = list(self.representation.parameters())
-            groups.append({"params": parameters, "lr": self.lr["representation"]})
+            # Decay would pull the signs that torch keeps on R's diagonal below 1 and so wipe out whole rows.
+            groups.append({"params": parameters, "lr": self.lr["representation"], "weight_decay": 0.0})
         return groups
 
     def count(self) -> int:
