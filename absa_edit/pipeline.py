@@ -21,7 +21,7 @@ from absa_edit.config import Delta, Edit, Localiser, Method, Stage, ZeroShot
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.evaluate.perplexity import neutral_text, perplexity
-from absa_edit.evaluate.predict import label_numbers, log_probabilities, predictions
+from absa_edit.evaluate.predict import log_probabilities, predictions
 from absa_edit.evaluate.score import compare, score
 from absa_edit.export.card import model_card
 from absa_edit.export.folder import write_adapter, write_merged
@@ -42,7 +42,7 @@ from absa_edit.report.publish import (
 from absa_edit.report.terminal import print_results
 from absa_edit.report.track import Tracker, track
 from absa_edit.run import Run, git_commit, versions
-from absa_edit.statistics import accuracy, confusions, macro_f1
+from absa_edit.statistics import accuracy, confusions, label_numbers, macro_f1
 from absa_edit.storage import (
     atomic,
     load,

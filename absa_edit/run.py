@@ -62,10 +62,12 @@ class Run:
         return content_hash(__version__, self.lm.sha256, model, *data, self.settings.prompt, self.settings.seed, *parts)
 
     def config_hash(self) -> str:
-        """A hash of all settings that can change a result."""
+        """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""
         plain = asdict(self.settings)
-        for key in ("output", "stages", "track"):
+        for key in ("seed", "output", "stages", "track", "export"):
             del plain[key]
+        for group, key in (("data", "path"), ("model", "device"), ("model", "device_map")):
+            del plain[group][key]
         return content_hash(plain)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 
-from absa_edit.records import Interval
+from absa_edit.records import POLARITIES, Interval, Polarity
 
 Weights = Float[np.ndarray, "draw example"]
 
@@ -47,6 +47,11 @@ def percentile_interval(value: float, resampled: Float[np.ndarray, " draw"], n: 
         return Interval(float(value), float(value), float(value), n)
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), n)
+
+
+def label_numbers(polarities: Sequence[Polarity]) -> Int[np.ndarray, " example"]:
+    """Polarities as numbers in label order."""
+    return np.array([POLARITIES.index(p) for p in polarities], dtype=np.int64)
 
 
 def confusions(

@@ -110,7 +110,17 @@ def save_predictions(predictions: tuple[Prediction, ...], path: Path) -> None:
 
 
 def load_predictions(path: Path) -> tuple[Prediction, ...]:
-    """The rows of a `predictions.jsonl`."""
+    """The rows of a `predictions.jsonl`.
+
+    Raises `RecordError` naming the line that is none.
+    """
     one = TypeAdapter(Prediction)
-    with path.open(encoding="utf-8") as file:
-        return tuple(one.validate_json(line) for line in file)
+    rows = []
+    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split inside a text
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            rows.append(one.validate_json(line))
+        except ValidationError as error:
+            what = error.errors()[0]["msg"]
+            raise RecordError(f"{path}, line {number} is not a prediction: {what}; run the method again") from None
+    return tuple(rows)

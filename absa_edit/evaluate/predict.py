@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from absa_edit.adapt import Adapted
 from absa_edit.data.prompts import Prompt
@@ -62,8 +62,3 @@ def predictions(
             )
         )
     return tuple(rows)
-
-
-def label_numbers(polarities: Sequence[Polarity]) -> Int[np.ndarray, " example"]:
-    """Polarities as numbers in label order."""
-    return np.array([POLARITIES.index(p) for p in polarities], dtype=np.int64)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from absa_edit.evaluate.predict import label_numbers
 from absa_edit.records import POLARITIES, Comparison, Prediction, Score
 from absa_edit.statistics import (
     METRICS,
@@ -15,6 +14,7 @@ from absa_edit.statistics import (
     class_f1,
     confusions,
     corrected,
+    label_numbers,
     paired_difference,
     percentile_interval,
 )
