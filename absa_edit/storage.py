@@ -117,7 +117,7 @@ def load_predictions(path: Path) -> tuple[Prediction, ...]:
     one = TypeAdapter(Prediction)
     rows = []
     lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split inside a text
-    for number, line in enumerate(lines[:-1], 1):
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             rows.append(one.validate_json(line))
         except ValidationError as error:

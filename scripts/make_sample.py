@@ -99,13 +99,23 @@ class Pool:
         return rng.choice([line for line in fit if self.used[line.key] == least])
 
 
+def wording(line: Line) -> str:
+    """The line without its terms and additions, in one orientation."""
+    text = re.sub(r"<[^<>]*>", "@", re.sub(r"\{[^{}]*\}", "", line.text))
+    text = re.sub(r"\[[^\]]*\]", "is", text).replace("was", "is").replace("are", "is")
+    text = re.sub(r"\(([^()~]+)~([^()~!@]+)", lambda m: "~".join(sorted(m.groups())), text)
+    return re.sub(r"\s+", " ", text) if "~" in text else line.key
+
+
 def deal(lines: list[Line], rng: random.Random) -> dict[str, list[Line]]:
-    """The lines by split, dealt within each group, polarity and shape; turned ones go along."""
+    """The lines by split, dealt within each group, polarity and shape. Turned lines go along, and
+    so does the same wording in another group ("the @ is great" of a screen and of a price)."""
     cells: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         shape = ("twin" if "~" in line.text else "", "whole" if line.whole else "")
         cells.setdefault((line.kind, line.group, line.sign, *shape), []).append(line)
     dealt: dict[str, list[Line]] = {"train": [], "test": []}
+    fixed: dict[str, str] = {}
     carry = rng.random()
     for key, cell in cells.items():
         rng.shuffle(cell)
@@ -113,7 +123,7 @@ def deal(lines: list[Line], rng: random.Random) -> dict[str, list[Line]]:
         held = int(carry)
         carry -= held
         for index, line in enumerate(cell):
-            split = "test" if index < held else "train"
+            split = fixed.setdefault(wording(line), "test" if index < held else "train")
             dealt[split].append(line)
             if other := turned(line):
                 dealt[split].append(other)

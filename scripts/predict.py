@@ -55,7 +55,9 @@ def read(path: Path) -> Iterator[tuple[str, str]]:
     """The (sentence, aspect) pairs of a JSON lines file."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected JSON lines with sentence and aspect")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             yield row["sentence"], row["aspect"]

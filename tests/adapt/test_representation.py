@@ -1,0 +1,129 @@
+"""LoReFT: its formula, where it acts, and that its rows stay orthonormal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from absa_edit.adapt import adapt
+from absa_edit.adapt.representation import LoReFT, RepresentationEdit
+from absa_edit.config import Edit
+from absa_edit.errors import DataError
+from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.hooks import recorded
+from absa_edit.locate.plan import plan_of
+from absa_edit.records import Part, Role, Site
+
+
+def moved(edit: torch.nn.Module, seed: int = 0) -> None:
+    """Random weights in place of the first ones (but for the signs that torch keeps on a rotation's diagonal)."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in edit.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise.fill_diagonal_(0) if noise.ndim == 2 else noise)
+
+
+def orthonormal(edit: LoReFT) -> None:
+    rows = edit.rotation.weight
+    torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 32])
+def test_untrained_changes_nothing(rank) -> None:
+    torch.manual_seed(0)
+    edit, hidden = LoReFT(32, rank), torch.randn(5, 32)
+    orthonormal(edit)
+    torch.testing.assert_close(edit(hidden), hidden, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 32])
+def test_formula(rank) -> None:
+    torch.manual_seed(0)
+    edit, hidden = LoReFT(32, rank), torch.randn(5, 32)
+    moved(edit)
+    r, w, b = edit.rotation.weight, edit.source.weight, edit.source.bias
+    expected = torch.stack([h + r.T @ (w @ h + b - r @ h) for h in hidden])
+    torch.testing.assert_close(edit(hidden), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(edit(hidden), hidden, atol=0.1)
+    torch.testing.assert_close(edit(hidden) @ r.T, hidden @ w.T + b, atol=1e-4, rtol=1e-4)  # what the edit is for
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_rows_stay_orthonormal_while_training(small, weight_decay) -> None:
+    plan = plan_of(small.model, [Site(1, Part.mlp)], 2, "manual")
+    adapted = adapt(small.model, Edit(lr=1e-2, representation=True, representation_lr=0.1), plan, seed=0)
+    edit = adapted.representation.by_layer()[1]
+    first = edit.rotation.weight.detach().clone()
+    optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=weight_decay)
+    hidden = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    for _ in range(30):
+        (edit(hidden) - 1).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    orthonormal(edit)
+    assert not torch.allclose(edit.rotation.weight, first, atol=0.1)
+
+
+def test_runs_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    edit, hidden = LoReFT(32, 4), torch.randn(5, 32)
+    moved(edit)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(edit(hidden), edit(hidden.clone()))
+        inside = edit(hidden)
+    assert torch.equal(inside, edit(hidden))
+    assert edit(hidden.bfloat16()).dtype is torch.bfloat16
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("position", [Role.aspect_again, Role.aspect, Role.last])
+def test_acts_at_the_position_only(tiny, prompts, position) -> None:
+    decoder = Decoder(tiny.model)
+    torch.manual_seed(0)
+    edit = RepresentationEdit((1,), 32, 4, position)
+    moved(edit)
+    batch = prompts[:3]
+    longest = max(len(p.ids) for p in batch)
+    ids = torch.tensor([[*p.ids, *[0] * (longest - len(p.ids))] for p in batch])
+    block = decoder.module(Site(1, Part.block))
+    with recorded(block) as plain:
+        tiny.model(input_ids=ids)
+    with edit.on(decoder, batch), recorded(block) as edited:
+        tiny.model(input_ids=ids)
+    changed = (edited[0] - plain[0]).abs().amax(-1) > 1e-4
+    assert [row.nonzero().flatten().tolist() for row in changed] == [[p.positions(position)[-1]] for p in batch]
+    for row, prompt in enumerate(batch):
+        at = prompt.positions(position)[-1]
+        torch.testing.assert_close(edited[0][row, at], edit.by_layer()[1](plain[0][row, at][None])[0])
+
+
+@torch.no_grad()
+def test_several_rows_a_prompt_and_no_hook_left(small, prompts) -> None:
+    """Labels of several tokens run each prompt in consecutive rows."""
+    decoder = Decoder(small.model)
+    edit = RepresentationEdit((0, 2), 32, 4, Role.last)
+    moved(edit)
+    short = [
+        replace(p, ids=p.ids[:n], roles=(*p.roles[: n - 1], Role.last))
+        for p, n in zip(prompts[:2], (20, 15), strict=True)
+    ]
+    a, b = (torch.tensor([[*p.ids, *[0] * (20 - len(p.ids))]]) for p in short)
+    with edit.on(decoder, short):
+        both = small.model(input_ids=torch.cat((a, a, b, b))).logits
+    for row, prompt, ids in ((0, short[0], a), (1, short[0], a), (2, short[1], b), (3, short[1], b)):
+        with edit.on(decoder, [prompt]):
+            torch.testing.assert_close(both[row], small.model(input_ids=ids).logits[0], atol=1e-4, rtol=1e-4)
+    assert not any(m._forward_hooks for m in small.model.modules())
+
+
+def test_a_prompt_without_the_position_is_an_error(small, prompts) -> None:
+    edit = RepresentationEdit((1,), 32, 4, Role.before)
+    without = [p for p in prompts if not p.positions(Role.before)]
+    assert without
+    with pytest.raises(DataError, match=rf"example {without[0].example.id}: no token has the role before"):  # noqa: SIM117
+        with edit.on(Decoder(small.model), without):
+            pass
+    assert not any(m._forward_hooks for m in small.model.modules())

@@ -1,0 +1,43 @@
+"""A base model on disk and methods with deltas that are not 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from absa_edit.adapt import Adapted, adapt
+from absa_edit.config import Edit, Method
+from absa_edit.lm.load import LanguageModel
+from absa_edit.records import EditPlan, Part, Site, Target
+
+MIXED = (Target(Site(0, Part.attn), 1), Target(Site(1, Part.mlp), 4), Target(Site(2, Part.attn), 3))
+
+
+def _trained(lm: LanguageModel, method: Method | None = None, targets: tuple[Target, ...] = MIXED) -> Adapted:
+    adapted = adapt(lm.model, method or Edit(lr=1e-3), EditPlan("me", targets, 0), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in adapted.trainable().items():
+            noise = 0.2 * torch.randn(parameter.shape, generator=generator)
+            if "original" in name:  # torch keeps signs on the diagonal
+                noise.fill_diagonal_(0)
+            parameter.add_(noise)
+    return adapted
+
+
+@pytest.fixture
+def trained() -> Callable[..., Adapted]:
+    """A function that adapts a model and moves everything that trains."""
+    return _trained
+
+
+@pytest.fixture(scope="session")
+def base_folder(small: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama on disk."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    small.model.save_pretrained(folder)
+    small.tokenizer.save_pretrained(folder)
+    return folder

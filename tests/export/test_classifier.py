@@ -1,0 +1,127 @@
+"""Exports asked about sentences."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import absa_edit
+from absa_edit.config import Delta, Edit, PromptSettings
+from absa_edit.data.prompts import encode, label_ids
+from absa_edit.errors import DataError, RecordError
+from absa_edit.evaluate.predict import log_probabilities
+from absa_edit.export.classifier import Classifier, load
+from absa_edit.export.folder import write_adapter, write_merged
+from absa_edit.records import Role
+
+SENTENCES = ["The screen is lovely but the fan never stops.", "Great price!", "It has a fan. The fan is loud"]
+ASPECTS = ["fan", "price", "fan"]
+
+
+@pytest.fixture
+def classifier(small, trained, base_folder, tmp_path) -> Classifier:
+    write_adapter(trained(small), tmp_path / "a", base=str(base_folder), prompt=PromptSettings(), card="")
+    return load(tmp_path / "a", device="cpu")
+
+
+def in_memory(adapted, lm, prompts, settings: PromptSettings) -> np.ndarray:
+    return np.exp(log_probabilities(adapted, prompts, label_ids(lm.tokenizer, settings), batch_tokens=4096))
+
+
+def asked(classifier: Classifier, examples) -> np.ndarray:
+    rows = classifier.predict([e.text for e in examples], [e.aspect for e in examples])
+    return np.array([list(row.values()) for row in rows])
+
+
+@pytest.mark.parametrize("position", [Role.aspect_again, Role.aspect])
+@pytest.mark.parametrize("representation", [False, True])
+def test_adapter_answers_like_the_model_in_memory(
+    small, trained, base_folder, tmp_path, examples, representation, position
+) -> None:
+    settings = PromptSettings(labels=["good", "bad", "okay"])
+    adapted = trained(small, Edit(lr=1e-3, representation=representation, position=position))
+    write_adapter(adapted, tmp_path / "a", base=str(base_folder), prompt=settings, card="")
+    expected = in_memory(adapted, small, encode(examples, small.tokenizer, settings), settings)
+    np.testing.assert_allclose(asked(absa_edit.load(tmp_path / "a", device="cpu"), examples), expected, atol=1e-5)
+    assert expected.std(0).min() > 1e-3
+
+
+def test_representation_edit_counts(small, trained, base_folder, tmp_path, examples) -> None:
+    adapted = trained(small, Edit(lr=1e-3, representation=True))
+    write_adapter(adapted, tmp_path / "a", base=str(base_folder), prompt=PromptSettings(), card="")
+    with_it = asked(load(tmp_path / "a", device="cpu"), examples)
+    about = tmp_path / "a" / "absa_edit.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "representation": None}))
+    assert np.abs(asked(load(tmp_path / "a", device="cpu"), examples) - with_it).max() > 1e-2
+
+
+@pytest.mark.parametrize("method", [Edit(lr=1e-3), Delta(lr=1e-3)], ids=["edit", "delta"])
+def test_merged_answers_like_the_model_in_memory(small, trained, tmp_path, examples, prompts, method) -> None:
+    adapted = trained(small, method)
+    folder = tmp_path / "run" / "export" / "merged"
+    write_merged(adapted, small.tokenizer, folder, base="elsewhere", prompt=PromptSettings(), card="")
+    expected = in_memory(adapted, small, prompts, PromptSettings())
+    for where in (folder, tmp_path / "run", str(tmp_path / "run")):
+        np.testing.assert_allclose(asked(load(where, device="cpu"), examples), expected, atol=1e-5)
+
+
+def test_another_base_can_be_given(small, trained, base_folder, tmp_path, examples) -> None:
+    write_adapter(trained(small), tmp_path / "a", base="gone/away", prompt=PromptSettings(), card="")
+    assert asked(load(tmp_path / "a", device="cpu", base=str(base_folder)), examples[:1]).shape == (1, 3)
+
+
+def test_rows_sum_to_one_in_the_order_given(classifier) -> None:
+    rows = classifier.predict(SENTENCES, ASPECTS, batch_tokens=40)
+    assert [list(row) for row in rows] == [["positive", "negative", "neutral"]] * 3
+    assert [sum(row.values()) for row in rows] == pytest.approx([1.0] * 3)
+    turned = classifier.predict(SENTENCES[::-1], ASPECTS[::-1])[::-1]
+    for a, b in zip(rows, turned, strict=True):
+        assert list(a.values()) == pytest.approx(list(b.values()), abs=1e-5)
+    assert len({round(row["positive"], 4) for row in rows}) == 3
+    assert classifier.predict([], []) == []
+
+
+def test_lists_of_different_lengths_are_an_error(classifier) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        classifier.predict(SENTENCES, ASPECTS[:2])
+
+
+@pytest.mark.parametrize("aspect", ["keyboard", "", "  ", "screens"])
+def test_an_aspect_that_is_not_in_the_sentence_is_an_error(classifier, aspect) -> None:
+    with pytest.raises(DataError, match=r"does not stand in the sentence"):
+        classifier.predict(SENTENCES[:1], [aspect])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "aspect", "found"),
+    [
+        ("A fantastic fan", "fan", (12, 15)),  # the word, not a part of one before it
+        ("The FAN is loud", "fan", (4, 7)),
+        ("Die Straße ist laut, der AKKU gut", "akku", (25, 29)),  # folding case moves no offsets
+        ("the fan here, the fan there", "fan", (4, 7)),
+    ],
+)
+def test_where_the_aspect_is_taken(classifier, monkeypatch, sentence, aspect, found) -> None:
+    seen = []
+
+    def spy(examples, *rest):
+        seen.extend(examples)
+        return encode(examples, *rest)
+
+    monkeypatch.setattr("absa_edit.export.classifier.encode", spy)
+    classifier.predict([sentence], [aspect])
+    (example,) = seen
+    assert (example.start, example.end) == found
+    assert example.aspect == sentence[slice(*found)]
+
+
+def test_a_folder_without_an_export_is_an_error(tmp_path) -> None:
+    with pytest.raises(RecordError, match="no export in it"):
+        load(tmp_path)
+
+
+def test_nothing_in_a_loaded_model_trains(classifier) -> None:
+    assert not any(p.requires_grad for p in classifier.lm.model.parameters())
+    assert not any(m.training for m in classifier.lm.model.modules())

@@ -1,0 +1,79 @@
+"""The proof of an export, and what it finds when a weight is not the one that was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from absa_edit.adapt import Adapted
+from absa_edit.config import PromptSettings
+from absa_edit.errors import ExportMismatch
+from absa_edit.evaluate.predict import log_probabilities, predictions
+from absa_edit.export.folder import write_adapter, write_merged
+from absa_edit.export.parity import check, plain_adapter, plain_merged
+from absa_edit.records import Prediction
+
+KINDS = {"adapter": plain_adapter, "merged": plain_merged}
+
+
+@pytest.fixture
+def again(prompts, labels):
+    def predict(adapted: Adapted) -> list[Prediction]:
+        return list(predictions("edit", "t", prompts, log_probabilities(adapted, prompts, labels, batch_tokens=400)))
+
+    return predict
+
+
+def written(kind: str, adapted: Adapted, lm, folder: Path) -> Path:
+    if kind == "adapter":
+        write_adapter(adapted, folder, base="b", prompt=PromptSettings(), card="")
+        return folder / "adapter_model.safetensors"
+    write_merged(adapted, lm.tokenizer, folder, base="b", prompt=PromptSettings(), card="")
+    return folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("tiny", ["gpt2", "llama", "opt"], indirect=True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_answers_the_same(tiny, trained, tmp_path, again, kind) -> None:
+    adapted = trained(tiny)
+    written(kind, adapted, tiny, tmp_path / "e")
+    gap, agreement = check(kind, KINDS[kind](tmp_path / "e", tiny.model), again(adapted), again)
+    assert 0 <= gap < 1e-3 and agreement == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_was_tampered_with_is_found(small, trained, tmp_path, again, kind) -> None:
+    adapted = trained(small)
+    file = written(kind, adapted, small, tmp_path / "e")
+    tensors = load_file(file)
+    name = next(n for n in sorted(tensors) if "layers.2.self_attn.o_proj" in n)
+    tensors[name] = -3 * tensors[name]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ExportMismatch, match=rf"{kind}: \d of 8 test predictions differ.*t example \d, \w+ became \w+"):
+        check(kind, KINDS[kind](tmp_path / "e", small.model), again(adapted), again)
+
+
+def test_the_gap_is_the_largest_of_a_log_probability(small, trained, again) -> None:
+    adapted = trained(small)
+    first = again(adapted)
+
+    def shifted(_: Adapted) -> list[Prediction]:
+        row = first[3]
+        other = dict(row.probabilities)
+        least = min(other, key=other.__getitem__)
+        other[least] *= 0.9
+        return [*first[:3], replace(row, probabilities=other), *first[4:]]
+
+    gap, _ = check("x", adapted, first, shifted)
+    assert gap == pytest.approx(-np.log(0.9))
+
+
+def test_loading_leaves_the_base_alone(small, trained, tmp_path) -> None:
+    names = set(small.model.state_dict())
+    written("adapter", trained(small), small, tmp_path / "e")
+    plain_adapter(tmp_path / "e", small.model)
+    assert set(small.model.state_dict()) == names
