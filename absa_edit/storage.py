@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,9 +41,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@cache
+def _adapter(kind: type) -> Any:
+    """The pydantic adapter of a type. Built once: building costs more than many records take to write."""
+    return TypeAdapter(kind)
+
+
 def to_json(record: object) -> Any:
     """`record` as plain JSON values (lists, dicts, strings, numbers)."""
-    return TypeAdapter(type(record)).dump_python(record, mode="json")
+    kind: Any = type(record)
+    return _adapter(kind).dump_python(record, mode="json")
 
 
 def write_json(value: object, path: Path) -> None:
@@ -58,7 +66,7 @@ def load(kind: type[R], path: Path) -> R:
     Raises `RecordError` naming the file and the field when it is not one.
     """
     try:
-        return TypeAdapter(kind).validate_json(path.read_text(encoding="utf-8"))
+        return _adapter(kind).validate_json(path.read_text(encoding="utf-8"))  # type: ignore[arg-type]
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
         raise RecordError(f"{path} is not a {kind.__name__}: {where}") from None
@@ -114,7 +122,7 @@ def load_predictions(path: Path) -> tuple[Prediction, ...]:
 
     Raises `RecordError` naming the line that is none.
     """
-    one = TypeAdapter(Prediction)
+    one = _adapter(Prediction)
     rows = []
     lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split inside a text
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):

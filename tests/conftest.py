@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before anything that imports it
+
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +67,6 @@ CONFIGS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _machine() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)  # tiny tensors: a second thread only waits
 
 

@@ -16,7 +16,7 @@ from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.config import Delta, Edit, Full, Lora, Method, ZeroShot
 from absa_edit.errors import PlanError
 from absa_edit.lm.decoder import Decoder
-from absa_edit.records import EditPlan
+from absa_edit.records import EditPlan, Role
 
 __all__ = ["Adapted", "adapt", "changed_elsewhere"]
 
@@ -71,11 +71,20 @@ def _edit(model: PreTrainedModel, method: Edit, plan: EditPlan) -> Adapted:
     representation = None
     lr = {"weights": method.lr}
     if method.representation:
-        representation = RepresentationEdit(
-            plan.layers(), model.config.hidden_size, method.representation_rank, method.position
-        ).to(model.device)
+        representation = _representation(decoder, method, plan).to(model.device)
         lr["representation"] = method.representation_lr
     return Adapted("edit", model, peft, representation, plan, lr, min(plan.layers()), touched)
+
+
+def _representation(decoder: Decoder, method: Edit, plan: EditPlan) -> RepresentationEdit:
+    """LoReFT on the plan's layers; not on the last block's output, which only the last token's answer reads."""
+    layers = [i for i in plan.layers() if i < decoder.layers - 1 or method.position is Role.last]
+    width, rank = decoder.model.config.hidden_size, method.representation_rank
+    if not layers:
+        raise PlanError(f"nothing reads the last block at {method.position.value}; edit an earlier layer")
+    if not 1 <= rank <= width:
+        raise PlanError(f"method.edit.representation_rank={rank}: expected 1 to {width}")
+    return RepresentationEdit(layers, width, rank, method.position)
 
 
 def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:

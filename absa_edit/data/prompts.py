@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from transformers import PreTrainedTokenizerBase
 
@@ -96,8 +97,9 @@ def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> d
                 "change prompt.separator, prompt.labels or the end of prompt.template"
             )
         labels[polarity] = tuple(whole[len(prompt) :])
-    if len(set(labels.values())) < len(labels):
-        raise ModelError(f"prompt.labels={settings.labels}: two of the words have the same tokens")
+    for one, other in permutations(labels.values(), 2):
+        if other[: len(one)] == one:  # it could never have a lower probability
+            raise ModelError(f"prompt.labels={settings.labels}: one word's tokens begin (or are) another's")
     return labels
 
 

@@ -23,7 +23,7 @@ def model_card(record: RunRecord, method: str, *, base: str, representation: boo
     ]
     data = ModelCardData(
         language="en",
-        library_name="peft",
+        library_name="peft" if row.kind in ("edit", "lora") else "transformers",
         pipeline_tag="text-generation",
         base_model=base,
         datasets=[record.data["train"].name],

@@ -69,7 +69,7 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
     prompt = TypeAdapter(PromptSettings).validate_python(about["prompt"])
     is_adapter = (path / "adapter_config.json").exists()
     name = (base or about["base"]) if is_adapter else str(path)
-    lm = load_model(ModelSettings(name=name, device=device))
+    lm = load_model(ModelSettings(name=name, device=device, dtype=about["dtype"]))
     model, peft = lm.model, None
     if is_adapter:
         peft = PeftModel.from_pretrained(model, path)

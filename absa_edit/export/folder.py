@@ -88,6 +88,7 @@ def _describe(adapted: Adapted, folder: Path, base: str, prompt: PromptSettings,
     about = {
         "kind": adapted.kind,
         "base": base,
+        "dtype": str(adapted.model.dtype).removeprefix("torch."),
         "prompt": to_json(prompt),
         "representation": edit and {"layers": list(edit.layers), "rank": edit.rank, "position": edit.position.value},
     }

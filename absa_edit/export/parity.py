@@ -17,6 +17,9 @@ from absa_edit.adapt import Adapted
 from absa_edit.errors import ExportMismatch
 from absa_edit.records import POLARITIES, Prediction
 
+GAP = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}
+"""Largest gap of a label's log-probability that rounding explains, by dtype: some hundred units in the last place."""
+
 Again = Callable[[Adapted], Sequence[Prediction]]
 """Predicts every test example again with the given model, in the order of the first predictions."""
 
@@ -37,10 +40,11 @@ def plain_merged(folder: Path, like: PreTrainedModel) -> Adapted:
 def check(name: str, exported: Adapted, first: Sequence[Prediction], again: Again) -> tuple[float, float]:
     """Largest gap of a label's log-probability, and the share of equal answers.
 
-    Raises `ExportMismatch` when any answer differs.
+    Raises `ExportMismatch` when any answer differs, or a gap is larger than rounding explains.
     """
     second = again(exported)
     gap = float(np.abs(_log_probabilities(first) - _log_probabilities(second)).max())
+    allowed = GAP[str(exported.model.dtype).removeprefix("torch.")]
     differ = [(a, b) for a, b in zip(first, second, strict=True) if a.predicted is not b.predicted]
     if differ:
         one, other = differ[0]
@@ -48,6 +52,10 @@ def check(name: str, exported: Adapted, first: Sequence[Prediction], again: Agai
             f"{name}: {len(differ)} of {len(first)} test predictions differ from those of the model in memory (first: "
             f"{one.test} example {one.id}, {one.predicted.value} became {other.predicted.value}; largest gap of a "
             f"log-probability {gap:.1e}); export in float32 (model.dtype=float32)"
+        )
+    if not gap <= allowed:  # nan is no gap at all
+        raise ExportMismatch(
+            f"{name}: log-probabilities differ by up to {gap:.1e}, allowed {allowed:.0e}; export in float32"
         )
     return gap, 1.0
 

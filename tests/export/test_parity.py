@@ -57,19 +57,27 @@ def test_a_weight_that_was_tampered_with_is_found(small, trained, tmp_path, agai
         check(kind, KINDS[kind](tmp_path / "e", small.model), again(adapted), again)
 
 
+def shifted(first: list[Prediction], factor: float) -> list[Prediction]:
+    """The predictions with the least likely label of one of them made `factor` as likely."""
+    row = first[3]
+    other = dict(row.probabilities)
+    other[min(other, key=other.__getitem__)] *= factor
+    return [*first[:3], replace(row, probabilities=other), *first[4:]]
+
+
 def test_the_gap_is_the_largest_of_a_log_probability(small, trained, again) -> None:
     adapted = trained(small)
     first = again(adapted)
+    gap, _ = check("x", adapted, first, lambda _: shifted(first, 0.9999))
+    assert gap == pytest.approx(-np.log(0.9999))
 
-    def shifted(_: Adapted) -> list[Prediction]:
-        row = first[3]
-        other = dict(row.probabilities)
-        least = min(other, key=other.__getitem__)
-        other[least] *= 0.9
-        return [*first[:3], replace(row, probabilities=other), *first[4:]]
 
-    gap, _ = check("x", adapted, first, shifted)
-    assert gap == pytest.approx(-np.log(0.9))
+@pytest.mark.parametrize("factor", [0.9, float("nan")])
+def test_a_gap_that_rounding_does_not_explain_is_an_error(small, trained, again, factor) -> None:
+    adapted = trained(small)
+    first = again(adapted)
+    with pytest.raises(ExportMismatch, match="x: log-probabilities differ by up to .*allowed 1e-03"):
+        check("x", adapted, first, lambda _: shifted(first, factor))
 
 
 def test_loading_leaves_the_base_alone(small, trained, tmp_path) -> None:
