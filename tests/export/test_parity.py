@@ -76,7 +76,7 @@ def test_the_gap_is_the_largest_of_a_log_probability(small, trained, again) -> N
 def test_a_gap_that_rounding_does_not_explain_is_an_error(small, trained, again, factor) -> None:
     adapted = trained(small)
     first = again(adapted)
-    with pytest.raises(ExportMismatch, match="x: log-probabilities differ by up to .*allowed 1e-03"):
+    with pytest.raises(ExportMismatch, match=r"x: log-probabilities differ by up to .*allowed 1e-03"):
         check("x", adapted, first, lambda _: shifted(first, factor))
 
 
