@@ -355,6 +355,9 @@ class ModelSummary:
     """The language model that a run stood on."""
 
     name: str
+    """Last part of `source`, as in the run folder's path."""
+    source: str
+    """`reviewlm`, a hub id or a folder."""
     sha256: str
     """Of the weight files, or the hub revision."""
     parameters: int

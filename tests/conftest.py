@@ -89,7 +89,7 @@ def tiny_model(family: str, tokenizer: PreTrainedTokenizerBase) -> LanguageModel
         for name, weight in model.named_parameters():
             if weight.ndim == 2:
                 weight.mul_(3.0 if "embed" in name or "wte" in name else 6.0)
-    return LanguageModel(f"tiny-{family}", model, tokenizer, "0")
+    return LanguageModel(f"tiny-{family}", f"tiny-{family}", model, tokenizer, "0")
 
 
 @pytest.fixture(scope="session")

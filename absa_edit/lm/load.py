@@ -27,6 +27,7 @@ class LanguageModel:
     """A loaded model, ready to trace: evaluation mode, no gradients."""
 
     name: str
+    source: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     sha256: str
@@ -34,7 +35,9 @@ class LanguageModel:
     def summary(self) -> ModelSummary:
         """What `results.json` says of the model."""
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return ModelSummary(self.name, self.sha256, self.model.num_parameters(), Decoder(self.model).layers, dtype)
+        return ModelSummary(
+            self.name, self.source, self.sha256, self.model.num_parameters(), Decoder(self.model).layers, dtype
+        )
 
 
 def reviewlm() -> Path:
@@ -73,7 +76,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
         model.to(choose_device(settings.device))  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
     Decoder(model)  # an unknown family should stop here, not in the middle of a run
-    return LanguageModel(slug(settings.name), model, tokenizer, _weights_hash(model, where))
+    return LanguageModel(slug(settings.name), settings.name, model, tokenizer, _weights_hash(model, where))
 
 
 def choose_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from absa_edit.records import DataSummary, RunRecord
+from absa_edit.records import DataSummary, ModelSummary, RunRecord
 from absa_edit.report import words
 from absa_edit.report.findings import SAMPLE, findings, sample_warning
 from absa_edit.report.results import (
@@ -145,20 +145,21 @@ def _export(record: RunRecord) -> list[str]:
             f'tokenizer = AutoTokenizer.from_pretrained("{made.merged}")',
         ]
     if made.adapter is not None:
-        lines += [""] * (made.merged is not None) + _adapter_lines(record.model.name, made.adapter)
+        lines += [""] * (made.merged is not None) + _adapter_lines(record.model, made.adapter)
     return [*lines, "```"]
 
 
-def _adapter_lines(base: str, adapter: str) -> list[str]:
-    bundled = base == "reviewlm"
+def _adapter_lines(model: ModelSummary, adapter: str) -> list[str]:
+    bundled = model.source == "reviewlm"
     return [
         "# or the adapter on its base",
         *["from importlib.resources import files"] * bundled,
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        'base = str(files("absa_edit") / "assets" / "reviewlm")' if bundled else f'base = "{base}"',
-        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), "{adapter}")',
+        'base = str(files("absa_edit") / "assets" / "reviewlm")' if bundled else f'base = "{model.source}"',
+        f'model = AutoModelForCausalLM.from_pretrained(base, dtype="{model.dtype}")',
+        f'model = PeftModel.from_pretrained(model, "{adapter}")',
     ]
 
 

@@ -40,7 +40,7 @@ def record(plan: EditPlan | None) -> RunRecord:
         scores={"laptop-sample": score},
     )
     data = DataSummary("laptop-sample", "train", "xml", {"a.xml": "0"}, 1200, {"positive": 400}, {})
-    model = ModelSummary("reviewlm", "0", 10, 12, "float32")
+    model = ModelSummary("reviewlm", "reviewlm", "0", 10, 12, "float32")
     return RunRecord(
         SCHEMA, "my: experiment", 3, {"train": data}, model, None, plan, {"edit": method}, (), None, {}, {}, None, "0"
     )

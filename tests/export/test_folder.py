@@ -76,7 +76,7 @@ def check_merged(tiny: LanguageModel, adapted: Adapted, tmp_path: Path) -> None:
 
 
 def test_merging_sums_in_float32_and_casts_once(small, trained) -> None:
-    half = LanguageModel("half", copy.deepcopy(small.model).bfloat16(), small.tokenizer, "0")
+    half = LanguageModel("half", "half", copy.deepcopy(small.model).bfloat16(), small.tokenizer, "0")
     adapted = trained(half)
     whole = merged(adapted)
     layer = adapted.model.model.layers[1].mlp.down_proj

@@ -144,7 +144,7 @@ def make_record() -> Callable[..., RunRecord]:
             experiment="laptop14",
             seed=0,
             data=data,
-            model=ModelSummary(model, "feedc0de" * 8, 17_500_000, layers, "float32"),
+            model=ModelSummary(model, model, "feedc0de" * 8, 17_500_000, layers, "float32"),
             trace=trace_summary(),
             plan=plan(),
             methods={name: method(name, tests) for name in names},

@@ -56,7 +56,7 @@ def test_every_table_row_has_as_many_cells_as_its_head(record: RunRecord) -> Non
 
 def test_the_code_that_loads_the_export_parses(record: RunRecord) -> None:
     for model in ("reviewlm", "org/model"):
-        text = report_markdown(replace(record, model=replace(record.model, name=model)))
+        text = report_markdown(replace(record, model=replace(record.model, source=model)))
         code = text.split("```python\n")[1].split("```")[0]
         ast.parse(code)
         assert "export/merged" in code and "export/adapter" in code
