@@ -33,6 +33,7 @@ def main(config: DictConfig) -> float | None:
         overrides = list(HydraConfig.get().overrides.task)
         run = prepare(settings, overrides=overrides, root=ROOT, progress=bar)
         run.folder.joinpath(".hydra").mkdir(parents=True, exist_ok=True)
+        config.name, config.data.name = run.experiment, run.splits.train.name  # what ran, if it is not what was asked
         OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)
         OmegaConf.save(OmegaConf.create(overrides), run.folder / ".hydra" / "overrides.yaml")
         command = shlex.join(["python", "train.py", *overrides])

@@ -13,12 +13,13 @@ LAYERS = (
     {"data", "lm"},
     {"trace", "locate", "adapt", "evaluate"},
     {"fit", "export", "report"},
-    {"run", "pipeline"},
+    {"run", "method", "pipeline"},
 )
 SAME_LAYER = {
     ("locate", "trace"),  # a localiser reads traces
     ("evaluate", "adapt"),  # predictions are an adapted model's
-    ("pipeline", "run"),
+    ("method", "run"),
+    *(("pipeline", part) for part in ("run", "method")),
     *((a, b) for a in LAYERS[0] for b in LAYERS[0]),
 }
 HOME = {

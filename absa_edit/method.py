@@ -1,0 +1,185 @@
+"""One method of a run: adapt, train, check that nothing else moved, score; or find all that done in its folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from absa_edit.adapt import Adapted, adapt, changed_elsewhere
+from absa_edit.config import Delta, Edit, Localiser, Method, ZeroShot
+from absa_edit.data.prompts import Prompt
+from absa_edit.errors import RecordError
+from absa_edit.evaluate.perplexity import neutral_text, perplexity
+from absa_edit.evaluate.predict import log_probabilities, predictions
+from absa_edit.evaluate.score import score
+from absa_edit.fit.checkpoint import Checkpoint
+from absa_edit.fit.loop import fit
+from absa_edit.locate import by_chance, locate
+from absa_edit.records import EditPlan, Fit, MethodRecord, Prediction
+from absa_edit.report.publish import publish_epoch, publish_method
+from absa_edit.report.track import Tracker, track
+from absa_edit.run import Run
+from absa_edit.statistics import accuracy, confusions, label_numbers, macro_f1
+from absa_edit.storage import atomic, load_predictions, save_predictions, to_json, write_json
+
+log = logging.getLogger("absa_edit")
+
+R = TypeVar("R")
+Rows = dict[str, tuple[Prediction, ...]]
+"""Predictions by test set."""
+
+
+def run_method(
+    run: Run, name: str, method: Method, plan: EditPlan | None, tests: dict[str, list[Prompt]]
+) -> tuple[MethodRecord, Rows]:
+    """Train, check and score one method, or find it done in its folder."""
+    settings = run.settings
+    own = _own_plan(run, name, method, plan)
+    # one file holds the record: its key covers the tests, the training's does not
+    fit_key = run.key("fit", name, type(method).__name__, method, own, settings.fit)
+    key = run.key(fit_key, settings.score, *(data.summary() for data in run.splits.tests))
+    folder = run.folder / "methods" / name
+    if found := _kept(MethodRecord, folder / "record.json", key):
+        log.info("%s: found in %s", name, folder)
+        every = load_predictions(folder / "predictions.jsonl")
+        return found, {test: tuple(r for r in every if r.test == test) for test in tests}
+    with tracker_for(run, name, job_type="fit") as tracker:
+        adapted = adapt(run.lm.model, method, own, seed=settings.seed)
+        total = run.lm.model.num_parameters()
+        log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
+        fitted = None
+        if not isinstance(method, ZeroShot):
+            fitted = _fit(run, name, adapted, folder, fit_key, tracker)
+        elsewhere = list(changed_elsewhere(adapted, run.lm.model))
+        if elsewhere:
+            raise RuntimeError(f"{name}: training changed {elsewhere[0]}, which is not in its plan")
+        began = time.perf_counter()
+        rows = predict(run, name, adapted, tests)
+        score_seconds = time.perf_counter() - began
+        record = MethodRecord(
+            kind=adapted.kind,
+            trainable=adapted.count(),
+            share=adapted.count() / total,
+            touched_share=adapted.touched / total,
+            lr=adapted.lr.get("weights"),
+            fit=fitted,
+            score_seconds=score_seconds,
+            perplexity=perplexity(adapted, run.lm.tokenizer, neutral_text()),
+            bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
+            frozen_checked=True,
+            plan=own,
+            scores={
+                test: score(r, draws=settings.score.resamples, rng=run.rng(f"bootstrap {test}"))
+                for test, r in rows.items()
+            },
+        )
+        every = tuple(row for one in rows.values() for row in one)
+        save_predictions(every, folder / "predictions.jsonl")
+        write_json({"key": key, "record": to_json(record)}, folder / "record.json")
+        publish_method(tracker, name, record, every)
+    return record, rows
+
+
+def _own_plan(run: Run, name: str, method: Method, plan: EditPlan | None) -> EditPlan | None:
+    """The plan of a method: the run's, or that of a localiser of its own."""
+    if not isinstance(method, Edit | Delta):
+        return None
+    if plan is None or method.locate is None:
+        return plan
+    if method.locate is Localiser.random:
+        return by_chance(plan, run.lm.model, rng=run.rng(f"locate {name}"))
+    settings = replace(run.settings.locate, kind=method.locate, layers=[], plan=None)
+    return locate(settings, run.lm.model, None, draws=200, rng=run.rng(f"locate {name}"))
+
+
+def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker) -> Fit:
+    settings = run.settings
+    if found := _kept(Fit, folder / "fit.json", key):
+        log.info("%s: training found in %s", name, folder)
+        adapted.load_trained(load_file(folder / "weights.safetensors"))
+        return found
+    train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
+    gold = label_numbers([p.example.polarity for p in dev])
+
+    def evaluate() -> dict[str, float]:
+        scores = log_probabilities(adapted, dev, run.labels, batch_tokens=settings.score.batch_tokens)
+        table = confusions(gold, scores.argmax(1)).sum(0)
+        return {"dev_accuracy": float(accuracy(table)), "dev_macro_f1": float(macro_f1(table))}
+
+    def on_epoch(row: dict[str, float]) -> None:
+        publish_epoch(tracker, row)
+        log.info(
+            "%s: epoch %d, loss %.3f, development macro-F1 %.1f, %.0f s",
+            name, row["epoch"], row["loss"], 100 * row["dev_macro_f1"], row["seconds"],
+        )  # fmt: skip
+
+    fitted = fit(
+        adapted,
+        train,
+        run.labels,
+        settings.fit,
+        evaluate,
+        seed=settings.seed,
+        checkpoint=Checkpoint(folder / "checkpoint", key),
+        on_epoch=on_epoch,
+        progress=run.progress,
+        name=name,
+    )
+    with atomic(folder / "weights.safetensors") as temporary:
+        save_file({n: t.detach().cpu().contiguous() for n, t in adapted.trainable().items()}, temporary)
+    write_json({"key": key, "record": to_json(fitted)}, folder / "fit.json")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return fitted
+
+
+def predict(run: Run, name: str, adapted: Adapted, tests: dict[str, list[Prompt]]) -> Rows:
+    rows: Rows = {}
+    for test, prompts in tests.items():
+        scores = log_probabilities(
+            adapted,
+            prompts,
+            run.labels,
+            batch_tokens=run.settings.score.batch_tokens,
+            progress=run.progress,
+            name=f"{name} on {test}",
+        )
+        rows[test] = predictions(name, test, prompts, scores)
+    return rows
+
+
+def _kept(kind: type[R], path: Path, key: str) -> R | None:
+    """The record of type `kind` at `path` if it was made under the same key."""
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(kept, dict) or kept.get("key") != key:
+        return None
+    try:
+        return TypeAdapter(kind).validate_python(kept["record"])
+    except ValueError as error:
+        raise RecordError(f"{path}: not a {kind.__name__} ({str(error).splitlines()[0]}); delete the folder") from None
+
+
+def tracker_for(run: Run, name: str, job_type: str) -> Any:
+    """A tracker run; those that differ only by the seed share a group."""
+    group = f"{run.experiment}/{run.lm.name}"
+    seed = run.settings.seed
+    config = {"experiment": run.experiment, "seed": seed, "config_hash": run.config_hash(), "method": name}
+    tags = [run.splits.train.name, run.lm.name, name]
+    return track(
+        run.settings.track,
+        group=group,
+        name=f"{name}-seed{seed}",
+        job_type=job_type,
+        config=config,
+        tags=tags,
+        folder=run.folder,
+    )
