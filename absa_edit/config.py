@@ -125,8 +125,8 @@ class ModelSettings:
     """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
     device_map: str | None = None
     """Passed to transformers (e.g. `auto`); leaves `device` unused."""
-    attention: str = "sdpa"
-    """transformers' `attn_implementation`: sdpa, eager, flash_attention_2."""
+    attention: str | None = None
+    """transformers' `attn_implementation`: sdpa, eager, flash_attention_2; None is its choice for the family."""
     bits: int | None = None
     """4 or 8: quantise the base through bitsandbytes (needs a GPU)."""
     trust_remote_code: bool = False

@@ -81,3 +81,14 @@ def test_short_name(name, short) -> None:
 def test_bundled_folder_is_in_the_package() -> None:
     assert isinstance(reviewlm(), Path)
     assert (reviewlm() / "tokenizer.json").is_file()
+
+
+def test_every_family_loads_from_a_folder(tiny, tmp_path) -> None:
+    """Gemma 2 has no sdpa attention, so the default must leave the choice to transformers."""
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    loaded = load_model(ModelSettings(name=str(tmp_path), device="cpu"))
+    ids = torch.tensor([[1, 300, 301]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(ids).logits, tiny.model(ids).logits)
+    assert loaded.summary().layers == 3
