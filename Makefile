@@ -8,7 +8,7 @@ BIN := .venv/bin
 help:
 	@sed -n 's/^# //p; s/^\([a-z-]*\):.*## /  \1: /p' Makefile
 
-# torch goes first: with it in place, no other package brings the CUDA build.
+# torch goes first, at the pinned version: no other package then brings another build of it.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch

@@ -127,15 +127,11 @@ class ModelSettings:
     """Passed to transformers (e.g. `auto`); leaves `device` unused."""
     attention: str | None = None
     """transformers' `attn_implementation`: sdpa, eager, flash_attention_2; None is its choice for the family."""
-    bits: int | None = None
-    """4 or 8: quantise the base through bitsandbytes (needs a GPU)."""
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise SettingsError(f"model.dtype={self.dtype}: expected float32, bfloat16 or float16")
-        if self.bits not in (None, 4, 8):
-            raise SettingsError(f"model.bits={self.bits}: expected 4, 8 or null")
 
 
 @dataclass
@@ -189,6 +185,8 @@ class TraceSettings:
         for key in ("examples", "samples", "window", "batch_tokens"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
+        if self.noise < 0 or not self.parts or not self.roles:
+            raise SettingsError("trace: expected noise of 0 or more, at least one of parts and one of roles")
         if Part.head in self.parts:
             raise SettingsError("trace.parts: head is not traced yet; use block, attn, mlp")
 
@@ -229,6 +227,18 @@ class Method:
 
     lr: float = MISSING
     """Peak learning rate of AdamW."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lr < 1:
+            raise SettingsError(f"lr={self.lr}: expected a learning rate from 0 to 1")
+        if not 0 <= getattr(self, "dropout", 0.0) < 1:
+            raise SettingsError("dropout: expected a share from 0 to 1")
+        if getattr(self, "rank", 1) < 1:
+            raise SettingsError("rank: expected at least 1")
+        if getattr(self, "locate", None) in (Localiser.manual, Localiser.file):
+            raise SettingsError(
+                "method.<name>.locate: expected trace, random or all; for your own layers use locate=manual"
+            )
 
 
 @dataclass
@@ -309,6 +319,8 @@ class FitSettings:
         for key in ("epochs", "batch_size", "patience"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"fit.{key}={getattr(self, key)}: expected at least 1")
+        if not 0 <= self.warmup <= 1 or self.clip <= 0:
+            raise SettingsError("fit: expected warmup from 0 to 1 and clip above 0")
 
 
 @dataclass
@@ -319,6 +331,10 @@ class ScoreSettings:
     """Tokens (padding included) in one scoring batch."""
     resamples: int = 2000
     """Bootstrap and permutation draws."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or self.batch_tokens < 1:
+            raise SettingsError("score: expected resamples and batch_tokens of at least 1")
 
 
 @dataclass
@@ -379,7 +395,10 @@ def settings_from(config: DictConfig) -> Settings:
     if unknown:
         raise SettingsError(f"unknown setting {unknown[0]!r}; `python train.py --cfg job` shows all of them")
     try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise SettingsError(f"{missing[0]} has no value; give it on the command line: {missing[0]}=...")
         settings: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise SettingsError(f"{error.full_key or 'settings'}: {error.msg}") from None
+        told = str(error).splitlines()[0]
+        raise SettingsError(f"{error.full_key or 'settings'}: {told}") from None
     return settings

@@ -17,6 +17,10 @@ class PlanError(AbsaEditError):
     """A plan that fits the model nowhere, or a localiser that cannot make one."""
 
 
+class FitError(AbsaEditError):
+    """A training that went wrong."""
+
+
 class RecordError(AbsaEditError):
     """A file of a run that is not what its name says."""
 

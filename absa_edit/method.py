@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +25,7 @@ from absa_edit.evaluate.score import score
 from absa_edit.fit.checkpoint import Checkpoint
 from absa_edit.fit.loop import fit
 from absa_edit.locate import by_chance, locate
-from absa_edit.records import EditPlan, Fit, MethodRecord, Prediction
+from absa_edit.records import EditPlan, Fit, MethodRecord, Prediction, Trace
 from absa_edit.report.publish import publish_epoch, publish_method
 from absa_edit.report.track import Tracker, track
 from absa_edit.run import Run
@@ -38,11 +40,10 @@ Rows = dict[str, tuple[Prediction, ...]]
 
 
 def run_method(
-    run: Run, name: str, method: Method, plan: EditPlan | None, tests: dict[str, list[Prompt]]
+    run: Run, name: str, method: Method, own: EditPlan | None, tests: dict[str, list[Prompt]]
 ) -> tuple[MethodRecord, Rows]:
     """Train, check and score one method, or find it done in its folder."""
     settings = run.settings
-    own = _own_plan(run, name, method, plan)
     # one file holds the record: its key covers the tests, the training's does not
     fit_key = run.key("fit", name, type(method).__name__, method, own, settings.fit)
     key = run.key(fit_key, settings.score, *(data.summary() for data in run.splits.tests))
@@ -52,6 +53,10 @@ def run_method(
         every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
     with tracker_for(run, name, job_type="fit") as tracker:
+        gc.collect()  # the last method's copy of the model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         adapted = adapt(run.lm.model, method, own, seed=settings.seed)
         total = run.lm.model.num_parameters()
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
@@ -88,8 +93,8 @@ def run_method(
     return record, rows
 
 
-def _own_plan(run: Run, name: str, method: Method, plan: EditPlan | None) -> EditPlan | None:
-    """The plan of a method: the run's, or that of a localiser of its own."""
+def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: Trace | None) -> EditPlan | None:
+    """The plan of a method: the run's, or that of a localiser of its own; None for one without a plan."""
     if not isinstance(method, Edit | Delta):
         return None
     if plan is None or method.locate is None:
@@ -97,7 +102,7 @@ def _own_plan(run: Run, name: str, method: Method, plan: EditPlan | None) -> Edi
     if method.locate is Localiser.random:
         return by_chance(plan, run.lm.model, rng=run.rng(f"locate {name}"))
     settings = replace(run.settings.locate, kind=method.locate, layers=[], plan=None)
-    return locate(settings, run.lm.model, None, draws=200, rng=run.rng(f"locate {name}"))
+    return locate(settings, run.lm.model, trace, draws=200, rng=run.rng(f"locate {name}"))
 
 
 def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker) -> Fit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,16 +14,16 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from absa_edit.adapt import Adapted, adapt
-from absa_edit.config import Stage, ZeroShot
+from absa_edit.config import Edit, Localiser, Lora, Stage, ZeroShot
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import SettingsError
+from absa_edit.errors import ExportMismatch, PlanError, SettingsError
 from absa_edit.evaluate.score import compare
 from absa_edit.export.card import model_card
 from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.locate import locate
-from absa_edit.method import Rows, predict, run_method, tracker_for
-from absa_edit.records import SCHEMA, ExportRecord, MethodRecord, Prediction, RunRecord, Trace
+from absa_edit.method import Rows, own_plan, predict, run_method, tracker_for
+from absa_edit.records import SCHEMA, EditPlan, ExportRecord, MethodRecord, Prediction, RunRecord, Trace
 from absa_edit.report.figures import write_figures
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import publish_comparison, publish_export, publish_trace
@@ -53,10 +54,11 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     records: dict[str, MethodRecord] = {}
     rows: dict[str, Rows] = {}
     if Stage.methods in settings.stages:
+        plans = _plans(run, plan, trace)
         tests = {data.name: run.encode(data) for data in run.splits.tests}
-        for name, method in settings.method.items():
+        for name, own in plans.items():
             with _timed(seconds, name):
-                records[name], rows[name] = run_method(run, name, method, plan, tests)
+                records[name], rows[name] = run_method(run, name, settings.method[name], own, tests)
     draws = settings.score.resamples
     record = RunRecord(
         schema=SCHEMA,
@@ -78,10 +80,11 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
         git=git_commit(root),
         config_hash=run.config_hash(),
     )
+    write_json(record, run.folder / "results.json")  # kept even if the export fails its proof
     if exported:
         with _timed(seconds, "export"):
             record = replace(record, export=_export(run, exported, record, rows[exported], tests))
-    write_json(record, run.folder / "results.json")
+        write_json(record, run.folder / "results.json")
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
     if Stage.report in settings.stages:
         _report(run, record, trace, command)
@@ -111,11 +114,26 @@ def _trace(run: Run) -> Trace:
     )
     save_trace(trace, folder, key)
     c = trace.counts
+    if c.seen < len(prompts):
+        log.warning("trace: %d of %d examples have no twin that lines up", len(prompts) - c.seen, len(prompts))
     log.info(
         "trace: %d examples, %d kept (clean run wrong %d, corrupted run right %d), %.0f s",
         c.seen, c.kept, c.clean_wrong, c.corrupted_right, trace.seconds,
     )  # fmt: skip
     return trace
+
+
+def _plans(run: Run, plan: EditPlan | None, trace: Trace | None) -> dict[str, EditPlan | None]:
+    """Each method's own plan, found out before anything is trained; a control that cannot be drawn is left out."""
+    plans = {}
+    for name, method in run.settings.method.items():
+        try:
+            plans[name] = own_plan(run, name, method, plan, trace)
+        except PlanError as error:
+            if getattr(method, "locate", None) is not Localiser.random:
+                raise
+            log.warning("%s is left out: %s", name, error)
+    return plans
 
 
 def _export_method(run: Run) -> str | None:
@@ -128,6 +146,8 @@ def _export_method(run: Run) -> str | None:
         return "edit" if "edit" in trained else trained[-1] if trained else None
     if wanted not in methods or isinstance(methods[wanted], ZeroShot):
         raise SettingsError(f"export.method={wanted}: expected one of the trained methods {', '.join(methods)}")
+    if not run.settings.export.merged and not isinstance(methods[wanted], Edit | Lora):
+        raise SettingsError(f"export.merged=false leaves nothing of {wanted} to export: it has no adapter")
     return wanted
 
 
@@ -145,18 +165,23 @@ def _export(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str,
         return [row for one in predict(run, "export", exported, tests).values() for row in one]
 
     export = run.folder / "export"
+    shutil.rmtree(export, ignore_errors=True)  # of another method, maybe
     adapter = merged = None
     gaps = [0.0]
-    about = {"base": settings.model.name, "prompt": settings.prompt, "card": card}
-    if adapted.peft:
-        adapter = export / "adapter"
-        write_adapter(adapted, adapter, **about)  # type: ignore[arg-type]
-        plain = replace(plain_adapter(adapter, run.lm.model), representation=edit)
-        gaps.append(check("adapter", plain, first, again)[0])
-    if settings.export.merged and edit is None:  # a representation edit folds into no weight
-        merged = export / "merged"
-        write_merged(adapted, run.lm.tokenizer, merged, **about)  # type: ignore[arg-type]
-        gaps.append(check("merged checkpoint", plain_merged(merged, run.lm.model), first, again)[0])
+    about = {"model": settings.model, "prompt": settings.prompt, "card": card}
+    try:
+        if adapted.peft:
+            adapter = export / "adapter"
+            write_adapter(adapted, adapter, **about)  # type: ignore[arg-type]
+            plain = replace(plain_adapter(adapter, run.lm.model), representation=edit)
+            gaps.append(check("adapter", plain, first, again)[0])
+        if settings.export.merged and edit is None:  # a representation edit folds into no weight
+            merged = export / "merged"
+            write_merged(adapted, run.lm.tokenizer, merged, **about)  # type: ignore[arg-type]
+            gaps.append(check("merged checkpoint", plain_merged(merged, adapted.model), first, again)[0])
+    except ExportMismatch:
+        shutil.rmtree(export)  # an export without its proof must not serve anyone
+        raise
     paths = [str(p.relative_to(run.folder)) if p else None for p in (adapter, merged)]
     found = ExportRecord(name, paths[0], paths[1], max(gaps), 1.0, len(first))
     log.info("export: %s reloads with the same %d answers (largest gap %.1e)", name, found.n, found.max_logit_gap)

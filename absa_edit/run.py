@@ -24,8 +24,11 @@ from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Polarity
 from absa_edit.storage import content_hash
 
-QUIET = ("hydra", "track", "output", "stages", "name", "seed", "experiment")
-"""Groups and keys that make no other variant: they have a place in the path, or change no result."""
+NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment")
+"""Groups and keys that the run folder's name leaves out: they have a place in the path, or change no result."""
+
+LONGEST = 160
+"""Characters of a variant's name before the rest becomes a hash: file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,11 @@ def variant(overrides: Sequence[str]) -> str:
     told = []
     for override in sorted(o.lstrip("+~") for o in overrides):
         key = re.split(r"[=@]", override)[0]
-        if key.split(".")[0] not in QUIET and key not in ("model", "model.name", "data.path"):
+        if key.split(".")[0] not in NOT_IN_NAME and key not in ("model", "model.name", "data.path"):
             plain = re.sub(r"[^\w.=]+", "-", override.replace("[", "").replace("]", ""))
             told.append("+" + plain.strip("-"))
-    return "".join(told)
+    name = "".join(told)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{content_hash(name)}"
 
 
 def versions() -> dict[str, str]:

@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--base", help="base model, where it is not the one that the adapter names")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    if bool(arguments.file) == bool(arguments.sentence and arguments.aspect):
+    one = arguments.sentence is not None or arguments.aspect is not None
+    if bool(arguments.file) == one or (one and not (arguments.sentence and arguments.aspect)):
         parser.error("give --sentence and --aspect, or --file")
     try:
         answer(arguments)
@@ -39,6 +40,8 @@ def main() -> None:
 
 def answer(arguments: argparse.Namespace) -> None:
     pairs = list(read(arguments.file)) if arguments.file else [(arguments.sentence, arguments.aspect)]
+    if not pairs:
+        raise DataError(f"{arguments.file}: no pairs in it; expected JSON lines with sentence and aspect")
     from absa_edit import load  # after the arguments are known to be right: torch takes seconds
 
     classifier = load(arguments.folder, device=arguments.device, base=arguments.base)
@@ -60,7 +63,10 @@ def read(path: Path) -> Iterator[tuple[str, str]]:
             continue
         try:
             row = json.loads(line)
-            yield row["sentence"], row["aspect"]
+            pair = (row["sentence"], row["aspect"])
+            if not all(isinstance(one, str) for one in pair):
+                raise TypeError
+            yield pair
         except (json.JSONDecodeError, KeyError, TypeError):
             raise DataError(
                 f"{path}, line {number}: expected a JSON object with sentence and aspect, found {line[:80]!r}"

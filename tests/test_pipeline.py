@@ -252,8 +252,36 @@ def test_an_export_that_differs_fails_the_run(
         return adapted
 
     monkeypatch.setattr(pipeline, "plain_merged", tampered)
+    before = load(RunRecord, run.folder / "results.json")
     with pytest.raises(ExportMismatch, match=r"merged checkpoint: \d+ of 40 test predictions differ"):
         execute(run.settings)
+    after = load(RunRecord, run.folder / "results.json")
+    assert after.methods == before.methods and after.export is None, "what was found is kept"
+    assert not (run.folder / "export").exists(), "and what failed its proof is not served"
+    monkeypatch.undo()
+    execute(run.settings)  # the export is back for the tests that follow
+    assert load(RunRecord, run.folder / "results.json").export == before.export
+
+
+def test_a_control_that_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside a plan of all layers no other placement exists; found out before anything is trained."""
+    chosen = settings(
+        tmp_path,
+        locate=LocateSettings(kind=Localiser.all),
+        method={"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate=Localiser.random)},
+        stages=[Stage.locate, Stage.methods],
+    )
+    with caplog.at_level(logging.WARNING, "absa_edit"):
+        _, record, _ = execute(chosen)
+    assert list(record.methods) == ["zero_shot"]
+    assert record.plan and len(record.plan.targets) == 24
+    assert any("random is left out" in m for m in caplog.messages)
+
+
+def test_an_export_of_nothing_is_refused(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, export=ExportSettings(method="delta", merged=False))
+    with pytest.raises(SettingsError, match=r"export\.merged=false leaves nothing of delta"):
+        execute(chosen)
 
 
 def test_an_unknown_export_method_stops_before_training(tmp_path: Path) -> None:
@@ -276,6 +304,11 @@ def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: 
     )  # fmt: skip
     assert wrong.returncode == 1
     assert "'screen' does not stand in the sentence" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_long_variant_ends_in_a_hash() -> None:
+    one, other = (variant([f"prompt.template={'x' * 300}{tail}"]) for tail in "ab")
+    assert one != other and len(one) < 200
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,12 @@ def test_roles_and_tokens_are_spelled_as_in_the_tables() -> None:
         ("data.dev_share=0.9", "data.dev_share"),
         ("data.train=only.xml", "data.test"),
         ("fit.batch=3", "batch"),
+        ("data=files", "data.name"),
+        ("method.lora.rank=0", "rank"),
+        ("method.edit.locate=manual", "locate"),
+        ("fit.warmup=2", "warmup"),
+        ("score.resamples=-1", "resamples"),
+        ("trace.parts=[]", "parts"),
     ],
 )
 def test_a_typo_stops_with_the_key(override: str, named: str) -> None:

@@ -24,7 +24,9 @@ __all__ = ["Adapted", "adapt", "changed_elsewhere"]
 def adapt(base: PreTrainedModel, method: Method, plan: EditPlan | None, *, seed: int) -> Adapted:
     """A copy of `base` that trains what `method` says; an untrained one answers exactly like `base`.
 
-    `seed` draws the adapters' first weights. Raises `PlanError` when the method needs a plan and has none.
+    What trains is float32, whatever the base's dtype (AdamW's small steps would be lost): adapters through
+    PEFT, the whole copy for `delta` and `full`. `seed` draws the adapters' first weights.
+    Raises `PlanError` when the method needs a plan and has none.
     """
     model = copy.deepcopy(base).requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
@@ -39,7 +41,7 @@ def adapt(base: PreTrainedModel, method: Method, plan: EditPlan | None, *, seed:
             case Lora():
                 return _lora(model, method)
             case Full():
-                model.requires_grad_(True)
+                model.float().requires_grad_(True)
                 return Adapted("full", model, None, None, None, {"weights": method.lr}, -1, model.num_parameters())
     raise TypeError(f"no such method: {type(method).__name__}")
 
@@ -88,7 +90,7 @@ def _representation(decoder: Decoder, method: Edit, plan: EditPlan) -> Represent
 
 
 def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:
-    decoder = Decoder(model)
+    decoder = Decoder(model.float())
     modules = [decoder.module(t.site) for t in plan.targets]
     for module in modules:
         module.weight.requires_grad_(True)

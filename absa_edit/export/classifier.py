@@ -69,7 +69,10 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
     prompt = TypeAdapter(PromptSettings).validate_python(about["prompt"])
     is_adapter = (path / "adapter_config.json").exists()
     name = (base or about["base"]) if is_adapter else str(path)
-    lm = load_model(ModelSettings(name=name, device=device, dtype=about["dtype"]))
+    settings = ModelSettings(
+        name=name, revision=None if base or not is_adapter else about["revision"], device=device, dtype=about["dtype"]
+    )
+    lm = load_model(settings)
     model, peft = lm.model, None
     if is_adapter:
         peft = PeftModel.from_pretrained(model, path)

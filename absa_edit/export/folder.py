@@ -15,18 +15,18 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.adapt import Adapted
-from absa_edit.config import PromptSettings
+from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.storage import to_json, write_json
 
 ABOUT = "absa_edit.json"
 """The file that tells `absa_edit.load` how to ask the model: prompt, labels, kind."""
 
 
-def write_adapter(adapted: Adapted, folder: Path, *, base: str, prompt: PromptSettings, card: str) -> None:
+def write_adapter(adapted: Adapted, folder: Path, *, model: ModelSettings, prompt: PromptSettings, card: str) -> None:
     """Write an adapter folder that plain `peft` loads; with a representation edit, that edit beside it."""
     assert adapted.peft is not None
     with whole_folder(folder) as temporary:
-        adapted.peft.peft_config["default"].base_model_name_or_path = base
+        adapted.peft.peft_config["default"].base_model_name_or_path = base_of(model)
         adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
         if adapted.representation:
             edit = adapted.representation
@@ -40,7 +40,7 @@ def write_adapter(adapted: Adapted, folder: Path, *, base: str, prompt: PromptSe
                 )
             }
             save_file(state, temporary / "representation.safetensors")
-        _describe(adapted, temporary, base, prompt, card)
+        _describe(adapted, temporary, model, prompt, card)
 
 
 def write_merged(
@@ -48,16 +48,15 @@ def write_merged(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
-    base: str,
+    model: ModelSettings,
     prompt: PromptSettings,
     card: str,
 ) -> None:
     """Write a checkpoint that plain `transformers` loads, deltas folded into the weights."""
     with whole_folder(folder) as temporary:
-        model = merged(adapted)
-        model.save_pretrained(temporary)
+        merged(adapted).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        _describe(adapted, temporary, base, prompt, card)
+        _describe(adapted, temporary, model, prompt, card)
 
 
 def merged(adapted: Adapted) -> PreTrainedModel:
@@ -83,11 +82,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _describe(adapted: Adapted, folder: Path, base: str, prompt: PromptSettings, card: str) -> None:
+def base_of(model: ModelSettings) -> str:
+    """The base model's name for use from anywhere: a hub id, an absolute folder, or `reviewlm`."""
+    is_folder = model.name != "reviewlm" and Path(model.name).is_dir()
+    return str(Path(model.name).resolve()) if is_folder else model.name
+
+
+def _describe(adapted: Adapted, folder: Path, model: ModelSettings, prompt: PromptSettings, card: str) -> None:
     edit = adapted.representation
     about = {
         "kind": adapted.kind,
-        "base": base,
+        "base": base_of(model),
+        "revision": model.revision,
         "dtype": str(adapted.model.dtype).removeprefix("torch."),
         "prompt": to_json(prompt),
         "representation": edit and {"layers": list(edit.layers), "rank": edit.rank, "position": edit.position.value},

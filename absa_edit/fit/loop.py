@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from transformers import get_linear_schedule_with_warmup
 from absa_edit.adapt import Adapted
 from absa_edit.config import FitSettings, Precision
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import DataError
+from absa_edit.errors import DataError, FitError
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.objective import AnswerLoss
 from absa_edit.progress import Progress, silent
@@ -140,6 +141,8 @@ def _step(
                 loss = objective(batch[i : i + state.micro_batch])
                 accelerator.backward(loss / len(batch))
                 total += float(loss.detach())
+            if not math.isfinite(total):
+                raise FitError(f"the loss became {total} at step {state.steps + 1}; lower the method's lr")
             accelerator.clip_grad_norm_(trained.values(), clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -153,9 +156,14 @@ def _step(
 
 
 def _accelerator(precision: Precision, device: torch.device) -> Accelerator:
-    AcceleratorState._reset_state()  # a multirun may change the precision within one process
+    AcceleratorState._reset_state(True)  # a multirun may change precision and device within one process
     mixed = "bf16" if precision is Precision.bf16 else "no"
-    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", step_scheduler_with_optimizer=False)
+    return Accelerator(
+        mixed_precision=mixed,
+        cpu=device.type == "cpu",
+        device_placement=False,  # the model stays on the device that it was loaded on
+        step_scheduler_with_optimizer=False,
+    )
 
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -53,10 +52,6 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     where = str(reviewlm()) if settings.name == "reviewlm" else settings.name
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
-    if settings.bits:
-        placement["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=settings.bits == 4, load_in_8bit=settings.bits == 8
-        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = AutoModelForCausalLM.from_pretrained(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import absa_edit
-from absa_edit.config import Delta, Edit, PromptSettings
+from absa_edit.config import Delta, Edit, ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.errors import DataError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
@@ -22,7 +22,9 @@ ASPECTS = ["fan", "price", "fan"]
 
 @pytest.fixture
 def classifier(small, trained, base_folder, tmp_path) -> Classifier:
-    write_adapter(trained(small), tmp_path / "a", base=str(base_folder), prompt=PromptSettings(), card="")
+    write_adapter(
+        trained(small), tmp_path / "a", model=ModelSettings(name=str(base_folder)), prompt=PromptSettings(), card=""
+    )
     return load(tmp_path / "a", device="cpu")
 
 
@@ -42,7 +44,7 @@ def test_adapter_answers_like_the_model_in_memory(
 ) -> None:
     settings = PromptSettings(labels=["good", "bad", "okay"])
     adapted = trained(small, Edit(lr=1e-3, representation=representation, position=position))
-    write_adapter(adapted, tmp_path / "a", base=str(base_folder), prompt=settings, card="")
+    write_adapter(adapted, tmp_path / "a", model=ModelSettings(name=str(base_folder)), prompt=settings, card="")
     expected = in_memory(adapted, small, encode(examples, small.tokenizer, settings), settings)
     np.testing.assert_allclose(asked(absa_edit.load(tmp_path / "a", device="cpu"), examples), expected, atol=1e-5)
     assert expected.std(0).min() > 1e-3
@@ -50,7 +52,7 @@ def test_adapter_answers_like_the_model_in_memory(
 
 def test_representation_edit_counts(small, trained, base_folder, tmp_path, examples) -> None:
     adapted = trained(small, Edit(lr=1e-3, representation=True))
-    write_adapter(adapted, tmp_path / "a", base=str(base_folder), prompt=PromptSettings(), card="")
+    write_adapter(adapted, tmp_path / "a", model=ModelSettings(name=str(base_folder)), prompt=PromptSettings(), card="")
     with_it = asked(load(tmp_path / "a", device="cpu"), examples)
     about = tmp_path / "a" / "absa_edit.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), "representation": None}))
@@ -61,14 +63,18 @@ def test_representation_edit_counts(small, trained, base_folder, tmp_path, examp
 def test_merged_answers_like_the_model_in_memory(small, trained, tmp_path, examples, prompts, method) -> None:
     adapted = trained(small, method)
     folder = tmp_path / "run" / "export" / "merged"
-    write_merged(adapted, small.tokenizer, folder, base="elsewhere", prompt=PromptSettings(), card="")
+    write_merged(
+        adapted, small.tokenizer, folder, model=ModelSettings(name="elsewhere"), prompt=PromptSettings(), card=""
+    )
     expected = in_memory(adapted, small, prompts, PromptSettings())
     for where in (folder, tmp_path / "run", str(tmp_path / "run")):
         np.testing.assert_allclose(asked(load(where, device="cpu"), examples), expected, atol=1e-5)
 
 
 def test_another_base_can_be_given(small, trained, base_folder, tmp_path, examples) -> None:
-    write_adapter(trained(small), tmp_path / "a", base="gone/away", prompt=PromptSettings(), card="")
+    write_adapter(
+        trained(small), tmp_path / "a", model=ModelSettings(name="gone/away"), prompt=PromptSettings(), card=""
+    )
     assert asked(load(tmp_path / "a", device="cpu", base=str(base_folder)), examples[:1]).shape == (1, 3)
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from absa_edit.adapt import Adapted
-from absa_edit.config import Delta, Edit, Full, Lora, PromptSettings
+from absa_edit.config import Delta, Edit, Full, Lora, ModelSettings, PromptSettings
 from absa_edit.export.folder import merged, whole_folder, write_adapter, write_merged
 from absa_edit.lm.load import LanguageModel
 from absa_edit.locate.plan import read_plan
@@ -31,9 +31,9 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def write(adapted: Adapted, lm: LanguageModel, folder: Path, kind: str) -> Path:
     if kind == "adapter":
-        write_adapter(adapted, folder, base="hub/base", **ABOUT)
+        write_adapter(adapted, folder, model=ModelSettings(name="hub/base"), **ABOUT)
     else:
-        write_merged(adapted, lm.tokenizer, folder, base="hub/base", **ABOUT)
+        write_merged(adapted, lm.tokenizer, folder, model=ModelSettings(name="hub/base"), **ABOUT)
     return folder
 
 

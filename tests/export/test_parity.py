@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from absa_edit.adapt import Adapted
-from absa_edit.config import PromptSettings
+from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.errors import ExportMismatch
 from absa_edit.evaluate.predict import log_probabilities, predictions
 from absa_edit.export.folder import write_adapter, write_merged
@@ -30,9 +30,9 @@ def again(prompts, labels):
 
 def written(kind: str, adapted: Adapted, lm, folder: Path) -> Path:
     if kind == "adapter":
-        write_adapter(adapted, folder, base="b", prompt=PromptSettings(), card="")
+        write_adapter(adapted, folder, model=ModelSettings(name="b"), prompt=PromptSettings(), card="")
         return folder / "adapter_model.safetensors"
-    write_merged(adapted, lm.tokenizer, folder, base="b", prompt=PromptSettings(), card="")
+    write_merged(adapted, lm.tokenizer, folder, model=ModelSettings(name="b"), prompt=PromptSettings(), card="")
     return folder / "model.safetensors"
 
 
