@@ -99,5 +99,5 @@ def changed_elsewhere(adapted: Adapted, base: PreTrainedModel) -> Iterator[str]:
     }
     for name, parameter in base.named_parameters():
         own, value = current[name]
-        if own not in trained and not torch.equal(value, parameter):
+        if own not in trained and not torch.equal(value, parameter.to(value.dtype)):
             yield name

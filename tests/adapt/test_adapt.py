@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -184,3 +185,17 @@ def test_mixed_ranks_have_one_scale(small) -> None:
     assert ranks == [1, 4, 3]
     assert scales == pytest.approx([1.5] * 3)
     assert adapted.count() == 1 * 64 + 4 * 80 + 3 * 80
+
+
+@pytest.mark.parametrize("name", ["edit", "delta", "lora", "full"])
+def test_what_trains_is_float32_on_a_bfloat16_base(small, name) -> None:
+    """AdamW's small steps vanish in bfloat16, and a baseline that cannot move is no baseline."""
+    half = replace(small, model=copy.deepcopy(small.model).bfloat16())
+    adapted = adapted_to(half, METHODS[name])
+    assert {p.dtype for p in adapted.trainable().values()} == {torch.float32}
+    assert not list(changed_elsewhere(adapted, half.model))
+    assert half.model.dtype == torch.bfloat16
+    ids = torch.tensor([[1, 300, 301, 302]])
+    with torch.no_grad():
+        gap = (adapted.model(ids).logits.float() - half.model(ids).logits.float()).abs().max()
+    assert gap < 0.05 * half.model(ids).logits.float().abs().max(), "bfloat16's own rounding, and no more"
