@@ -115,7 +115,14 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
     gold = label_numbers([p.example.polarity for p in dev])
 
     def evaluate() -> dict[str, float]:
-        scores = log_probabilities(adapted, dev, run.labels, batch_tokens=settings.score.batch_tokens)
+        scores = log_probabilities(
+            adapted,
+            dev,
+            run.labels,
+            batch_tokens=settings.score.batch_tokens,
+            progress=run.progress,
+            name=f"{name} on development data",
+        )
         table = confusions(gold, scores.argmax(1)).sum(0)
         return {"dev_accuracy": float(accuracy(table)), "dev_macro_f1": float(macro_f1(table))}
 

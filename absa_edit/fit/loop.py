@@ -59,7 +59,7 @@ def fit(
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
         state, best = resumed
     before = state.seconds
-    objective = AnswerLoss(adapted, prompts, labels, cache_gib=settings.cache_gib)
+    objective = AnswerLoss(adapted, prompts, labels, cache_gib=settings.cache_gib, progress=progress)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])

@@ -13,6 +13,7 @@ from absa_edit.adapt import Adapted
 from absa_edit.data.prompts import Prompt
 from absa_edit.lm.answer import answer_logits, rows
 from absa_edit.lm.prefix import FrozenPrefix
+from absa_edit.progress import Progress, silent
 from absa_edit.records import Polarity
 
 
@@ -29,6 +30,7 @@ class AnswerLoss(nn.Module):
         labels: dict[Polarity, tuple[int, ...]],
         *,
         cache_gib: float,
+        progress: Progress = silent,
     ) -> None:
         super().__init__()
         self.model = adapted.model
@@ -39,7 +41,7 @@ class AnswerLoss(nn.Module):
         self.prefix: FrozenPrefix | None = None
         if adapted.start > 0:
             sequences = [[*p.ids, *a[:-1]] for p, a in zip(prompts, self.answers, strict=True)]
-            self.prefix = FrozenPrefix(adapted.decoder, sequences, adapted.start, gib=cache_gib)
+            self.prefix = FrozenPrefix(adapted.decoder, sequences, adapted.start, gib=cache_gib, progress=progress)
 
     def forward(self, indices: Sequence[int]) -> Float[Tensor, ""]:
         """Loss of the examples with these indices."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from absa_edit.lm.answer import Ids, length_buckets
 from absa_edit.lm.decoder import Decoder
+from absa_edit.progress import Progress, silent
 
 
 class FrozenPrefix:
@@ -22,7 +23,14 @@ class FrozenPrefix:
     """
 
     def __init__(
-        self, decoder: Decoder, rows: Sequence[Ids], start: int, *, gib: float, batch_tokens: int = 4096
+        self,
+        decoder: Decoder,
+        rows: Sequence[Ids],
+        start: int,
+        *,
+        gib: float,
+        batch_tokens: int = 4096,
+        progress: Progress = silent,
     ) -> None:
         self.start = start
         self.offsets = np.cumsum([0, *map(len, rows)])
@@ -35,11 +43,12 @@ class FrozenPrefix:
             with tempfile.TemporaryDirectory(prefix="absa_edit-prefix-") as folder:  # the mapping outlives its name
                 file = str(Path(folder) / "states")
                 self.states = torch.from_file(file, shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
-        self._fill(decoder, rows, batch_tokens)
+        batches = list(length_buckets([len(r) for r in rows], batch_tokens))
+        self._fill(decoder, rows, progress(batches, "frozen prefix", len(batches)))
 
     @torch.no_grad()
-    def _fill(self, decoder: Decoder, rows: Sequence[Ids], batch_tokens: int) -> None:
-        for batch in length_buckets([len(r) for r in rows], batch_tokens):
+    def _fill(self, decoder: Decoder, rows: Sequence[Ids], batches: Iterable[list[int]]) -> None:
+        for batch in batches:
             longest = max(len(rows[i]) for i in batch)
             ids = torch.tensor([[*rows[i], *[0] * (longest - len(rows[i]))] for i in batch])
             frame = decoder.begin(decoder.embed(ids.to(decoder.device)))
