@@ -196,6 +196,7 @@ def test_an_offline_run_keeps_everything_in_its_folder(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow  # starts wandb's service twice
 def test_an_error_marks_the_run_failed_and_the_next_starts_fresh(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), track(WANDB, **ABOUT, folder=tmp_path / "a"):
         raise ZeroDivisionError
