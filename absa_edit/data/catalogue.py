@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from absa_edit.errors import DataError
 
 SAMPLE_DOMAINS = ("laptop", "restaurant", "device", "service")
 SUFFIX = "-sample"
+
+Counts = tuple[int, int, int]
+"""Positive, negative, neutral."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,15 @@ class PublicSet:
     train: tuple[str, ...]
     """Paths of the training file under a data folder, the usual one first."""
     test: tuple[str, ...]
+    licence: str
     hub: str | None = None
     """Dataset id on the Hugging Face hub."""
+    web: str | None = None
+    """Address that the usual file names are added to, where the authors publish the files themselves."""
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    """Positive, negative and neutral aspects of each split, without `conflict`; empty where copies differ."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the copies that this project was tested with, by file name."""
 
     def candidates(self, split: str) -> tuple[str, ...]:
         """The paths to try for `split`, the bare file name in the folder itself last."""
@@ -29,26 +40,65 @@ class PublicSet:
         return (*paths, paths[0].rsplit("/", 1)[-1])
 
 
-def _semeval14(name: str, domain: str, stem: str, hub: str) -> PublicSet:
-    train, test = f"semeval14/{stem}_Train_v2.xml", f"semeval14/{stem}_Test_Gold.xml"
-    return PublicSet(name, domain, (train,), (test,), hub)
+def fetched(name: str, split: str) -> str:
+    """Where a split that came from the hub lies in a data folder."""
+    return f"hub/{name}_{split}.jsonl"
+
+
+def _semeval14(
+    name: str, domain: str, stem: str, hub: str, counts: Mapping[str, Counts], sha256: tuple[str, str]
+) -> PublicSet:
+    train, test = f"{stem}_Train_v2.xml", f"{stem}_Test_Gold.xml"
+    return PublicSet(
+        name,
+        domain,
+        (f"semeval14/{train}", fetched(name, "train")),
+        (f"semeval14/{test}", fetched(name, "test")),
+        "SemEval-2014 task 4: terms of META-SHARE (registration); not to be passed on",
+        hub=hub,
+        counts=counts,
+        sha256=dict(zip((train, test), sha256, strict=True)),
+    )
 
 
 def _me_absc(stem: str, domain: str) -> PublicSet:
     train, test = f"me_absc/{stem}_train.json", f"me_absc/{stem}_test.json"
-    return PublicSet(f"me_absc_{stem}", domain, (train,), (test,))
+    return PublicSet(f"me_absc_{stem}", domain, (train,), (test,), "MIT for the files; the reviews are their authors'")
 
 
 PUBLIC = {
     public.name: public
     for public in (
-        _semeval14("laptop14", "laptop", "Laptops", "tomaarsen/setfit-absa-semeval-laptops"),
-        _semeval14("restaurant14", "restaurant", "Restaurants", "tomaarsen/setfit-absa-semeval-restaurants"),
-        PublicSet(
+        _semeval14(
+            "laptop14",
+            "laptop",
+            "Laptops",
+            "tomaarsen/setfit-absa-semeval-laptops",
+            {"train": (987, 866, 460), "test": (341, 128, 169)},
+            (
+                "93314dee4be6bc3d9054213f3163dde1956a4cf138bfdce543c67420ef372784",
+                "f2875c881994d52e7df1f51e96298a8e19143a99d508df33c7a3c775bee83cd0",
+            ),
+        ),
+        _semeval14(
+            "restaurant14",
+            "restaurant",
+            "Restaurants",
+            "tomaarsen/setfit-absa-semeval-restaurants",
+            {"train": (2164, 805, 633), "test": (728, 196, 196)},
+            (
+                "1b49bbd43f3e459276cef44b19e1849ffa27c60b5d64a20c9c5da1a1e694d31b",
+                "f21509cfa37e16534cd5b2da043be487355b64ef48fe8d6aaacaeca6b49cc0fb",
+            ),
+        ),
+        PublicSet(  # counts: Jiang et al. 2019 (MAMS), table 2
             "mams",
             "restaurant",
             ("mams/train.xml", "MAMS-ATSA/raw/train.xml", "data/MAMS-ATSA/raw/train.xml"),
             ("mams/test.xml", "MAMS-ATSA/raw/test.xml", "data/MAMS-ATSA/raw/test.xml"),
+            "none stated by the authors; not to be passed on",
+            web="https://raw.githubusercontent.com/siat-nlp/MAMS-for-ABSA/master/data/MAMS-ATSA/raw/",
+            counts={"train": (3380, 2764, 5042), "test": (400, 329, 607)},
         ),
         _me_absc("device", "device"),
         _me_absc("laptop", "laptop"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +69,10 @@ def load_splits(settings: DataSettings, *, root: Path, environ: Mapping[str, str
     sample it is `<domain>-sample`. Limits are drawn first, then the development sentences from what is
     left; leaks are checked against the whole training file. Raises `DataError`.
     """
-    hub = Hub(environ)
-    named = environ.get("ABSA_EDIT_DATA")
-    usual = (*([Path(named).expanduser()] if named else []), root / "data")
-    own = [Path(settings.path).expanduser()] if settings.path else []
-    (whole, test), notices = _main(settings, _Places(tuple(own), None) if own else _Places(usual, hub))
+    main, everywhere = _places(settings, root, environ)
+    (whole, test), notices = _main(settings, main)
     sampled = bool(notices)
-    others, left_out = _others(settings, whole.name, sampled, _Places((*own, *usual), hub))
+    others, left_out = _others(settings, whole.name, sampled, everywhere)
 
     train = limit(whole, settings.limit_train, _rng(settings, "train"))
     train, dev = split_dev(train, settings.dev_share, _rng(settings, "dev"))
@@ -88,6 +85,20 @@ def load_splits(settings: DataSettings, *, root: Path, environ: Mapping[str, str
         for each in (test, *others)
     )
     return Splits(train, dev, tests, notices + left_out)
+
+
+def load_pair(settings: DataSettings, *, root: Path, environ: Mapping[str, str]) -> tuple[Dataset, Dataset]:
+    """The training and the test file as they are: nothing split, limited or dropped. Raises `DataError`."""
+    return _main(replace(settings, strict=True), _places(settings, root, environ)[0])[0]
+
+
+def _places(settings: DataSettings, root: Path, environ: Mapping[str, str]) -> tuple[_Places, _Places]:
+    """Where the main set is looked for, and where further test sets are."""
+    hub = Hub(environ)
+    named = environ.get("ABSA_EDIT_DATA")
+    usual = (*([Path(named).expanduser()] if named else []), root / "data")
+    own = (Path(settings.path).expanduser(),) if settings.path else ()
+    return _Places(own, None) if own else _Places(usual, hub), _Places((*own, *usual), hub)
 
 
 def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
@@ -165,7 +176,11 @@ def _rng(settings: DataSettings, use: str) -> np.random.Generator:
 def _how_to_get(public: PublicSet) -> str:
     files = " and ".join(public.candidates(split)[-1] for split in ("train", "test"))
     what = "the official XML files" if files.endswith(".xml") else "the files"
-    return f"To use {public.name}: put {what} {files} into a folder and set data.path=FOLDER or ABSA_EDIT_DATA=FOLDER."
+    fetch = f"python scripts/fetch_data.py {public.name}" if public.hub or public.web else ""
+    return (
+        f"To use {public.name}: {f'{fetch}, or ' if fetch else ''}put {what} {files} into a folder and set "
+        "data.path=FOLDER or ABSA_EDIT_DATA=FOLDER."
+    )
 
 
 def _fallback_notice(public: PublicSet, looked: str) -> str:

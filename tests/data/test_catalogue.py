@@ -11,6 +11,7 @@ from absa_edit.errors import DataError
 def test_files_lie_in_a_folder_of_their_own_or_directly() -> None:
     assert PUBLIC["laptop14"].candidates("train") == (
         "semeval14/Laptops_Train_v2.xml",
+        "hub/laptop14_train.jsonl",
         "Laptops_Train_v2.xml",
     )
     assert PUBLIC["me_absc_rest"].candidates("test") == ("me_absc/rest_test.json", "rest_test.json")
