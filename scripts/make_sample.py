@@ -3,8 +3,9 @@
     python scripts/make_sample.py            # write absa_edit/assets/sample/*.xml
     python scripts/make_sample.py --check    # exit 1 if a committed file differs
 
-The same material, seed and tokenizer give the same bytes. Lines of material and frames are dealt
-to the training or the test split, never both (the bare frame, a clause on its own, is no frame).
+The same material, seed and tokenizer give the same bytes. Frames are dealt to the training or the test split,
+never both (the bare frame, a clause on its own, is no frame). So is every clause as it is finally worded, whatever its
+aspect term; of lines with alternatives, some have wordings in both splits (SHARED), the others in one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -30,6 +30,7 @@ from sample.grammar import (
     read_clauses,
     read_frames,
     realise,
+    settled,
     turned,
 )
 from tokenizers import Tokenizer
@@ -38,15 +39,19 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "absa_edit" / "assets" / "sample"
 REVIEWLM = HERE.parent / "absa_edit" / "assets" / "reviewlm"
 DOMAINS = ("laptop", "restaurant", "device", "service")
-TARGET = {"train": 1440, "test": 380}
+TARGET = {"train": 2000, "test": 480}
 """Aspects a split."""
-NEUTRAL = {"train": 0.22, "test": 0.22}
-TEST_SHARE = {"": 0.24, "twin": 0.4}
+NEUTRAL = {"train": 0.175, "test": 0.175}
+TEST_SHARE = {"": 0.18, "twin": 0.36}
 """Share of the lines of a group and polarity that go to the test split; more of those that give a
 counterfactual twin."""
+SHARED = 0.75
+"""Share of the clauses with several wordings whose wordings are dealt to both splits; whole sentences never are."""
+SHARED_TEST = 0.3
+"""Share of those wordings that goes to the test split."""
 VARIANTS = {"train": 4, "test": 2}
-"""How often a whole sentence with alternatives is drawn, at most."""
-LEAN = 1.6
+"""Wordings of a whole sentence that a split takes, at most."""
+LEAN = 1.9
 """Positive aspects to a negative one."""
 WORDS = (4, 42)
 
@@ -96,37 +101,47 @@ class Pool:
         if not fit:
             return None
         least = min(self.used[line.key] for line in fit)
-        return rng.choice([line for line in fit if self.used[line.key] == least])
+        line = rng.choice(sorted({line.key for line in fit if self.used[line.key] == least}))
+        return rng.choice([one for one in fit if one.key == line])
 
 
 def wording(line: Line) -> str:
-    """The line without its terms and additions, in one orientation."""
-    text = re.sub(r"<[^<>]*>", "@", re.sub(r"\{[^{}]*\}", "", line.text))
-    text = re.sub(r"\[[^\]]*\]", "is", text).replace("was", "is").replace("are", "is")
-    text = re.sub(r"\(([^()~]+)~([^()~!@]+)", lambda m: "~".join(sorted(m.groups())), text)
-    return re.sub(r"\s+", " ", text) if "~" in text else line.key
+    """What a settled line says, whatever its aspect terms and their number."""
+    text = re.sub(r"<[^<>]*>", "@", line.text)
+    text = re.sub(r"\[[^\]]*\]", "is", text)
+    text = re.sub(r"\(([^()~]+)~[^()]*\)", r"\1", text)
+    return re.sub(r"\b(was|are|were)\b", "is", re.sub(r"\W+", " ", text))
+
+
+def wordings(line: Line) -> list[Line]:
+    """The line with its alternatives settled in every way, in both orientations."""
+    both = (line, turned(line))
+    return [replace(one, text=text) for one in both if one for text in settled(one.text)]
 
 
 def deal(lines: list[Line], rng: random.Random) -> dict[str, list[Line]]:
-    """The lines by split, dealt within each group, polarity and shape. Turned lines go along, and
-    so does the same wording in another group ("the @ is great" of a screen and of a price)."""
+    """The settled lines by split, dealt within each group, polarity and shape."""
     cells: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         shape = ("twin" if "~" in line.text else "", "whole" if line.whole else "")
         cells.setdefault((line.kind, line.group, line.sign, *shape), []).append(line)
     dealt: dict[str, list[Line]] = {"train": [], "test": []}
-    fixed: dict[str, str] = {}
-    carry = rng.random()
+    taken: dict[str, str] = {}
+    carry = shared = rng.random()
     for key, cell in cells.items():
         rng.shuffle(cell)
         carry += len(cell) * TEST_SHARE[key[3]]  # small cells: what one leaves over the next one takes
         held = int(carry)
         carry -= held
         for index, line in enumerate(cell):
-            split = fixed.setdefault(wording(line), "test" if index < held else "train")
-            dealt[split].append(line)
-            if other := turned(line):
-                dealt[split].append(other)
+            split = "test" if index < held else "train"
+            every = wordings(line)
+            shared += SHARED * (len(every) > 1 and not line.whole)
+            both = shared >= 1
+            shared -= both
+            for one in every:
+                own = ("test" if rng.random() < SHARED_TEST else "train") if both else split
+                dealt[taken.setdefault(wording(one), own)].append(one)
     return dealt
 
 
@@ -145,11 +160,6 @@ def slip(pieces: list[Piece], rng: random.Random) -> list[Piece]:
 def signs_of(frame: Frame, x: str) -> str:
     """The polarities of the frame's slots when `x` is this one."""
     return frame.signs.replace("x", x).replace("y", TURNED[x])
-
-
-def variants(line: Line) -> int:
-    """The number of different texts a whole sentence can become."""
-    return prod(len(part.split("|")) for part in re.findall(r"[{<]([^{}<>]*)[}>]", line.text))
 
 
 def sound(pieces: list[Piece]) -> bool:
@@ -180,10 +190,13 @@ def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> 
         done.append(pieces)
         return True
 
+    whole: dict[str, list[Line]] = {}
     for line in pool.lines:
         if line.whole:
-            for _ in range(min(variants(line), VARIANTS[split])):
-                add(capital(realise(line, rng)))
+            whole.setdefault(line.key, []).append(line)
+    for settled_lines in whole.values():
+        for line in rng.sample(settled_lines, min(len(settled_lines), VARIANTS[split])):
+            add(capital(realise(line, rng)))
     while (total := counts.total()) < TARGET[split]:
         wants_neutral = counts["0"] < NEUTRAL[split] * total
         frames = [f for f in pool.frames if ("0" in f.signs) == wants_neutral]

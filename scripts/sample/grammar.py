@@ -131,6 +131,15 @@ def pick(text: str, rng: random.Random) -> str:
     return re.sub(r" +", " ", text)
 
 
+def settled(text: str) -> list[str]:
+    """Every text that `{a|b}` can become."""
+    match = _INNERMOST.search(text)
+    if not match:
+        return [re.sub(r" +", " ", text)]
+    each = (text[: match.start()] + chosen + text[match.end() :] for chosen in match[1].split("|"))
+    return [one for part in each for one in settled(part)]
+
+
 def realise(line: Line, rng: random.Random, first: int = 0) -> list[Piece]:
     """The pieces of a clause; its aspects are numbered from `first`."""
     text = pick(line.text, rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "absa_edit" / "assets"
 DOMAINS = ("laptop", "restaurant", "device", "service")
-LEAST = {"train": 1400, "test": 300}
+LEAST = {"train": 1200, "test": 300}
 FILES = [(domain, split) for domain in DOMAINS for split in LEAST]
 
 
@@ -86,6 +87,24 @@ def test_counts(domain: str, split: str) -> None:
 def test_no_sentence_is_in_both_splits(domain: str) -> None:
     train, test = ({letters(a.text) for a in aspects_of(domain, s)} for s in ("train", "test"))
     assert not train & test
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_no_wording_of_a_clause_is_dealt_to_both_splits(domain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import make_sample
+
+    lines = [
+        line
+        for path in sorted((ROOT / "scripts" / "sample").glob(f"{domain}_*.txt"))
+        for line in make_sample.read_clauses(path)
+    ]
+    dealt = make_sample.deal(lines, random.Random(0))
+    train, test = ({make_sample.wording(line) for line in dealt[split]} for split in ("train", "test"))
+    assert len(train) > 500 and len(test) > 200
+    assert not train & test
+    shared = {line.key for line in dealt["train"]} & {line.key for line in dealt["test"]}
+    assert shared and not any(line.whole for line in lines if line.key in shared)
 
 
 @pytest.mark.parametrize(("domain", "split"), FILES)
