@@ -28,6 +28,16 @@ class Leaks(StrEnum):
 class Corruption(StrEnum):
     noise = "noise"
     counterfactual = "counterfactual"
+    mean = "mean"
+
+
+class Engine(StrEnum):
+    """How the effect of a restoration is found."""
+
+    exact = "exact"
+    """Every restoration is run."""
+    attribution = "attribution"
+    """All are estimated to first order from a few backward passes."""
 
 
 class Tokens(StrEnum):
@@ -126,7 +136,8 @@ class ModelSettings:
     device_map: str | None = None
     """Passed to transformers (e.g. `auto`); leaves `device` unused."""
     attention: str | None = None
-    """transformers' `attn_implementation`: sdpa, eager, flash_attention_2; None is its choice for the family."""
+    """transformers' `attn_implementation`: sdpa, eager, flash_attention_2; None is eager on a CPU, where that is faster
+    for prompts, and elsewhere transformers' choice for the family."""
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -164,6 +175,7 @@ class PromptSettings:
 class TraceSettings:
     """Causal tracing: what is corrupted, what is restored, on how many examples."""
 
+    engine: Engine = Engine.exact
     examples: int = 100
     """Training examples looked at (seeded draw); the filter keeps some of them."""
     samples: int = 3
@@ -180,15 +192,17 @@ class TraceSettings:
     """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
+    steps: int = 3
+    """Points between the corrupted and the clean input that attribution takes its gradient at."""
+    checked: int = 10
+    """Kept examples that attribution is compared with the exact engine on."""
 
     def __post_init__(self) -> None:
-        for key in ("examples", "samples", "window", "batch_tokens"):
+        for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
         if self.noise < 0 or not self.parts or not self.roles:
             raise SettingsError("trace: expected noise of 0 or more, at least one of parts and one of roles")
-        if Part.head in self.parts:
-            raise SettingsError("trace.parts: head is not traced yet; use block, attn, mlp")
 
 
 @dataclass

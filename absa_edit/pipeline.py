@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from absa_edit.adapt import Adapted, adapt
-from absa_edit.config import Edit, Localiser, Lora, Stage, ZeroShot
+from absa_edit.config import Edit, Engine, Localiser, Lora, Stage, ZeroShot
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import ExportMismatch, PlanError, SettingsError
 from absa_edit.evaluate.score import compare
@@ -23,15 +23,25 @@ from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.locate import locate
 from absa_edit.method import Rows, own_plan, predict, run_method, tracker_for
-from absa_edit.records import SCHEMA, EditPlan, ExportRecord, MethodRecord, Prediction, RunRecord, Trace
+from absa_edit.records import (
+    SCHEMA,
+    EditPlan,
+    ExportRecord,
+    MethodRecord,
+    Prediction,
+    RunRecord,
+    Trace,
+    TraceSummary,
+)
 from absa_edit.report.figures import write_figures
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import publish_comparison, publish_export, publish_trace
 from absa_edit.report.terminal import print_results
 from absa_edit.run import Run, git_commit, versions
 from absa_edit.storage import atomic, load, load_trace, save_trace, write_json
+from absa_edit.trace.agreement import agreement
 from absa_edit.trace.effects import average_effects, summarise
-from absa_edit.trace.exact import trace_exact
+from absa_edit.trace.tracing import trace_prompts
 
 log = logging.getLogger("absa_edit")
 
@@ -70,7 +80,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
             **{f"test/{data.name}": data.summary() for data in run.splits.tests},
         },
         model=run.lm.summary(),
-        trace=summarise(trace, draws=draws, rng=run.rng("effects")) if trace else None,
+        trace=_summary(run, trace) if trace else None,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(list(records)), rows, draws=draws, rng=run.rng("compare")),
@@ -103,13 +113,14 @@ def _trace(run: Run) -> Trace:
     examples = run.splits.train.examples
     chosen = run.rng("trace examples").permutation(len(examples))[: settings.trace.examples]
     prompts = run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
-    trace = trace_exact(
+    trace = trace_prompts(
         run.lm,
         prompts,
         run.labels,
         settings.trace,
         settings.prompt,
-        rng=run.torch_rng("trace noise"),
+        seed=settings.seed,
+        partial=folder / "partial.jsonl",
         progress=run.progress,
     )
     save_trace(trace, folder, key)
@@ -121,6 +132,28 @@ def _trace(run: Run) -> Trace:
         c.seen, c.kept, c.clean_wrong, c.corrupted_right, trace.seconds,
     )  # fmt: skip
     return trace
+
+
+def _summary(run: Run, trace: Trace) -> TraceSummary:
+    """What `results.json` says of the trace; of an estimated one also how it agrees with the exact engine."""
+    settings, draws = run.settings, run.settings.score.resamples
+    summary = summarise(trace, draws=draws, rng=run.rng("effects"))
+    if settings.trace.engine is Engine.exact:
+        return summary
+    checked = trace.first(settings.trace.checked)
+    examples = {e.id: e for e in run.splits.train.examples}
+    prompts = run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in checked.example_ids)))
+    exactly = replace(settings.trace, engine=Engine.exact, filter=False)
+    exact = trace_prompts(
+        run.lm, prompts, run.labels, exactly, settings.prompt, seed=settings.seed, progress=run.progress
+    )
+    found = agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
+    log.info(
+        "trace: estimated; against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
+        "cells the same",
+        len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
+    )  # fmt: skip
+    return replace(summary, agreement=found)
 
 
 def _plans(run: Run, plan: EditPlan | None, trace: Trace | None) -> dict[str, EditPlan | None]:

@@ -7,7 +7,7 @@ How they are kept on disk is in `storage.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -186,7 +186,7 @@ class TraceCounts:
 class Trace:
     """Answer probabilities of the clean, corrupted and restored runs of the kept examples.
 
-    Probabilities are of the gold label's first token under the whole vocabulary; `*_margin` is the
+    Probabilities are of the gold label's first token among those of the three label words; `*_margin` is the
     logit of the gold label minus the larger of the other two. Corrupted and restored figures are
     means over the noise samples. Roles that an example lacks are nan in `restored*`.
     """
@@ -200,6 +200,7 @@ class Trace:
     window: int
     """Layers restored together for attn and mlp, centred on the layer."""
     parts: tuple[Part, ...]
+    """Of `restored`; heads have an array of their own."""
     roles: tuple[Role, ...]
     layers: int
     counts: TraceCounts
@@ -212,6 +213,17 @@ class Trace:
     clean_margin: np.ndarray
     corrupted_margin: np.ndarray
     restored_margin: np.ndarray
+    restored_heads: np.ndarray = field(default_factory=lambda: np.zeros(0))  # example role layer head; empty without
+    restored_heads_margin: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def first(self, count: int) -> Trace:
+        """The trace of its first examples only."""
+        cut = {
+            f.name: getattr(self, f.name)[:count]
+            for f in fields(self)
+            if f.name in ("example_ids", "sentence_ids") or isinstance(getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +346,17 @@ class PartDepth:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """An estimated trace beside the exact one, on the same `n` examples."""
+
+    rank_correlation: Interval
+    """Spearman's, of the tables of average indirect effects."""
+    overlap: Interval
+    """Share of the `top` strongest cells that both have."""
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
 class TraceSummary:
     """What `results.json` says of the trace; the arrays are in `trace/`."""
 
@@ -348,6 +371,8 @@ class TraceSummary:
     peak: Peak
     depth: dict[str, PartDepth]
     middle_third_share: dict[str, float]
+    agreement: Agreement | None = None
+    """With the exact engine, of a trace that was estimated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from absa_edit import __version__
@@ -47,10 +46,6 @@ class Run:
     def rng(self, use: str) -> np.random.Generator:
         """A generator of its own for each use, so that one more draw here moves none there."""
         return np.random.default_rng([self.settings.seed, zlib.crc32(use.encode())])
-
-    def torch_rng(self, use: str) -> torch.Generator:
-        """The same for torch."""
-        return torch.Generator().manual_seed(int(self.rng(use).integers(2**62)))
 
     def encode(self, data: Dataset) -> list[Prompt]:
         """The prompts of a split."""

@@ -79,7 +79,9 @@ def content_hash(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_ARRAYS = tuple(name for stem in ("clean", "corrupted", "restored") for name in (stem, f"{stem}_margin"))
+_ARRAYS = tuple(
+    name for stem in ("clean", "corrupted", "restored", "restored_heads") for name in (stem, f"{stem}_margin")
+)
 
 
 def save_trace(trace: Trace, folder: Path, key: str) -> None:

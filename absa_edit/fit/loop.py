@@ -53,7 +53,7 @@ def fit(
     trained = adapted.trainable()
     steps_an_epoch = -(-len(prompts) // settings.batch_size)
     total = steps_an_epoch * settings.epochs
-    optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=settings.weight_decay, fused=True)
     state = Progressed(micro_batch=settings.batch_size)
     best = _copy(trained)
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):

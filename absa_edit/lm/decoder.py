@@ -9,17 +9,17 @@ forward gives them. So every family of `absa_edit.lm.sites` works, and the tests
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import PreTrainedModel
 
+from absa_edit.lm.attention import implementation
 from absa_edit.lm.sites import layout
 from absa_edit.records import Site
 
@@ -38,32 +38,25 @@ class Frame:
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     """Arguments of each block besides its hidden states: masks, rotary angles, cache."""
 
+    def at(self, positions: Int[Tensor, " chosen"]) -> Frame:
+        """The frame of a run over some positions only, without masks: for blocks inside `attention_by`."""
+        length = self.hidden.shape[1]
 
-class PrefixCache(Cache):
-    """Keys and values of earlier positions, put before those of the current ones and never changed.
+        def cut(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[:, positions] if value.ndim in (2, 3) and value.shape[1] == length else None
+            return tuple(map(cut, value)) if isinstance(value, tuple) else value
 
-    `rows` rows of the prefix serve any multiple of that many rows of the run, in the same order over and over.
-    """
+        calls = ((tuple(map(cut, args)), {n: cut(v) for n, v in kwargs.items()}) for args, kwargs in self.calls)
+        return Frame(self.hidden[:, positions], tuple(calls))
 
-    def __init__(self, source: DynamicCache, length: int) -> None:
-        super().__init__(layers=[_PrefixLayer(layer, length) for layer in source.layers])
-
-
-class _PrefixLayer(DynamicLayer):
-    def __init__(self, source: Any, length: int) -> None:
-        super().__init__()
-        self.keys = source.keys[:, :, :length]
-        self.values = source.values[:, :, :length]
-        self.dtype, self.device = self.keys.dtype, self.keys.device
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None
-        times = (len(key_states) // len(self.keys), 1, 1, 1)
-        return (
-            torch.cat((self.keys.repeat(times), key_states), 2),
-            torch.cat((self.values.repeat(times), value_states), 2),
-        )
+    def allowed(self, layer: int) -> Bool[Tensor, "query key"]:
+        """Which positions each one sees in a block: the causal ones, of these those in a sliding window."""
+        length = self.hidden.shape[1]
+        mask = self.calls[layer][1].get("attention_mask")
+        if mask is None:
+            return torch.ones(length, length, dtype=torch.bool, device=self.hidden.device).tril()
+        return mask[0, 0]
 
 
 class _Standing(nn.Module):
@@ -92,6 +85,7 @@ class Decoder:
         self.layout = layout(model)
         self.blocks = cast(nn.ModuleList, model.get_submodule(self.layout.blocks))
         self.layers: int = len(self.blocks)
+        self.heads: int = model.config.num_attention_heads
         self.embeddings: nn.Module = model.get_input_embeddings()
 
     @property
@@ -106,13 +100,13 @@ class Decoder:
         """Token embeddings, before positions or scaling are added."""
         return self.embeddings(input_ids)
 
-    def begin(self, embeds: Float[Tensor, "batch pos embedding"], past: Cache | None = None) -> Frame:
-        """The frame of a run over `embeds`, whose first position follows those in `past`.
+    def begin(self, embeds: Float[Tensor, "batch pos embedding"]) -> Frame:
+        """The frame of a run over `embeds`.
 
         Rows are padded on the right: no mask is needed, since no position sees a later one.
         """
         with self._standing_still() as blocks:
-            self.model(inputs_embeds=embeds, past_key_values=past, use_cache=past is not None, logits_to_keep=1)
+            self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1)
         return Frame(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
 
     def run(self, hidden: Hidden, start: int, stop: int, frame: Frame) -> Hidden:
@@ -125,12 +119,37 @@ class Decoder:
             hidden = block(hidden, *args, **kwargs)
         return hidden
 
-    def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocabulary"]:
-        """Next-token logits of states that left the last block."""
+    def begin_with_masks(self, embeds: Float[Tensor, "batch pos embedding"]) -> Frame:
+        """As `begin`, with every mask that is not plainly causal written out, whatever attention the model uses."""
+        with implementation(self.model, "sdpa"):
+            return self.begin(embeds)
+
+    def logits(
+        self, hidden: Float[Tensor, "row hidden"], words: Sequence[int] | None = None
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Next-token logits of states that left the last block; of the tokens `words` only, where given."""
         width = cast(Tensor, self.embeddings.weight).shape[1]
         embeds = torch.zeros(len(hidden), 1, width, dtype=self.model.dtype, device=hidden.device)
-        with self._standing_still(leaving=hidden[:, None]):
+        with self._standing_still(leaving=hidden[:, None]), self._only(words):
             return self.model(inputs_embeds=embeds, use_cache=False).logits[:, 0]
+
+    @contextmanager
+    def _only(self, words: Sequence[int] | None) -> Iterator[None]:
+        """The model with an output layer of some tokens' rows."""
+        whole = self.model.get_output_embeddings()
+        if words is None:
+            yield
+            return
+        bias = getattr(whole, "bias", None)
+        few = nn.Linear(1, 1, bias=bias is not None, device="meta")
+        few.weight = nn.Parameter(cast(Tensor, whole.weight)[[*words]], requires_grad=False)
+        if bias is not None:
+            few.bias = nn.Parameter(bias[[*words]], requires_grad=False)
+        self.model.set_output_embeddings(few)
+        try:
+            yield
+        finally:
+            self.model.set_output_embeddings(whole)
 
     @contextmanager
     def _standing_still(self, leaving: Tensor | None = None) -> Iterator[list[_Standing]]:

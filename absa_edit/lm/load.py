@@ -52,12 +52,13 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     where = str(reviewlm()) if settings.name == "reviewlm" else settings.name
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
+    device = choose_device(settings.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=getattr(torch, settings.dtype),
-            attn_implementation=settings.attention,
+            attn_implementation=settings.attention or _attention(device),
             use_safetensors=True,
             **options,
             **placement,
@@ -68,7 +69,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
             "config.json, model.safetensors and a tokenizer, or a hub id that can be reached)"
         ) from error
     if not placement:
-        model.to(choose_device(settings.device))  # type: ignore[arg-type]
+        model.to(device)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
     Decoder(model)  # an unknown family should stop here, not in the middle of a run
     return LanguageModel(slug(settings.name), settings.name, model, tokenizer, _weights_hash(model, where))
@@ -84,6 +85,11 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise ModelError(f"model.device={name}: no such device; use cpu, cuda, cuda:1, mps or auto") from None
+
+
+def _attention(device: torch.device) -> str | None:
+    """What is fastest for prompts: on a CPU the fused kernel takes 6 ms to go back over 16 x 40 tokens, this one 1."""
+    return "eager" if device.type == "cpu" else None
 
 
 def slug(name: str) -> str:

@@ -13,11 +13,15 @@ from absa_edit.records import Part, Site
 
 @dataclass(frozen=True)
 class Layout:
-    """Dotted module paths of one family: the blocks, and inside a block the two output projections."""
+    """Dotted module paths of one family: the blocks, and inside a block its projections."""
 
     blocks: str
     attn: str
+    """Output projection of the attention."""
     mlp: str
+    """Output projection of the MLP."""
+    asking: tuple[str, ...]
+    """Projections to queries, keys and values, that to queries first; a single one where they are fused."""
 
     def path(self, site: Site) -> str:
         """Dotted path of the module whose output is `site`'s state (for attn and mlp, its projection)."""
@@ -30,11 +34,14 @@ class Layout:
         return f"{self.blocks}.{site.layer}{inner[site.part]}"
 
 
+_SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
 LAYOUTS = (
-    Layout("model.layers", "self_attn.o_proj", "mlp.down_proj"),  # Llama, Qwen, Mistral, Gemma, Phi-3, OLMo, SmolLM
-    Layout("transformer.h", "attn.c_proj", "mlp.c_proj"),  # GPT-2
-    Layout("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h"),  # GPT-NeoX, Pythia
-    Layout("model.decoder.layers", "self_attn.out_proj", "fc2"),  # OPT
+    Layout("model.layers", "self_attn.o_proj", "mlp.down_proj", _SEPARATE),  # Llama, Qwen, Mistral, Gemma, OLMo, SmolLM
+    Layout("model.layers", "self_attn.o_proj", "mlp.down_proj", ("self_attn.qkv_proj",)),  # Phi-3
+    Layout("transformer.h", "attn.c_proj", "mlp.c_proj", ("attn.c_attn",)),  # GPT-2
+    Layout("gpt_neox.layers", "attention.dense", "mlp.dense_4h_to_h", ("attention.query_key_value",)),  # Pythia
+    Layout("model.decoder.layers", "self_attn.out_proj", "fc2", _SEPARATE),  # OPT
 )
 
 
@@ -45,7 +52,8 @@ def layout(model: PreTrainedModel) -> Layout:
     """
     modules = {name for name, _ in model.named_modules()}
     for candidate in LAYOUTS:
-        if all(candidate.path(Site(0, part)) in modules for part in (Part.block, Part.attn, Part.mlp)):
+        inside = (f"{candidate.blocks}.0.{path}" for path in (candidate.attn, candidate.mlp, *candidate.asking))
+        if modules.issuperset(inside):
             return candidate
     known = ", ".join(f"{c.blocks}.*.{c.attn}" for c in LAYOUTS)
     raise ModelError(

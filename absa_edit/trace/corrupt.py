@@ -1,14 +1,19 @@
-"""Corrupted inputs: noise on the embeddings of chosen tokens, or the sentence's counterfactual twin."""
+"""Corrupted inputs: noise on the embeddings of chosen tokens, their mean, or the sentence's counterfactual twin."""
 
 from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absa_edit.config import Tokens
-from absa_edit.data.prompts import Prompt
+from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
+from absa_edit.data.prompts import Prompt, counterfactual, encode
 from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.load import LanguageModel
 from absa_edit.records import Role
 
 ROLES: dict[Tokens, tuple[Role, ...]] = {
@@ -49,8 +54,57 @@ def noisy(
     return corrupted
 
 
-def twin_embeds(decoder: Decoder, clean: Prompt, twin: Prompt) -> Float[Tensor, "1 pos hidden"] | None:
-    """Embeddings of the counterfactual prompt; None where its tokens do not line up with the clean prompt's."""
-    if clean.roles != twin.roles:
-        return None
-    return decoder.embed(torch.tensor([twin.ids], device=decoder.device))
+@dataclass(frozen=True)
+class Corrupter:
+    """Makes the corrupted inputs of prompts, as the settings say; the same ones whatever else is traced."""
+
+    decoder: Decoder
+    settings: TraceSettings
+    seed: int
+    noise_sd: float
+    """Standard deviation of the noise in embedding units; 0 for the other corruptions."""
+    twins: dict[str, Prompt]
+    """Counterfactual prompts that line up with the clean ones, by example id."""
+    mean: Float[Tensor, " embedding"] | None
+
+    @classmethod
+    def of(
+        cls, lm: LanguageModel, prompts: Sequence[Prompt], settings: TraceSettings, prompt: PromptSettings, seed: int
+    ) -> Corrupter:
+        """What corrupts these prompts; twins are encoded and the mean is taken here."""
+        decoder = Decoder(lm.model)
+        sd, twins, mean = 0.0, {}, None
+        if settings.corruption is Corruption.noise:
+            sd = embedding_sd(decoder) * settings.noise
+        elif settings.corruption is Corruption.counterfactual:
+            pairs = [(p, twin) for p in prompts if (twin := counterfactual(p.example))]
+            encoded = encode([twin for _, twin in pairs], lm.tokenizer, prompt)
+            twins = {p.example.id: t for (p, _), t in zip(pairs, encoded, strict=True) if p.roles == t.roles}
+        else:
+            ids = [p.ids[i] for p in prompts for i in p.positions(*ROLES[settings.tokens])]
+            mean = decoder.embed(torch.tensor([ids], device=decoder.device))[0].float().mean(0).to(lm.model.dtype)
+        return cls(decoder, settings, seed, sd, twins, mean)
+
+    @property
+    def samples(self) -> int:
+        return self.settings.samples if self.settings.corruption is Corruption.noise else 1
+
+    @property
+    def tokens(self) -> str:
+        """What is corrupted, in a word."""
+        return "opinion" if self.settings.corruption is Corruption.counterfactual else self.settings.tokens.value
+
+    def corrupt(
+        self, prompt: Prompt, embeds: Float[Tensor, "1 pos embedding"]
+    ) -> Float[Tensor, "sample pos embedding"] | None:
+        """The corrupted embeddings; None where the prompt's twin does not line up with it."""
+        if self.settings.corruption is Corruption.counterfactual:
+            twin = self.twins.get(prompt.example.id)
+            return None if twin is None else self.decoder.embed(torch.tensor([twin.ids], device=embeds.device))
+        positions = prompt.positions(*ROLES[self.settings.tokens])
+        if self.mean is not None:
+            corrupted = embeds.clone()
+            corrupted[:, positions] = self.mean
+            return corrupted
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {prompt.example.id}".encode()))
+        return noisy(embeds, positions, self.settings.samples, self.noise_sd, generator)

@@ -1,58 +1,27 @@
-"""Exact causal tracing: restore one component at one role and see how much of the answer comes back.
+"""Exact causal tracing: restore one component at some positions and see how much of the answer comes back.
 
-No cell is approximated, and no cell repeats work that causality makes needless: a restored run starts at
-the restored layer and at the first restored position; what lies below and before is the corrupted run, computed
-once. All cells of a role run as one dense batch that grows layer by layer as cells join it.
+No cell is approximated, and next to none repeats work that causality makes needless. Below the restored layer
+and before the first restored position a restored run is the corrupted run, whose states, keys and values are
+computed once. Inside the restored layer only the restored positions differ. After it, all cells that share
+their positions run as one dense batch that grows layer by layer as cells join; windows that start at the same
+layer stay one row until the first of them ends. In the last block only the answer's position is computed,
+and of the vocabulary only the label words.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import DynamicCache
 
-from absa_edit.config import Corruption, PromptSettings, TraceSettings
-from absa_edit.data.prompts import Prompt, counterfactual, encode
-from absa_edit.errors import DataError, ModelError
-from absa_edit.lm.decoder import Decoder, Frame, PrefixCache
-from absa_edit.lm.hooks import edited, recorded
-from absa_edit.lm.load import LanguageModel
-from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Part, Polarity, Site, Trace, TraceCounts
-from absa_edit.trace.corrupt import ROLES, embedding_sd, noisy, twin_embeds
-
-Labels = dict[Polarity, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Gold probability and margin (gold logit minus the larger other label's) of each row."""
-
-    probability: Float[Tensor, " row"]
-    margin: Float[Tensor, " row"]
-
-
-@dataclass(frozen=True)
-class Runs:
-    """States of the clean and the corrupted run of one prompt, enough to start a restored run anywhere."""
-
-    clean: dict[Part, list[Float[Tensor, "pos hidden"]]]
-    """Output of each part, by layer."""
-    entering: list[Float[Tensor, "sample pos hidden"]]
-    """Corrupted states entering each block; one more at the end for what leaves the last."""
-    keys_values: DynamicCache
-    """Of the corrupted run."""
-    embeds: Float[Tensor, "1 pos embedding"]
-    """Clean embeddings; restored runs need their shape only."""
-    first_changed: int
-    """The first corrupted position: before it, and in each layer, both runs are the same."""
+from absa_edit.lm.attention import Attend, Heads, Keys, Mixed, attention_by, mix
+from absa_edit.lm.decoder import Decoder, Frame
+from absa_edit.lm.hooks import edited, entering, recorded, silent
+from absa_edit.records import Part, Site
 
 
 @dataclass(frozen=True)
@@ -63,253 +32,343 @@ class Cell:
     layer: int
     start: int
     stop: int
+    head: int = 0
+    """For `Part.head`."""
+
+
+def cells(parts: Sequence[Part], layers: int, window: int, heads: int = 0) -> list[Cell]:
+    """All restorations of one set of positions: single layers of block and head, windows centred on the layer of
+    attn and mlp, cut off at the ends of the model. Source: Meng et al. 2022, appendix B.1 and code.
+    """
+    every = []
+    for part in parts:
+        for layer in range(layers):
+            start, stop = layer, layer + 1
+            if part in (Part.attn, Part.mlp):
+                start, stop = max(0, layer - window // 2), min(layers, layer + (window + 1) // 2)
+            for head in range(heads if part is Part.head else 1):
+                every.append(Cell(part, layer, start, stop, head))
+    return every
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What both runs leave behind in one block; the corrupted one from the first corrupted position on."""
+
+    clean: dict[Part, Float[Tensor, "pos wide"]]
+    """Output of block, attn and mlp; for head, what enters the output projection."""
+    entering: Float[Tensor, "sample late hidden"]
+    """Corrupted states entering the block."""
+    queries: Float[Tensor, "sample head late width"]
+    keys: Keys
+    values: Keys
+    """Of the corrupted run, keys and values at all positions."""
+    allowed: Bool[Tensor, "query key"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The clean and the corrupted run of one prompt: enough to start a restored run anywhere."""
+
+    layers: list[Layer]
+    leaving: Float[Tensor, "sample late hidden"]
+    """Corrupted states that left the last block."""
+    clean_last: Float[Tensor, "1 hidden"]
+    """Clean state that left the last block at the last position."""
+    first: int
+    """The first corrupted position: before it both runs are the same in every layer."""
+    frame: Frame
 
     @property
-    def joins(self) -> int:
-        """The first block that the restored run has to compute."""
-        return self.layer + 1 if self.part is Part.block else self.start
+    def length(self) -> int:
+        return self.frame.hidden.shape[1]
+
+    @property
+    def samples(self) -> int:
+        return len(self.leaving)
 
 
-def cells(parts: Sequence[Part], layers: int, window: int) -> list[Cell]:
-    """All restorations of one role: single layers of the block, windows centred on the layer of attn and mlp.
-
-    Windows are cut off at the ends of the model. Source: Meng et al. 2022, appendix B.1 and code.
-    """
-    return [
-        Cell(part, layer, layer, layer + 1)
-        if part is Part.block
-        else Cell(part, layer, max(0, layer - window // 2), min(layers, layer + (window + 1) // 2))
-        for part in parts
-        for layer in range(layers)
-    ]
-
-
-@torch.inference_mode()
-def trace_exact(
-    lm: LanguageModel,
-    prompts: Sequence[Prompt],
-    labels: Labels,
-    settings: TraceSettings,
-    prompt_settings: PromptSettings,
-    *,
-    rng: torch.Generator,
-    progress: Progress = silent,
-) -> Trace:
-    """The trace of those prompts that pass the paper's filter (clean run right, corrupted run wrong).
-
-    Raises `DataError` when the filter keeps none.
-    Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
-    """
-    began = time.perf_counter()
-    decoder = Decoder(lm.model)
-    answers = _first_tokens(labels)
-    sd = embedding_sd(decoder) * settings.noise if settings.corruption is Corruption.noise else 0.0
-    twins = _twins(lm, prompts, prompt_settings) if settings.corruption is Corruption.counterfactual else {}
-    if settings.corruption is Corruption.counterfactual:
-        prompts = [p for p in prompts if p.example.id in twins]
-    if not prompts:
-        raise DataError(
-            "trace.corruption=counterfactual: none of the traced examples has a twin that lines up with it; "
-            "use data with twins (the bundled samples have them) or trace.corruption=noise"
-        )
-    kept, rows = [], []
-    clean_wrong = corrupted_right = 0
-    for prompt in progress(prompts, "trace", len(prompts)):
-        embeds = decoder.embed(torch.tensor([prompt.ids], device=decoder.device))
-        if twins:
-            corrupted = twins[prompt.example.id]
-        else:
-            positions = prompt.positions(*ROLES[settings.tokens])
-            corrupted = noisy(embeds, positions, settings.samples, sd, rng)
-        gold = POLARITIES.index(prompt.example.polarity)
-        runs, clean_logits, corrupted_logits = _run_both(decoder, embeds, corrupted)
-        if int(clean_logits[0, answers].argmax()) != gold:
-            clean_wrong += 1
-            if settings.filter:
-                continue
-        elif int(corrupted_logits.softmax(-1)[:, answers].mean(0).argmax()) == gold:
-            corrupted_right += 1
-            if settings.filter:
-                continue
-        clean = _outcome(clean_logits, answers, gold)
-        damaged = _outcome(corrupted_logits, answers, gold)
-        restored = _restore_all(decoder, prompt, runs, damaged, answers, gold, settings)
-        kept.append(prompt.example)
-        rows.append((clean, damaged, restored))
-    counts = TraceCounts(len(prompts), clean_wrong, corrupted_right, len(kept))
-    if not kept:
-        raise DataError(
-            f"the trace kept none of {counts.seen} examples: the clean run was wrong on {clean_wrong}, the corrupted "
-            f"run still right on {corrupted_right}; trace more examples (trace.examples) or corrupt more (trace.noise)"
-        )
-    return Trace(
-        engine="exact",
-        corruption=settings.corruption.value,
-        corrupted_tokens=settings.tokens.value if not twins else "opinion",
-        noise_sd=sd,
-        samples=1 if twins else settings.samples,
-        window=settings.window,
-        parts=tuple(settings.parts),
-        roles=tuple(settings.roles),
-        layers=decoder.layers,
-        counts=counts,
-        seconds=time.perf_counter() - began,
-        example_ids=tuple(e.id for e in kept),
-        sentence_ids=tuple(e.sentence_id for e in kept),
-        clean=_means([c.probability for c, _, _ in rows]),
-        corrupted=_means([c.probability for _, c, _ in rows]),
-        restored=np.stack([r[0] for _, _, r in rows]),
-        clean_margin=_means([c.margin for c, _, _ in rows]),
-        corrupted_margin=_means([c.margin for _, c, _ in rows]),
-        restored_margin=np.stack([r[1] for _, _, r in rows]),
-    )
-
-
-def _first_tokens(labels: Labels) -> list[int]:
-    first = [labels[p][0] for p in POLARITIES]
-    if len(set(first)) < len(first):
-        raise ModelError(
-            "tracing reads the first token of each label word, and two of the words share it; "
-            "choose other prompt.labels or another prompt.separator"
-        )
-    return first
-
-
-def _twins(
-    lm: LanguageModel, prompts: Sequence[Prompt], settings: PromptSettings
-) -> dict[str, Float[Tensor, "1 pos hidden"]]:
-    """Embeddings of the counterfactual prompts that line up with the clean ones, by example id."""
-    decoder = Decoder(lm.model)
-    pairs = [(p, twin) for p in prompts if (twin := counterfactual(p.example))]
-    twins = encode([twin for _, twin in pairs], lm.tokenizer, settings)
-    embeds = {p.example.id: twin_embeds(decoder, p, twin) for (p, _), twin in zip(pairs, twins, strict=True)}
-    return {example: e for example, e in embeds.items() if e is not None}
-
-
-def _run_both(decoder: Decoder, embeds: Tensor, corrupted: Tensor) -> tuple[Runs, Tensor, Tensor]:
-    """The states of both runs, and the logits at their last position."""
-    clean: dict[Part, list[Tensor]] = {part: [] for part in (Part.block, Part.attn, Part.mlp)}
-    frame = decoder.begin(embeds)
-    hidden = frame.hidden
-    for layer in range(decoder.layers):
-        with ExitStack() as stack:
-            outputs = {
-                part: stack.enter_context(recorded(decoder.module(Site(layer, part)))) for part in (Part.attn, Part.mlp)
-            }
-            hidden = decoder.run(hidden, layer, layer + 1, frame)
-        for part, (output,) in outputs.items():
-            clean[part].append(output.reshape(hidden.shape)[0])
-        clean[Part.block].append(hidden[0])
-    cache = DynamicCache()
-    frame = decoder.begin(corrupted, cache)
-    entering = [frame.hidden]
-    for layer in range(decoder.layers):
-        entering.append(decoder.run(entering[-1], layer, layer + 1, frame))
-    both = decoder.logits(torch.cat((hidden[:, -1], entering[-1][:, -1]))).float()
+def run_both(
+    decoder: Decoder, embeds: Float[Tensor, "1 pos embedding"], corrupted: Float[Tensor, "sample pos embedding"]
+) -> Runs:
+    """The states of both runs; the corrupted one is not computed before its first corrupted position."""
+    frame = decoder.begin_with_masks(embeds)
+    length = embeds.shape[1]
     changed = (corrupted != embeds).any(-1).any(0).nonzero()
-    first_changed = int(changed[0]) if len(changed) else embeds.shape[1]
-    return Runs(clean, entering, cache, embeds, first_changed), both[:1], both[1:]
-
-
-def _outcome(logits: Float[Tensor, "row vocabulary"], answers: list[int], gold: int) -> Outcome:
-    labels = logits[:, answers]
-    others = [i for i in range(len(answers)) if i != gold]
-    return Outcome(logits.softmax(-1)[:, answers[gold]], labels[:, gold] - labels[:, others].amax(1))
-
-
-def _restore_all(
-    decoder: Decoder,
-    prompt: Prompt,
-    runs: Runs,
-    damaged: Outcome,
-    answers: list[int],
-    gold: int,
-    settings: TraceSettings,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean gold probability and margin over the samples, each of shape (part, role, layer)."""
-    shape = (len(settings.parts), len(settings.roles), decoder.layers)
-    probability, margin = np.full(shape, np.nan), np.full(shape, np.nan)
-    for r, role in enumerate(settings.roles):
-        positions = prompt.positions(role)
-        if not positions:
-            continue
-        probability[:, r], margin[:, r] = damaged.probability.mean().item(), damaged.margin.mean().item()
-        positions = [p for p in positions if p >= runs.first_changed]  # before it, both runs are the same
-        if not positions:
-            continue
-        for batch, hidden in _restored(decoder, runs, positions, settings):
-            outcome = _outcome(decoder.logits(hidden).float(), answers, gold)
-            p = outcome.probability.view(len(batch), -1).mean(1).tolist()
-            m = outcome.margin.view(len(batch), -1).mean(1).tolist()
-            for cell, cell_p, cell_m in zip(batch, p, m, strict=True):
-                part = settings.parts.index(cell.part)
-                probability[part, r, cell.layer], margin[part, r, cell.layer] = cell_p, cell_m
-    return probability, margin
-
-
-def _restored(
-    decoder: Decoder, runs: Runs, positions: list[int], settings: TraceSettings
-) -> Iterator[tuple[list[Cell], Float[Tensor, "row hidden"]]]:
-    """Batches of cells with the states they leave the model with at the last position.
-
-    Rows go cell by cell and, within a cell, sample by sample.
-    """
-    first = positions[0]
-    samples, length, _ = runs.entering[0].shape
-    every = sorted(cells(settings.parts, decoder.layers, settings.window), key=lambda cell: cell.joins)
-    size = max(1, settings.batch_tokens // (samples * (length - first)))
-    past = PrefixCache(runs.keys_values, first) if first else None
-    frame = decoder.begin(runs.embeds[:, first:], past)
-    for i in range(0, len(every), size):
-        batch = every[i : i + size]
-        yield batch, _sweep(decoder, runs, batch, positions, frame)
-
-
-def _sweep(
-    decoder: Decoder, runs: Runs, batch: list[Cell], positions: list[int], frame: Frame
-) -> Float[Tensor, "row hidden"]:
-    """Run all cells of `batch` (in the order they join) to the end, from the first restored position on."""
-    first = positions[0]
-    where = torch.tensor(positions, device=decoder.device) - first
-    samples, length, width = runs.entering[0].shape
-    hidden = runs.entering[0].new_empty(0, length - first, width)
-    for layer in range(batch[0].joins, decoder.layers + 1):
-        for cell in (c for c in batch if c.joins == layer):
-            row = runs.entering[layer][:, first:]
-            if cell.part is Part.block:
-                row = row.index_copy(1, where, _clean(runs, cell.part, cell.layer, positions, samples))
-            hidden = torch.cat((hidden, row))
-        if layer == decoder.layers:
-            break
+    first = int(changed[0]) if len(changed) else length - 1
+    late = torch.arange(first, length, device=embeds.device)
+    late_frame = frame.at(late)
+    whole_frame = frame.at(torch.arange(length, device=embeds.device))
+    clean, hidden = frame.hidden, decoder.begin(corrupted).hidden[:, first:]
+    layers = []
+    for index in range(decoder.layers):
+        allowed = frame.allowed(index)
+        found: list[Heads] = []
         with ExitStack() as stack:
-            for part in (Part.attn, Part.mlp):
-                inside = [c.part is part and c.start <= layer < c.stop for c in batch if c.joins <= layer]
-                if any(inside):
-                    rows = torch.tensor(inside, device=decoder.device).repeat_interleave(samples).nonzero()
-                    edit = _put_back(hidden.shape, rows, where, runs.clean[part][layer][positions])
-                    stack.enter_context(edited(decoder.module(Site(layer, part)), edit))
-            hidden = decoder.run(hidden, layer, layer + 1, frame)
-    return hidden[:, -1]
+            kept = {part: stack.enter_context(recorded(decoder.module(Site(index, part)))) for part in PROJECTED}
+            kept[Part.head] = stack.enter_context(entering(decoder.module(Site(index, Part.head))))
+            stack.enter_context(attention_by(decoder.model, _keeping(found, allowed)))
+            clean = decoder.run(clean, index, index + 1, whole_frame)
+        states = {part: outputs[0].reshape(length, -1) for part, outputs in kept.items()}
+        states[Part.block] = clean[0]
+        early = found[0].key[:, :, :first], found[0].value[:, :, :first]
+        found.clear()
+        before, entered = (early if first else None), hidden
+        with attention_by(decoder.model, _keeping(found, allowed[first:], before)):
+            hidden = decoder.run(hidden, index, index + 1, late_frame)
+        keys, values = (
+            torch.cat((past.expand(len(hidden), -1, -1, -1), own), 2)
+            for past, own in zip(early, (found[0].key, found[0].value), strict=True)
+        )
+        layers.append(Layer(states, entered, found[0].query, keys, values, allowed))
+    return Runs(layers, hidden, clean[:, -1], first, frame)
 
 
-def _clean(
-    runs: Runs, part: Part, layer: int, positions: list[int], samples: int
-) -> Float[Tensor, "sample restored hidden"]:
-    return runs.clean[part][layer][positions].expand(samples, -1, -1)
+PROJECTED = (Part.attn, Part.mlp)
+
+
+def _keeping(found: list[Heads], allowed: Tensor, before: tuple[Keys, Keys] | None = None) -> Attend:
+    """Attention as it is, with what was asked put into `found`."""
+
+    def attend(heads: Heads) -> Mixed:
+        found.append(heads)
+        return mix(heads, None if allowed.all() else allowed, before)
+
+    return attend
+
+
+def restored(
+    decoder: Decoder, runs: Runs, positions: Sequence[int], every: Sequence[Cell], most: int
+) -> Iterator[tuple[list[Cell], Float[Tensor, "sample hidden"]]]:
+    """Each group of cells that end alike, with the states they leave the model with at the last position.
+
+    Cells that cannot reach the answer (the last block, at other positions) are left out: they are the corrupted
+    run. At most about `most` hidden states are computed at once; out of memory on a GPU, half as many.
+    """
+    positions = [p for p in positions if p >= runs.first]  # before it, both runs are the same
+    last = runs.length - 1
+    todo = sorted((c for c in every if c.start + 1 < decoder.layers or last in positions), key=lambda c: c.start)
+    if not positions:
+        return
+    sweep = _Sweep(decoder, runs, positions)
+    size = max(1, most // (runs.samples * (runs.length - positions[0])))
+    while todo:
+        try:
+            done = sweep.through(todo[:size])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            torch.cuda.empty_cache()
+            size = -(-size // 2)
+            continue
+        todo = todo[size:]
+        yield from done
+
+
+@dataclass
+class _Row:
+    """One row of the batch, times the samples: cells that are the same so far."""
+
+    cells: list[Cell]
+
+    @property
+    def part(self) -> Part:
+        return self.cells[0].part
+
+
+class _Enough(Exception):
+    """Raised inside a block to leave it once its keys and values are known."""
+
+
+@dataclass
+class _Sweep:
+    """Restorations at one set of positions, run to the end together."""
+
+    decoder: Decoder
+    runs: Runs
+    positions: list[int]
+    states: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
+    """Restored positions as they leave the layer they were restored in: [head or 1, sample, position, hidden]."""
+
+    def __post_init__(self) -> None:
+        device = self.runs.leaving.device
+        self.first = self.positions[0]
+        self.at = torch.tensor(self.positions, device=device)
+        self.where = self.at - self.first
+        self.late = self.runs.frame.at(torch.arange(self.first, self.runs.length, device=device))
+        self.here = self.runs.frame.at(self.at)
+        self.end = self.runs.frame.at(torch.tensor([self.runs.length - 1], device=device))
+
+    def through(self, batch: Sequence[Cell]) -> list[tuple[list[Cell], Tensor]]:
+        """The cells of `batch`, in order of their start, and the states at the last position."""
+        runs, layers = self.runs, self.decoder.layers
+        rows: list[_Row] = []
+        hidden = runs.leaving.new_empty(0, runs.samples, runs.length - self.first, runs.leaving.shape[-1])
+        for index in range(batch[0].start + 1, layers + 1):
+            joining = _together(c for c in batch if c.start + 1 == index)
+            entered = runs.layers[index].entering if index < layers else runs.leaving
+            new = entered[:, self.first - runs.first :].expand(len(joining), -1, -1, -1).clone()
+            if joining:
+                new[:, :, self.where] = torch.stack([self.state(row.cells[0]) for row in joining])
+            if index == layers:
+                rows, hidden = rows + joining, torch.cat((hidden[:, :, -1], new[:, :, -1]))
+                break
+            rows, hidden = _apart(rows, hidden, index)
+            joining, new = _apart(joining, new, index)
+            parts = [self.block(index, rows, hidden)] if rows else []
+            parts += [self.block(index, joining, new, fresh=True)] if joining else []
+            rows, hidden = rows + joining, torch.cat(parts)
+        return [(row.cells, state) for row, state in zip(rows, hidden, strict=True)]
+
+    def block(self, index: int, rows: list[_Row], hidden: Tensor, fresh: bool = False) -> Tensor:
+        """One block over some rows; of the last block, only the last position.
+
+        Of `fresh` rows, which differ from the corrupted run at the restored positions only, queries, keys and values
+        are computed there and nowhere else.
+        """
+        layer, last = self.runs.layers[index], index == self.decoder.layers - 1
+        shape, flat = hidden.shape, hidden.flatten(0, 1)
+        asked = self.asked(index, flat) if fresh else None
+        if last and not fresh and shape[2] > 1:
+            asked = self.asks(index, flat, self.late, silent_queries=True)
+        frame, positions, at, where = self.late, slice(self.first, None), self.at, self.where
+        if last:
+            flat, frame, positions = flat[:, -1:], self.end, slice(-1, None)
+            at = self.at[self.at == self.runs.length - 1]
+            where = torch.zeros_like(at)
+        seen = layer.allowed[positions]
+        allowed = None if seen.all() else seen
+        before = (layer.keys[:, :, : self.first], layer.values[:, :, : self.first]) if self.first else None
+
+        def attend(heads: Heads) -> Mixed:
+            if asked is not None:
+                query = asked.query[:, :, -flat.shape[1] :] if fresh else heads.query
+                heads = Heads(query, asked.key, asked.value, heads.scale, heads.softcap)
+            return mix(heads, allowed, before)
+
+        with ExitStack() as stack:
+            stack.enter_context(attention_by(self.decoder.model, attend))
+            if asked is not None:
+                known = self.decoder.layout.asking if fresh else self.decoder.layout.asking[1:]
+                stack.enter_context(silent(self.decoder.blocks[index], known))
+            for part in PROJECTED:
+                inside = [i for i, row in enumerate(rows) if row.part is part and row.cells[0].stop > index]
+                if inside and len(where):
+                    put = _put_back((*shape[:2], -1), inside, where, layer.clean[part][at])
+                    stack.enter_context(edited(self.decoder.module(Site(index, part)), put))
+            out = self.decoder.run(flat, index, index + 1, frame)
+        return out.view(*shape[:2], -1, shape[3])
+
+    def asks(self, index: int, flat: Tensor, frame: Frame, silent_queries: bool = False) -> Heads:
+        """The queries, keys and values of a block, and nothing further of it."""
+        found: list[Heads] = []
+
+        def keep(heads: Heads) -> Mixed:
+            found.append(heads)
+            raise _Enough
+
+        asking = self.decoder.layout.asking
+        quiet = asking[:1] if silent_queries and len(asking) > 1 else ()
+        with suppress(_Enough), silent(self.decoder.blocks[index], quiet), attention_by(self.decoder.model, keep):
+            self.decoder.run(flat, index, index + 1, frame)
+        return found[0]
+
+    def asked(self, index: int, flat: Tensor) -> Heads:
+        """The queries, keys and values of fresh rows: the corrupted run's but for the restored positions."""
+        layer, late = self.runs.layers[index], self.first - self.runs.first
+        own = self.asks(index, flat[:, self.where], self.here)
+
+        def put(whole: Tensor, new: Tensor) -> Tensor:
+            repeated = whole.repeat(len(flat) // len(whole), 1, 1, 1)
+            repeated[:, :, self.where] = new
+            return repeated
+
+        return Heads(
+            put(layer.queries[:, :, late:], own.query),
+            put(layer.keys[:, :, self.first :], own.key),
+            put(layer.values[:, :, self.first :], own.value),
+            own.scale,
+            own.softcap,
+        )
+
+    def state(self, cell: Cell) -> Float[Tensor, "sample chosen hidden"]:
+        """The restored positions as they leave the first restored layer."""
+        part, index = cell.part, cell.start
+        if (part, index) not in self.states:
+            layer = self.runs.layers[index]
+            if part is Part.block:
+                self.states[part, index] = layer.clean[part][self.at].expand(1, self.runs.samples, -1, -1)
+            else:
+                self.states[part, index] = self.inside(part, index, layer)
+        return self.states[part, index][cell.head]
+
+    def inside(self, part: Part, index: int, layer: Layer) -> Float[Tensor, "head sample chosen hidden"]:
+        """The restored positions through the block they are restored in, with nothing else computed of it."""
+        entered = layer.entering[:, self.at - self.runs.first]
+        clean, allowed = layer.clean[part][self.at], layer.allowed[self.at]
+        heads = 1
+
+        def attend(asked: Heads) -> Mixed:
+            if part is Part.attn:  # replaced after the projection anyway
+                return torch.zeros_like(asked.query)
+            none = asked.key[:, :, :0]
+            return mix(Heads(asked.query, none, none, asked.scale, asked.softcap), allowed, (layer.keys, layer.values))
+
+        with ExitStack() as stack:
+            stack.enter_context(attention_by(self.decoder.model, attend))
+            if part is Part.head:
+                heads = self.decoder.heads
+                entered = entered.repeat(heads, 1, 1)
+
+                def put_head(mixed: Tensor) -> Tensor:
+                    by_head = mixed.view(heads, self.runs.samples, len(self.at), heads, -1).clone()
+                    own = torch.arange(heads, device=mixed.device)
+                    by_head[own, :, :, own] = clean.view(1, len(self.at), heads, -1).permute(2, 0, 1, 3)
+                    return by_head.view(mixed.shape)
+
+                stack.enter_context(entering(self.decoder.module(Site(index, part)), put_head))
+            else:
+                if part is Part.attn:
+                    stack.enter_context(silent(self.decoder.blocks[index], self.decoder.layout.asking))
+                module = self.decoder.module(Site(index, part))
+                stack.enter_context(
+                    edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).reshape(out.shape))
+                )
+            out = self.decoder.run(entered, index, index + 1, self.here)
+        return out.view(heads, self.runs.samples, *out.shape[1:])
+
+
+def _together(joining: Iterator[Cell]) -> list[_Row]:
+    """A row for all windows of a part that start at the same layer, and for each other cell."""
+    rows: dict[tuple[Part, int], _Row] = {}
+    for cell in joining:
+        rows.setdefault((cell.part, cell.head), _Row([])).cells.append(cell)
+    return list(rows.values())
+
+
+def _apart(rows: list[_Row], hidden: Tensor, index: int) -> tuple[list[_Row], Tensor]:
+    """Rows whose windows no longer agree on block `index`, split into those that end before it and those that go on."""
+    split, source = [], []
+    for number, row in enumerate(rows):
+        over = [c for c in row.cells if c.stop <= index]
+        going = [c for c in row.cells if c.stop > index]
+        parts = [_Row(part) for part in (over, going) if part]
+        split += parts
+        source += [number] * len(parts)
+    if len(split) > len(rows):
+        hidden = hidden[torch.tensor(source, device=hidden.device)]
+    return split, hidden
 
 
 def _put_back(
-    shape: torch.Size, rows: Tensor, where: Tensor, clean: Float[Tensor, "restored hidden"]
+    shape: tuple[int, ...], rows: list[int], where: Tensor, clean: Float[Tensor, "restored hidden"]
 ) -> Callable[[Tensor], Tensor]:
     """An edit that puts `clean` at positions `where` of `rows`."""
+    chosen = torch.tensor(rows, device=clean.device)[:, None]
 
     def edit(output: Tensor) -> Tensor:
-        restored = output.reshape(shape).clone()
-        restored[rows, where] = clean
-        return restored.reshape(output.shape)
+        by_row = output.view(*shape[:2], -1, output.shape[-1])
+        by_row[chosen, :, where] = clean[:, None]
+        return output
 
     return edit
-
-
-def _means(values: Sequence[Float[Tensor, " row"]]) -> Float[np.ndarray, " example"]:
-    return np.array([float(v.mean()) for v in values])

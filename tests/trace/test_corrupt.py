@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from absa_edit.config import PromptSettings, Tokens
-from absa_edit.data.prompts import counterfactual, encode
+from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
+from absa_edit.data.prompts import Prompt, counterfactual, encode
 from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.load import LanguageModel
 from absa_edit.records import Role
-from absa_edit.trace.corrupt import ROLES, embedding_sd, noisy, twin_embeds
+from absa_edit.trace.corrupt import ROLES, Corrupter, embedding_sd, noisy
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -61,21 +63,49 @@ def test_roles_of_each_choice(prompts) -> None:
         assert at[Tokens.aspect] - at[Tokens.sentence] == set(prompt.positions(Role.aspect_again))
 
 
+def corrupter(lm: LanguageModel, prompts: list[Prompt], seed: int = 0, **settings: object) -> Corrupter:
+    return Corrupter.of(lm, prompts, TraceSettings(**settings), PromptSettings(), seed)
+
+
+def embedded(lm: LanguageModel, prompt: Prompt) -> Tensor:
+    return lm.model.get_input_embeddings()(torch.tensor([prompt.ids]))
+
+
 @torch.no_grad()
 def test_twin_embeddings_are_those_of_the_turned_sentence(small, prompts) -> None:
     clean = prompts[0]
     twin = encode([counterfactual(clean.example)], small.tokenizer, PromptSettings())[0]
-    decoder = Decoder(small.model)
-    embeds = twin_embeds(decoder, clean, twin)
-    assert embeds is not None
-    assert torch.equal(embeds, decoder.embed(torch.tensor([twin.ids])))
+    one = corrupter(small, prompts, corruption=Corruption.counterfactual)
+    embeds = one.corrupt(clean, embedded(small, clean))
+    assert embeds is not None and one.samples == 1
+    assert torch.equal(embeds, embedded(small, twin))
     moved = [i for i, (a, b) in enumerate(zip(clean.ids, twin.ids, strict=True)) if a != b]
     assert moved and set(moved) <= set(clean.positions(Role.after))
 
 
 def test_twins_that_do_not_line_up_are_left_out(small, prompts) -> None:
-    clean = prompts[0]
-    decoder = Decoder(small.model)
-    assert twin_embeds(decoder, clean, prompts[3]) is None
-    moved = replace(clean, roles=(*clean.roles[:-2], Role.instruction, Role.last))
-    assert twin_embeds(decoder, clean, moved) is None
+    moved = replace(prompts[0], roles=(*prompts[0].roles[:-2], Role.instruction, Role.last))
+    assert list(corrupter(small, prompts, corruption=Corruption.counterfactual).twins) == ["0", "2"]
+    assert list(corrupter(small, [moved, *prompts[1:]], corruption=Corruption.counterfactual).twins) == ["2"]
+
+
+@torch.no_grad()
+def test_noise_of_an_example_does_not_depend_on_the_others(small, prompts) -> None:
+    every = [
+        corrupter(small, chosen).corrupt(prompts[2], embedded(small, prompts[2])) for chosen in (prompts, prompts[2:3])
+    ]
+    assert torch.equal(*every)
+    other = corrupter(small, prompts, seed=1).corrupt(prompts[2], embedded(small, prompts[2]))
+    assert not torch.allclose(every[0], other)
+
+
+@torch.no_grad()
+def test_mean_corruption_puts_the_mean_of_the_tokens_in_their_place(small, prompts) -> None:
+    one = corrupter(small, prompts, corruption=Corruption.mean, tokens=Tokens.aspect)
+    where = [p.positions(Role.aspect, Role.aspect_again) for p in prompts]
+    every = torch.cat([embedded(small, p)[0, at] for p, at in zip(prompts, where, strict=True)])
+    embeds = embedded(small, prompts[1])
+    corrupted = one.corrupt(prompts[1], embeds)
+    torch.testing.assert_close(corrupted[0, where[1]], every.mean(0).expand(len(where[1]), -1))
+    rest = [i for i in range(embeds.shape[1]) if i not in where[1]]
+    assert torch.equal(corrupted[:, rest], embeds[:, rest])

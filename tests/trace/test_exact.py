@@ -15,90 +15,105 @@ from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
 from absa_edit.data.prompts import Prompt, counterfactual, encode
 from absa_edit.errors import DataError
 from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.hooks import edited, recorded
+from absa_edit.lm.hooks import edited, entering, recorded
 from absa_edit.lm.load import LanguageModel
 from absa_edit.records import Part, Role, Site, Trace
-from absa_edit.trace.corrupt import ROLES, embedding_sd, noisy
-from absa_edit.trace.exact import cells, trace_exact
+from absa_edit.trace.corrupt import Corrupter
+from absa_edit.trace.exact import Cell, cells
+from absa_edit.trace.tracing import trace_prompts
 
 ROLES_TRACED = [r for r in Role if r is not Role.instruction]
 
 
 def traced(lm: LanguageModel, prompts: list[Prompt], labels: dict, **settings: object) -> Trace:
-    return trace_exact(
-        lm,
-        prompts,
-        labels,
-        TraceSettings(**{"samples": 2, "filter": False, **settings}),
-        PromptSettings(),
-        rng=torch.Generator().manual_seed(3),
-    )
+    asked = TraceSettings(**{"samples": 2, "filter": False, **settings})
+    return trace_prompts(lm, prompts, labels, asked, PromptSettings(), seed=3)
 
 
 @torch.no_grad()
-def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings) -> np.ndarray:
-    """Restored gold probability and margin of each cell, by one full forward pass of the model per cell."""
+def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings) -> dict:
+    """Restored gold probability and margin of each cell by part, by one full forward pass of the model per cell."""
     decoder, model = Decoder(lm.model), lm.model
-    gold = labels[prompt.example.polarity][0]
-    others = [tokens[0] for p, tokens in labels.items() if p is not prompt.example.polarity]
+    words = [tokens[0] for tokens in labels.values()]
+    gold = list(labels).index(prompt.example.polarity)
+    others = [i for i in range(3) if i != gold]
     clean = {}
     with ExitStack() as stack:
         for layer in range(decoder.layers):
-            for part in settings.parts:
+            for part in (Part.block, Part.attn, Part.mlp):
                 clean[part, layer] = stack.enter_context(recorded(decoder.module(Site(layer, part))))
+            clean[Part.head, layer] = stack.enter_context(entering(decoder.module(Site(layer, Part.head))))
         model(torch.tensor([prompt.ids]))
 
-    def put_back(part: Part, layer: int, where: list[int]) -> Callable[[Tensor], Tensor]:
-        state = clean[part, layer][0].reshape(1, len(prompt.ids), -1)
+    def put_back(cell: Cell, layer: int, where: list[int]) -> Callable[[Tensor], Tensor]:
+        state = clean[cell.part, layer][0].reshape(1, len(prompt.ids), -1)
+        width = state.shape[-1] // decoder.heads
+        columns = slice(cell.head * width, (cell.head + 1) * width) if cell.part is Part.head else slice(None)
 
         def edit(output: Tensor) -> Tensor:
             out = output.reshape(len(corrupted), len(prompt.ids), -1).clone()
-            out[:, where] = state[:, where]
+            out[:, where, columns] = state[:, where, columns]
             return out.reshape(output.shape)
 
         return edit
 
-    grid = np.full((2, len(settings.parts), len(settings.roles), decoder.layers), np.nan)
+    grids = {}
     for r, role in enumerate(settings.roles):
         where = prompt.positions(role)
-        if not where:
-            continue
-        for cell in cells(settings.parts, decoder.layers, settings.window):
+        for cell in cells(settings.parts, decoder.layers, settings.window, decoder.heads):
+            shape = (2, len(settings.roles), decoder.layers, *([decoder.heads] if cell.part is Part.head else []))
+            grid = grids.setdefault(cell.part, np.full(shape, np.nan))
+            if not where:
+                continue
             with ExitStack() as stack:
                 for layer in range(cell.start, cell.stop):
-                    module = decoder.module(Site(layer, cell.part))
-                    stack.enter_context(edited(module, put_back(cell.part, layer, where)))
-                logits = model(inputs_embeds=corrupted).logits[:, -1]
+                    module, edit = decoder.module(Site(layer, cell.part)), put_back(cell, layer, where)
+                    if cell.part is Part.head:
+                        stack.enter_context(entering(module, edit))
+                    else:
+                        stack.enter_context(edited(module, edit))
+                logits = model(inputs_embeds=corrupted).logits[:, -1, words]
             margin = (logits[:, gold] - logits[:, others].amax(1)).mean()
-            part = settings.parts.index(cell.part)
-            grid[:, part, r, cell.layer] = logits.softmax(-1)[:, gold].mean(), margin
-    return grid
+            at = (slice(None), r, cell.layer, *([cell.head] if cell.part is Part.head else []))
+            grid[at] = logits.softmax(-1)[:, gold].mean(), margin
+    return grids
 
 
-def check_against_slow(lm: LanguageModel, prompts: list[Prompt], labels: dict) -> None:
-    settings = TraceSettings(samples=2, window=2, batch_tokens=300, filter=False)
-    trace = trace_exact(lm, prompts, labels, settings, PromptSettings(), rng=torch.Generator().manual_seed(3))
-    decoder, rng = Decoder(lm.model), torch.Generator().manual_seed(3)
-    grids = []
-    for prompt in prompts:
+def check_against_slow(lm: LanguageModel, prompts: list[Prompt], labels: dict, **changes: object) -> None:
+    settings = TraceSettings(**{"samples": 2, "window": 2, "batch_tokens": 300, "filter": False, **changes})
+    trace = trace_prompts(lm, prompts, labels, settings, PromptSettings(), seed=3)
+    decoder = Decoder(lm.model)
+    corrupter = Corrupter.of(lm, prompts, settings, PromptSettings(), 3)
+    for i, prompt in enumerate(prompts):
         with torch.no_grad():
-            embeds = decoder.embed(torch.tensor([prompt.ids]))
-            positions = prompt.positions(*ROLES[Tokens.sentence])
-            corrupted = noisy(embeds, positions, 2, 3 * embedding_sd(decoder), rng)
-        grids.append(slow(lm, prompt, labels, corrupted, settings))
-    expected = np.stack(grids)
-    np.testing.assert_allclose(trace.restored, expected[:, 0], atol=1e-5, rtol=0)
-    np.testing.assert_allclose(trace.restored_margin, expected[:, 1], atol=1e-5, rtol=1e-5)
-    assert np.nanmax(np.abs(trace.restored_margin - trace.corrupted_margin[:, None, None, None])) > 1e-2
+            corrupted = corrupter.corrupt(prompt, decoder.embed(torch.tensor([prompt.ids])))
+        assert corrupted is not None
+        for part, (probability, margin) in slow(lm, prompt, labels, corrupted, settings).items():
+            if part is Part.head:
+                found, found_margin = trace.restored_heads[i], trace.restored_heads_margin[i]
+            else:
+                number = trace.parts.index(part)
+                found, found_margin = trace.restored[i, number], trace.restored_margin[i, number]
+            np.testing.assert_allclose(found, probability, atol=1e-5, rtol=0, err_msg=part)
+            np.testing.assert_allclose(found_margin, margin, atol=1e-5, rtol=1e-5, err_msg=part)
+            moved = np.abs(found_margin - trace.corrupted_margin[i])
+            assert np.nanmax(moved) > 1e-3, part
+
+
+EVERY = [Part.block, Part.attn, Part.mlp, Part.head]
 
 
 def test_equals_a_loop_over_single_cells(tiny, prompts, labels) -> None:
-    check_against_slow(tiny, prompts[:2], labels)
+    check_against_slow(tiny, prompts[:2], labels, parts=EVERY)
+
+
+def test_equals_the_loop_with_one_batch_and_wide_windows(tiny, prompts, labels) -> None:
+    check_against_slow(tiny, prompts[1:2], labels, window=10, batch_tokens=10**6, tokens=Tokens.aspect)
 
 
 @pytest.mark.slow
 def test_equals_the_loop_on_the_bundled_model(bundled, prompts, labels) -> None:
-    check_against_slow(bundled, prompts[:3], labels)
+    check_against_slow(bundled, prompts[:3], labels, parts=EVERY, roles=[Role.aspect, Role.after, Role.last], window=5)
 
 
 def test_restoring_everything_gives_the_clean_run(tiny, prompts, labels) -> None:
@@ -123,7 +138,7 @@ def test_last_block_at_the_last_token_is_the_clean_run(small, prompts, labels) -
 
 
 def test_memory_bound_does_not_change_the_result(small, prompts, labels) -> None:
-    one, many = (traced(small, prompts, labels, batch_tokens=n) for n in (1, 10**6))
+    one, many = (traced(small, prompts[:2], labels, batch_tokens=n) for n in (1, 10**6))
     np.testing.assert_allclose(one.restored, many.restored, atol=1e-6)
 
 
@@ -136,9 +151,10 @@ def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, la
     assert trace.noise_sd == 0.0 and trace.samples == 1
     twin = encode([counterfactual(twins[0].example)], bundled.tokenizer, PromptSettings())[0]
     with torch.no_grad():
-        p = bundled.model(torch.tensor([twin.ids])).logits[0, -1].softmax(-1)
+        logits = bundled.model(torch.tensor([twin.ids])).logits[0, -1]
+    p = logits[[tokens[0] for tokens in labels.values()]].softmax(-1)
     at = trace.example_ids.index(twins[0].example.id)
-    assert trace.corrupted[at] == pytest.approx(float(p[labels[twins[0].example.polarity][0]]), abs=1e-6)
+    assert trace.corrupted[at] == pytest.approx(float(p[list(labels).index(twins[0].example.polarity)]), abs=1e-6)
 
 
 def test_counts_follow_the_filter(bundled, prompts, labels) -> None:
@@ -165,4 +181,39 @@ def test_absent_roles_are_nan(small, prompts, labels) -> None:
 def test_windows_are_cut_at_the_ends() -> None:
     assert [(c.start, c.stop) for c in cells([Part.attn], 4, 3)] == [(0, 2), (0, 3), (1, 4), (2, 4)]
     assert [(c.start, c.stop) for c in cells([Part.mlp], 3, 1)] == [(0, 1), (1, 2), (2, 3)]
-    assert [(c.joins, c.stop) for c in cells([Part.block], 2, 5)] == [(1, 1), (2, 2)]
+    assert [(c.start, c.stop) for c in cells([Part.block], 2, 5)] == [(0, 1), (1, 2)]
+    assert [(c.layer, c.head) for c in cells([Part.head], 2, 5, heads=2)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_a_stopped_trace_goes_on_where_it_was(small, prompts, labels, tmp_path) -> None:
+    file = tmp_path / "partial.jsonl"
+    settings = TraceSettings(samples=2, filter=False)
+    whole = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3)
+
+    def stopping(items, name, total=None):  # type: ignore[no-untyped-def]
+        for number, item in enumerate(items):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3, partial=file, progress=stopping)
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") == 4
+    file.write_text(
+        text.replace(f"[{whole.clean[0]}", "[0.125") + '{"id": "cut', encoding="utf-8"
+    )  # seen if read again
+    resumed = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3, partial=file)
+    assert not file.exists()
+    assert resumed.clean[0] == 0.125
+    np.testing.assert_array_equal(resumed.restored, whole.restored)
+    np.testing.assert_array_equal(resumed.clean[1:], whole.clean[1:])
+
+
+def test_a_stopped_trace_of_other_settings_is_not_gone_on_with(small, prompts, labels, tmp_path) -> None:
+    file = tmp_path / "partial.jsonl"
+    file.write_text('{"key": "other"}\n{"id": "0", "broken": 1}\n', encoding="utf-8")
+    trace = trace_prompts(
+        small, prompts[:2], labels, TraceSettings(samples=1, filter=False), PromptSettings(), seed=3, partial=file
+    )
+    assert len(trace.example_ids) == 2

@@ -1,0 +1,115 @@
+"""A model's own blocks with the attention between positions done by someone else.
+
+Between its projections a block of any family calls one function with queries, keys and values. Inside
+`attention_by` that function is ours, so that a run can bring the keys and values of positions that it does
+not compute, and no family's block is written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "absa_edit"
+
+Keys = Float[Tensor, "_ kv_head _ width"]
+"""Keys or values: row, key-value head, position, width."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a block asks its attention; `query` has a multiple of the heads of `key` (grouped-query attention)."""
+
+    query: Float[Tensor, "row head query width"]
+    key: Keys
+    value: Keys
+    scale: float
+    softcap: float | None
+
+
+Mixed = Float[Tensor, "row head query width"]
+"""Each head's answer: values weighted by attention."""
+
+Attend = Callable[[Heads], Mixed]
+
+_attend: list[Attend] = []
+
+
+def _dispatch(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _attend[-1](Heads(query, key, value, scale, softcap)).transpose(1, 2), None
+
+
+@contextmanager
+def implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """The model with another attention function inside the block."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+@contextmanager
+def attention_by(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
+    """Every attention of the model is `attend`'s inside the block. Masks are its business too."""
+    AttentionInterface.register(NAME, _dispatch)
+    _attend.append(attend)
+    try:
+        with implementation(model, NAME):
+            yield
+    finally:
+        _attend.pop()
+
+
+def mix(heads: Heads, allowed: Bool[Tensor, "query key"] | None, before: tuple[Keys, Keys] | None = None) -> Mixed:
+    """Attention over the keys of `before` followed by the heads' own.
+
+    The rows of `before`, repeated as a whole, are those of `heads`; they are not copied for that. `allowed` has a
+    column for each key, those of `before` first; None allows all.
+    """
+    rows, count, queries, width = heads.query.shape
+    groups = heads.key.shape[1]
+    query = (heads.query * heads.scale).reshape(rows, groups, -1, width)
+    scores = query @ heads.key.transpose(-1, -2)
+    if before is not None:
+        keys, values = before
+        samples = len(keys)
+        folded = query.view(-1, samples, groups, query.shape[2], width).permute(1, 2, 0, 3, 4)
+        flat = folded.reshape(samples, groups, -1, width) @ keys.transpose(-1, -2)
+        early = flat.view(*folded.shape[:-1], -1).permute(2, 0, 1, 3, 4).reshape(*scores.shape[:-1], -1)
+        scores = torch.cat((early, scores), -1)
+    if heads.softcap is not None:
+        scores = heads.softcap * torch.tanh(scores / heads.softcap)
+    if allowed is not None:
+        scores = (
+            scores.view(rows, groups, -1, queries, scores.shape[-1])
+            .masked_fill(~allowed, float("-inf"))
+            .view(scores.shape)
+        )
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    if before is None:
+        return (weights @ heads.value).view(rows, count, queries, width)
+    early, own = weights.split((keys.shape[2], heads.key.shape[2]), -1)
+    folded = early.reshape(-1, samples, groups, *early.shape[2:]).permute(1, 2, 0, 3, 4)
+    flat = folded.reshape(samples, groups, -1, early.shape[-1]) @ values
+    past = flat.view(*folded.shape[:-1], width).permute(2, 0, 1, 3, 4).reshape(rows, groups, -1, width)
+    return past.add(own @ heads.value).reshape(rows, count, queries, width)

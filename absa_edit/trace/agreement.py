@@ -1,0 +1,36 @@
+"""How far to trust an estimated trace: its rank agreement with the exact engine on some examples."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+from absa_edit.records import Agreement, Trace
+from absa_edit.statistics import bootstrap_weights, percentile_interval, weighted_means
+from absa_edit.trace.effects import indirect_effects
+
+TOP = 10
+
+
+def agreement(exact: Trace, estimated: Trace, *, draws: int, rng: np.random.Generator) -> Agreement:
+    """Spearman correlation of the two tables of average indirect effects (part x layer x role), and the share of the
+    ten strongest cells that they have in common; intervals by bootstrap over sentences.
+
+    Both traces are of the same examples in the same order.
+    """
+    n = len(exact.example_ids)
+    tables = [indirect_effects(trace).reshape(n, -1) for trace in (exact, estimated)]
+    known = ~np.isnan(tables[0]).all(0)
+    weights = np.concatenate((np.ones((1, n)), bootstrap_weights(exact.sentence_ids, draws, rng)))
+    a, b = (weighted_means(weights, table[:, known]) for table in tables)
+    pairs = [(x[both], y[both]) for x, y in zip(a, b, strict=True) if (both := ~np.isnan(x)).sum() > TOP]
+    rank = np.array([_spearman(x, y) for x, y in pairs])
+    overlap = np.array([len({*np.argsort(x)[-TOP:]} & {*np.argsort(y)[-TOP:]}) / TOP for x, y in pairs])
+    return Agreement(
+        percentile_interval(float(rank[0]), rank[1:], n), percentile_interval(float(overlap[0]), overlap[1:], n), TOP
+    )
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    ranks = np.corrcoef(rankdata(x), rankdata(y))
+    return float(ranks[0, 1])

@@ -1,0 +1,326 @@
+"""The trace of a set of prompts: corruption, the paper's filter, and every cell of every role, example by example."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
+from absa_edit.data.prompts import Prompt
+from absa_edit.errors import DataError, ModelError
+from absa_edit.lm.answer import length_buckets
+from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.load import LanguageModel
+from absa_edit.progress import Progress, silent
+from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
+from absa_edit.storage import content_hash
+from absa_edit.trace.attribution import Case, attribute, label_logits
+from absa_edit.trace.corrupt import Corrupter
+from absa_edit.trace.exact import Cell, Runs, cells, restored, run_both
+
+Labels = dict[Polarity, tuple[int, ...]]
+Logits = Float[Tensor, "_ word"]
+CLEAN_WRONG, CORRUPTED_RIGHT = "clean_wrong", "corrupted_right"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Which of the label words is the right answer; logits are of all of them, in label order."""
+
+    words: tuple[int, ...]
+    gold: int
+
+    def read(self, logits: Logits) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+        """Probability of the gold label among the label words, and its margin (gold logit minus the larger other)."""
+        others = [i for i in range(len(self.words)) if i != self.gold]
+        return logits.softmax(-1)[:, self.gold], logits[:, self.gold] - logits[:, others].amax(1)
+
+    def means(self, logits: Logits) -> tuple[float, float]:
+        """Probability and margin, averaged over the rows."""
+        probability, margin = self.read(logits)
+        return float(probability.mean()), float(margin.mean())
+
+    def note(self, clean: Logits, corrupted: Logits) -> str | None:
+        """Why the paper's filter leaves the example out, if it does."""
+        if not self._right(clean):
+            return CLEAN_WRONG
+        return CORRUPTED_RIGHT if self._right(corrupted) else None
+
+    def _right(self, logits: Logits) -> bool:
+        return int(logits.softmax(-1).mean(0).argmax()) == self.gold
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One example's trace, as a line of the file that a stopped trace goes on from."""
+
+    id: str
+    note: str | None
+    """Why the paper's filter leaves the example out; None for one that passes."""
+    clean: tuple[float, float]
+    """Probability and margin, as everywhere below."""
+    corrupted: tuple[float, float]
+    restored: dict[str, list[object]] | None
+    """By part: [measure][role][layer], for head [measure][role][layer][head]; None in place of roles that the example
+    lacks. None as a whole when the filter stopped it."""
+
+
+def trace_prompts(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    labels: Labels,
+    settings: TraceSettings,
+    prompt_settings: PromptSettings,
+    *,
+    seed: int,
+    partial: Path | None = None,
+    progress: Progress = silent,
+) -> Trace:
+    """The trace of those prompts that pass the paper's filter (clean run right, corrupted run wrong).
+
+    Finished examples are kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
+    Raises `DataError` when the filter keeps none.
+    Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
+    """
+    began = time.perf_counter()
+    tracer = _Tracer.of(lm, prompts, labels, settings, prompt_settings, seed)
+    if settings.corruption is Corruption.counterfactual:
+        prompts = [p for p in prompts if p.example.id in tracer.corrupter.twins]
+        if not prompts:
+            raise DataError(
+                "trace.corruption=counterfactual: none of the traced examples has a twin that lines up with it; "
+                "use data with twins (the bundled samples have them) or trace.corruption=noise"
+            )
+    log = _Log(partial, content_hash(lm.sha256, settings, prompt_settings, seed, [p.ids for p in prompts]))
+    spent = log.seconds
+    done = dict(log.found)
+    batches = tracer.batches([p for p in prompts if p.example.id not in done])
+    total = sum(map(len, batches))
+    for batch in progress(batches, "trace", len(batches)) if total else ():
+        for traced in tracer.trace(batch):
+            done[traced.id] = traced
+            log.add(traced, spent + time.perf_counter() - began)
+    found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
+    log.remove()
+    return found
+
+
+@dataclass(frozen=True)
+class _Tracer:
+    """What every example of a trace is traced with."""
+
+    decoder: Decoder
+    words: tuple[int, ...]
+    corrupter: Corrupter
+    settings: TraceSettings
+
+    @classmethod
+    def of(
+        cls,
+        lm: LanguageModel,
+        prompts: Sequence[Prompt],
+        labels: Labels,
+        settings: TraceSettings,
+        prompt_settings: PromptSettings,
+        seed: int,
+    ) -> _Tracer:
+        """Raises `ModelError` when two label words share their first token."""
+        words = tuple(labels[p][0] for p in POLARITIES)
+        if len(set(words)) < len(words):
+            raise ModelError(
+                "tracing reads the first token of each label word, and two of the words share it; "
+                "choose other prompt.labels or another prompt.separator"
+            )
+        with torch.inference_mode():
+            corrupter = Corrupter.of(lm, prompts, settings, prompt_settings, seed)
+        return cls(Decoder(lm.model), words, corrupter, settings)
+
+    def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+        """Prompts that are traced together: one by one, for attribution as many of like length as the memory allows."""
+        if self.settings.engine is Engine.exact:
+            return [[prompt] for prompt in prompts]
+        most = max(1, self.settings.batch_tokens // self.corrupter.samples)
+        return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
+
+    def trace(self, batch: Sequence[Prompt]) -> list[Traced]:
+        """A batch of examples: the filter, then every cell of every role."""
+        return self.exactly(batch[0]) if self.settings.engine is Engine.exact else self.attributed(batch)
+
+    def inputs(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Clean and corrupted embeddings."""
+        embeds = self.decoder.embed(torch.tensor([prompt.ids], device=self.decoder.device))
+        corrupted = self.corrupter.corrupt(prompt, embeds)
+        assert corrupted is not None  # examples without a twin were left out before
+        return embeds, corrupted
+
+    def cells(self) -> list[Cell]:
+        return cells(self.settings.parts, self.decoder.layers, self.settings.window, self.decoder.heads)
+
+    def units(self, prompt: Prompt) -> list[list[int]]:
+        return [prompt.positions(role) for role in self.settings.roles]
+
+    def answer(self, prompt: Prompt) -> Answer:
+        return Answer(self.words, POLARITIES.index(prompt.example.polarity))
+
+    @torch.inference_mode()
+    def exactly(self, prompt: Prompt) -> list[Traced]:
+        """One example, every cell run."""
+        runs = run_both(self.decoder, *self.inputs(prompt))
+        answer = self.answer(prompt)
+        clean, corrupted = (
+            self.decoder.logits(state, self.words).float() for state in (runs.clean_last, runs.leaving[:, -1])
+        )
+        note = answer.note(clean, corrupted)
+        found = Traced(prompt.example.id, note, answer.means(clean), answer.means(corrupted), None)
+        if note and self.settings.filter:
+            return [found]
+        grids = restore(
+            self.decoder, runs, self.units(prompt), self.cells(), answer, found.corrupted, self.settings.batch_tokens
+        )
+        return [replace(found, restored=_plain(grids))]
+
+    def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
+        """Examples whose cells are estimated, all from one backward pass a step."""
+        answers = [self.answer(prompt) for prompt in batch]
+        with torch.no_grad():
+            inputs = [self.inputs(prompt) for prompt in batch]
+            clean = label_logits(self.decoder, [one for one, _ in inputs], self.words)
+            corrupted = label_logits(self.decoder, [many for _, many in inputs], self.words)
+        found = [
+            Traced(p.example.id, answer.note(c, d), answer.means(c), answer.means(d), None)
+            for p, answer, c, d in zip(batch, answers, clean, corrupted, strict=True)
+        ]
+        chosen = [i for i, one in enumerate(found) if not (one.note and self.settings.filter)]
+        cases = [Case(*inputs[i], answers[i].gold, self.units(batch[i])) for i in chosen]
+        effects = attribute(self.decoder, cases, self.cells(), self.words, self.settings.steps) if cases else []
+        for i, grids in zip(chosen, effects, strict=True):
+            restored = {
+                part: grid + np.reshape(found[i].corrupted, (2, *(1,) * (grid.ndim - 1)))
+                for part, grid in grids.items()
+            }
+            found[i] = replace(found[i], restored=_plain(restored))
+        return found
+
+
+def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Tracer, seconds: float) -> Trace:
+    """The trace of the examples that passed. Raises `DataError` when there is none."""
+    settings, corrupter = tracer.settings, tracer.corrupter
+    notes = [traced.note for traced in done]
+    pairs = [(p, t) for p, t in zip(prompts, done, strict=True) if t.restored is not None]
+    counts = TraceCounts(len(prompts), notes.count(CLEAN_WRONG), notes.count(CORRUPTED_RIGHT), len(pairs))
+    if not pairs:
+        raise DataError(
+            f"the trace kept none of {counts.seen} examples: the clean run was wrong on {counts.clean_wrong}, the "
+            f"corrupted run still right on {counts.corrupted_right}; trace more examples (trace.examples) or corrupt "
+            "more (trace.noise)"
+        )
+    parts = tuple(part for part in settings.parts if part is not Part.head)
+    grids = [{part: np.array(grid, dtype=float) for part, grid in (t.restored or {}).items()} for _, t in pairs]
+    whole = np.stack([[g[part] for part in parts] for g in grids]) if parts else None
+    head = np.stack([g[Part.head] for g in grids]) if Part.head in settings.parts else None
+    both = {
+        "clean": np.array([t.clean for _, t in pairs]).T,
+        "corrupted": np.array([t.corrupted for _, t in pairs]).T,
+        "restored": np.zeros((2, 0)) if whole is None else np.moveaxis(whole, 2, 0),
+        "restored_heads": np.zeros((2, 0)) if head is None else np.moveaxis(head, 1, 0),
+    }
+    return Trace(
+        engine=settings.engine.value,
+        corruption=settings.corruption.value,
+        corrupted_tokens=corrupter.tokens,
+        noise_sd=corrupter.noise_sd,
+        samples=corrupter.samples,
+        window=settings.window,
+        parts=parts,
+        roles=tuple(settings.roles),
+        layers=tracer.decoder.layers,
+        counts=counts,
+        seconds=seconds,
+        example_ids=tuple(p.example.id for p, _ in pairs),
+        sentence_ids=tuple(p.example.sentence_id for p, _ in pairs),
+        **{name: values[0] for name, values in both.items()},
+        **{f"{name}_margin": values[1] for name, values in both.items()},
+    )
+
+
+def restore(
+    decoder: Decoder,
+    runs: Runs,
+    units: Sequence[Sequence[int]],
+    every: Sequence[Cell],
+    answer: Answer,
+    damaged: tuple[float, float],
+    most: int,
+) -> dict[Part, np.ndarray]:
+    """Probability and margin of every cell, restored at each of `units` (sets of positions).
+
+    By part an array (measure, unit, layer), for head (measure, unit, layer, head); means over the samples. `damaged` is
+    what the corrupted run gives, and so does every cell that cannot reach the answer; nan for a unit without positions.
+    """
+    shape = (2, len(units), decoder.layers)
+    grids = {
+        part: np.full((*shape, decoder.heads) if part is Part.head else shape, np.nan)
+        for part in dict.fromkeys(c.part for c in every)
+    }
+    for number, positions in enumerate(units):
+        if not positions:
+            continue
+        for grid in grids.values():
+            grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
+        groups = list(restored(decoder, runs, positions, every, most))
+        if not groups:
+            continue
+        states = torch.cat([state for _, state in groups])
+        logits = decoder.logits(states, answer.words).float()
+        values = torch.stack(answer.read(logits)).view(2, len(groups), -1).mean(2).cpu().numpy()
+        for index, (group, _) in enumerate(groups):
+            for cell in group:
+                at = (slice(None), number, cell.layer)
+                grids[cell.part][at + ((cell.head,) if cell.part is Part.head else ())] = values[:, index]
+    return grids
+
+
+def _plain(grids: dict[Part, np.ndarray]) -> dict[str, list[object]]:
+    """Nested lists with None for nan, as JSON has none."""
+    return {p.value: np.where(np.isnan(g), None, g).tolist() for p, g in grids.items()}  # type: ignore[call-overload]
+
+
+class _Log:
+    """The finished examples of a trace that is not whole yet; without a path, nothing is kept."""
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.path = path
+        self.found: dict[str, Traced] = {}
+        self.seconds = 0.0
+        head = json.dumps({"key": key})
+        if path is None:
+            return
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        if lines and lines[0] == head:
+            for line in lines[1:-1]:  # the last one is empty, or cut short
+                row = json.loads(line)
+                self.seconds = row.pop("seconds")
+                both = {name: tuple(row[name]) for name in ("clean", "corrupted")}
+                self.found[row["id"]] = Traced(**row | both)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = lines[: len(self.found) + 1] if self.found else [head]
+        path.write_text("\n".join([*kept, ""]), encoding="utf-8")
+
+    def add(self, traced: Traced, seconds: float) -> None:
+        """Append one example; it is on disk when this returns."""
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**asdict(traced), "seconds": seconds}) + "\n")
+
+    def remove(self) -> None:
+        """Delete the file: the trace is whole."""
+        if self.path:
+            self.path.unlink(missing_ok=True)
