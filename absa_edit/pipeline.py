@@ -96,7 +96,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
             record = replace(record, export=_export(run, exported, record, rows[exported], tests))
         write_json(record, run.folder / "results.json")
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
-    if Stage.report in settings.stages:
+    if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is there to be looked at
         _report(run, record, trace, command)
     if records:
         print_results(record, console)

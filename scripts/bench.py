@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from peers import Measure, Workload, available
 from rich.console import Console
 from rich.table import Table
@@ -50,6 +51,9 @@ VOCABULARY = 32_000
 SAMPLED = 4
 """Cells that a tool is timed on, a part and round."""
 ROUNDS = 3
+STANDARD = {"layers": 12, "tokens": 42, "samples": 10}
+SIZES = {"layers": (4, 8, 16, 24), "tokens": (12, 24, 48, 96), "samples": (1, 3, 10)}
+"""What `--scaling` changes, one at a time."""
 
 
 def workload(layers: int, length: int, samples: int = SAMPLES) -> Workload:
@@ -221,25 +225,46 @@ def bfloat16(work: Workload, ours: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def scaling(console: Console) -> list[dict[str, float]]:
-    """Seconds of our grid of all parts, and of the fastest tool's, over sizes; one thing changes at a time."""
-    sizes = [(layers, 42, 10) for layers in (4, 8, 16, 24)] + [(12, length, 10) for length in (12, 24, 80)]
-    rows = []
-    for layers, length, samples in [*sizes, (12, 42, 1), (12, 42, 3), (12, 42, 10)]:
-        work = workload(layers, length, samples)
-        took, _ = timed(lambda work=work: exact(work, GRIDS["all"]))
-        peers = measured_peers(work, GRIDS["all"], console)
-        rows.append(
-            {
-                "layers": layers,
-                "tokens": length,
-                "samples": samples,
-                "seconds": took,
-                "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers),
-            }
-        )
-        console.print(rows[-1])
-    return rows
+def scaling(console: Console) -> dict[str, Any]:
+    """Seconds of our grid of all parts, and of the fastest tool's, as one of the sizes changes."""
+    found: dict[str, Any] = {}
+    for axis, sizes in SIZES.items():
+        rows = []
+        for size in sizes:
+            shape = {**STANDARD, axis: size}
+            work = workload(shape["layers"], shape["tokens"], shape["samples"])
+            took, _ = timed(lambda work=work: exact(work, GRIDS["all"]))
+            peers = measured_peers(work, GRIDS["all"], console)
+            rows.append(
+                {axis: size, "seconds": took, "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers)}
+            )
+            console.print(rows[-1])
+        slope = {
+            who: float(np.polyfit(np.log([r[axis] for r in rows]), np.log([r[who] for r in rows]), 1)[0])
+            for who in ("seconds", "fastest_peer")
+        }
+        found[axis] = {"rows": rows, "exponent": slope["seconds"], "exponent_of_fastest_peer": slope["fastest_peer"]}
+    return found
+
+
+def draw_scaling(found: dict[str, Any], path: Path) -> None:
+    """A panel for each size that changes, both axes logarithmic."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        sizes = [row[axis] for row in one["rows"]]
+        for who, name, exponent in (
+            ("fastest_peer", "fastest other tool", one["exponent_of_fastest_peer"]),
+            ("seconds", "absa_edit", one["exponent"]),
+        ):
+            label = f"{name}, exponent {exponent:.2f}"
+            axes.loglog(sizes, [row[who] for row in one["rows"]], marker="o", label=label)
+        axes.set_xlabel(axis)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.legend()
+    figure.axes[0].set_ylabel("seconds, all three grids")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
 def machine() -> dict[str, Any]:
@@ -269,8 +294,8 @@ def show(found: dict[str, Any], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["trace"])
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--length", type=int, default=42, help="tokens of the prompt")
+    parser.add_argument("--layers", type=int, default=STANDARD["layers"])
+    parser.add_argument("--length", type=int, default=STANDARD["tokens"], help="tokens of the prompt")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")
     arguments = parser.parse_args()
@@ -282,6 +307,7 @@ def main() -> None:
     if arguments.scaling:
         found["scaling"] = scaling(console)
         write_json(found, OUT / "trace.json")
+        draw_scaling(found["scaling"], OUT / "figures" / "trace_scaling.png")
     console.print(f"written to {OUT / 'trace.json'}")
 
 

@@ -23,6 +23,7 @@ from absa_edit.config import (
     DataSettings,
     Delta,
     Edit,
+    Engine,
     ExportSettings,
     FitSettings,
     Full,
@@ -322,3 +323,13 @@ def test_a_long_variant_ends_in_a_hash() -> None:
 )
 def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -> None:
     assert variant(overrides) == suffix
+
+
+def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(tmp_path: Path) -> None:
+    asked = TraceSettings(engine=Engine.attribution, examples=6, samples=1, filter=False, checked=3)
+    run, record, _ = execute(settings(tmp_path, trace=asked, stages=[Stage.trace]))
+    assert (run.folder / "figures" / "trace.png").stat().st_size > 10_000
+    assert not record.methods
+    assert record.trace and record.trace.engine == "attribution" and record.trace.agreement
+    assert record.trace.agreement.rank_correlation.n == 3
+    assert 0.3 < record.trace.agreement.rank_correlation.value <= 1
