@@ -1,0 +1,39 @@
+"""The benchmark measures what it says: other tools give our numbers, and our FLOPs are at the counted floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench
+
+    monkeypatch.setattr(bench, "VOCABULARY", 500)
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "SAMPLES", 2)
+    return bench
+
+
+def test_other_tools_give_our_numbers(bench: ModuleType) -> None:
+    found = bench.measured_peers(bench.workload(3, 14, 2), bench.GRIDS["all"], Console(quiet=True))
+    assert {"hook_loop", "rome"} <= set(found)
+    for tool in found.values():
+        assert tool["gap"] < 1e-5
+        assert tool["all"] == pytest.approx(tool["block"] + tool["attn"] + tool["mlp"])
+
+
+@pytest.mark.parametrize("grid", ["attn", "all"])
+def test_our_matrix_products_are_at_the_floor(bench: ModuleType, grid: str) -> None:
+    work = bench.workload(6, 24, 2)
+    with FlopCounterMode(display=False) as counter:
+        bench.exact(work, bench.GRIDS[grid])
+    assert 0.97 < counter.get_total_flops() / bench.floor_flops(work, bench.GRIDS[grid]) < 1.1
