@@ -201,8 +201,11 @@ class TraceSettings:
         for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
-        if self.noise < 0 or not self.parts or not self.roles:
-            raise SettingsError("trace: expected noise of 0 or more, at least one of parts and one of roles")
+        if self.noise < 0 or not {*self.parts} - {Part.head} or not self.roles:
+            raise SettingsError(
+                "trace: expected noise of 0 or more, at least one role, and in parts at least one of block, attn, mlp "
+                "(head is traced beside them)"
+            )
 
 
 @dataclass

@@ -89,6 +89,7 @@ def test_roles_and_tokens_are_spelled_as_in_the_tables() -> None:
         ("fit.warmup=2", "warmup"),
         ("score.resamples=-1", "resamples"),
         ("trace.parts=[]", "parts"),
+        ("trace.parts=[head]", "parts"),
     ],
 )
 def test_a_typo_stops_with_the_key(override: str, named: str) -> None:
