@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from absa_edit.storage import content_hash
 from absa_edit.trace.attribution import Case, attribute, label_logits
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, Runs, cells, restored, run_both
+from absa_edit.trace.partial import Traced, TraceLog, plain
 
 Labels = dict[Polarity, tuple[int, ...]]
 Logits = Float[Tensor, "_ word"]
@@ -58,21 +58,6 @@ class Answer:
         return int(logits.softmax(-1).mean(0).argmax()) == self.gold
 
 
-@dataclass(frozen=True)
-class Traced:
-    """One example's trace, as a line of the file that a stopped trace goes on from."""
-
-    id: str
-    note: str | None
-    """Why the paper's filter leaves the example out; None for one that passes."""
-    clean: tuple[float, float]
-    """Probability and margin, as everywhere below."""
-    corrupted: tuple[float, float]
-    restored: dict[str, list[object]] | None
-    """By part: [measure][role][layer], for head [measure][role][layer][head]; None in place of roles that the example
-    lacks. None as a whole when the filter stopped it."""
-
-
 def trace_prompts(
     lm: LanguageModel,
     prompts: Sequence[Prompt],
@@ -87,30 +72,42 @@ def trace_prompts(
     """The trace of those prompts that pass the paper's filter (clean run right, corrupted run wrong).
 
     Finished examples are kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
-    Raises `DataError` when the filter keeps none.
+    Raises `DataError` when the filter keeps none, `ModelError` when two label words begin alike.
     Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
     """
     began = time.perf_counter()
-    tracer = _Tracer.of(lm, prompts, labels, settings, prompt_settings, seed)
+    with torch.inference_mode():
+        corrupter = Corrupter.of(lm, prompts, settings, prompt_settings, seed)
+    tracer = _Tracer(Decoder(lm.model), _first_words(labels), corrupter, settings)
     if settings.corruption is Corruption.counterfactual:
-        prompts = [p for p in prompts if p.example.id in tracer.corrupter.twins]
+        prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
             raise DataError(
                 "trace.corruption=counterfactual: none of the traced examples has a twin that lines up with it; "
                 "use data with twins (the bundled samples have them) or trace.corruption=noise"
             )
-    log = _Log(partial, content_hash(lm.sha256, settings, prompt_settings, seed, [p.ids for p in prompts]))
+    log = TraceLog(partial, content_hash(lm.sha256, settings, prompt_settings, seed, [p.ids for p in prompts]))
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    total = sum(map(len, batches))
-    for batch in progress(batches, "trace", len(batches)) if total else ():
+    for batch in progress(batches, "trace", len(batches)):
         for traced in tracer.trace(batch):
             done[traced.id] = traced
             log.add(traced, spent + time.perf_counter() - began)
     found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
     log.remove()
     return found
+
+
+def _first_words(labels: Labels) -> tuple[int, ...]:
+    """The first token of each label word. Raises `ModelError` when two words share it."""
+    words = tuple(labels[p][0] for p in POLARITIES)
+    if len(set(words)) < len(words):
+        raise ModelError(
+            "tracing reads the first token of each label word, and two of the words share it; "
+            "choose other prompt.labels or another prompt.separator"
+        )
+    return words
 
 
 @dataclass(frozen=True)
@@ -121,27 +118,6 @@ class _Tracer:
     words: tuple[int, ...]
     corrupter: Corrupter
     settings: TraceSettings
-
-    @classmethod
-    def of(
-        cls,
-        lm: LanguageModel,
-        prompts: Sequence[Prompt],
-        labels: Labels,
-        settings: TraceSettings,
-        prompt_settings: PromptSettings,
-        seed: int,
-    ) -> _Tracer:
-        """Raises `ModelError` when two label words share their first token."""
-        words = tuple(labels[p][0] for p in POLARITIES)
-        if len(set(words)) < len(words):
-            raise ModelError(
-                "tracing reads the first token of each label word, and two of the words share it; "
-                "choose other prompt.labels or another prompt.separator"
-            )
-        with torch.inference_mode():
-            corrupter = Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-        return cls(Decoder(lm.model), words, corrupter, settings)
 
     def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
         """Prompts that are traced together: one by one, for attribution as many of like length as the memory allows."""
@@ -185,7 +161,7 @@ class _Tracer:
         grids = restore(
             self.decoder, runs, self.units(prompt), self.cells(), answer, found.corrupted, self.settings.batch_tokens
         )
-        return [replace(found, restored=_plain(grids))]
+        return [replace(found, restored=plain(grids))]
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
         """Examples whose cells are estimated, all from one backward pass a step."""
@@ -206,7 +182,7 @@ class _Tracer:
                 part: grid + np.reshape(found[i].corrupted, (2, *(1,) * (grid.ndim - 1)))
                 for part, grid in grids.items()
             }
-            found[i] = replace(found[i], restored=_plain(restored))
+            found[i] = replace(found[i], restored=plain(restored))
         return found
 
 
@@ -286,41 +262,3 @@ def restore(
                 at = (slice(None), number, cell.layer)
                 grids[cell.part][at + ((cell.head,) if cell.part is Part.head else ())] = values[:, index]
     return grids
-
-
-def _plain(grids: dict[Part, np.ndarray]) -> dict[str, list[object]]:
-    """Nested lists with None for nan, as JSON has none."""
-    return {p.value: np.where(np.isnan(g), None, g).tolist() for p, g in grids.items()}  # type: ignore[call-overload]
-
-
-class _Log:
-    """The finished examples of a trace that is not whole yet; without a path, nothing is kept."""
-
-    def __init__(self, path: Path | None, key: str) -> None:
-        self.path = path
-        self.found: dict[str, Traced] = {}
-        self.seconds = 0.0
-        head = json.dumps({"key": key})
-        if path is None:
-            return
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        if lines and lines[0] == head:
-            for line in lines[1:-1]:  # the last one is empty, or cut short
-                row = json.loads(line)
-                self.seconds = row.pop("seconds")
-                both = {name: tuple(row[name]) for name in ("clean", "corrupted")}
-                self.found[row["id"]] = Traced(**row | both)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = lines[: len(self.found) + 1] if self.found else [head]
-        path.write_text("\n".join([*kept, ""]), encoding="utf-8")
-
-    def add(self, traced: Traced, seconds: float) -> None:
-        """Append one example; it is on disk when this returns."""
-        if self.path:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**asdict(traced), "seconds": seconds}) + "\n")
-
-    def remove(self) -> None:
-        """Delete the file: the trace is whole."""
-        if self.path:
-            self.path.unlink(missing_ok=True)
