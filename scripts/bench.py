@@ -33,7 +33,8 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.records import Part
 from absa_edit.run import versions
 from absa_edit.storage import write_json
-from absa_edit.trace.exact import cells, run_both
+from absa_edit.trace.exact import cells
+from absa_edit.trace.runs import run_both
 from absa_edit.trace.tracing import Answer, restore
 
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "bench"

@@ -23,8 +23,9 @@ from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
 from absa_edit.trace.attribution import Case, attribute, label_logits
 from absa_edit.trace.corrupt import Corrupter
-from absa_edit.trace.exact import Cell, Runs, cells, restored, run_both
+from absa_edit.trace.exact import Cell, cells, restored
 from absa_edit.trace.partial import Traced, TraceLog, plain
+from absa_edit.trace.runs import Runs, run_both
 
 Labels = dict[Polarity, tuple[int, ...]]
 Logits = Float[Tensor, "_ word"]

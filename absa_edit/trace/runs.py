@@ -1,0 +1,101 @@
+"""The clean and the corrupted run of a prompt, with all that a restored run can take from them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from absa_edit.lm.attention import Attend, Heads, Keys, Mixed, attention_by, mix
+from absa_edit.lm.decoder import Decoder, Frame
+from absa_edit.lm.hooks import entering, recorded
+from absa_edit.records import Part, Site
+
+PROJECTED = (Part.attn, Part.mlp)
+"""Parts whose state is the output of a projection."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What both runs leave behind in one block; the corrupted one from the first corrupted position on."""
+
+    clean: dict[Part, Float[Tensor, "pos wide"]]
+    """Output of block, attn and mlp; for head, what enters the output projection."""
+    entering: Float[Tensor, "sample late hidden"]
+    """Corrupted states entering the block."""
+    queries: Float[Tensor, "sample head late width"]
+    keys: Keys
+    values: Keys
+    """Of the corrupted run, keys and values at all positions."""
+    allowed: Bool[Tensor, "query key"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The clean and the corrupted run of one prompt: enough to start a restored run anywhere."""
+
+    layers: list[Layer]
+    leaving: Float[Tensor, "sample late hidden"]
+    """Corrupted states that left the last block."""
+    clean_last: Float[Tensor, "1 hidden"]
+    """Clean state that left the last block at the last position."""
+    first: int
+    """The first corrupted position: before it both runs are the same in every layer."""
+    frame: Frame
+
+    @property
+    def length(self) -> int:
+        return self.frame.hidden.shape[1]
+
+    @property
+    def samples(self) -> int:
+        return len(self.leaving)
+
+
+def run_both(
+    decoder: Decoder, embeds: Float[Tensor, "1 pos embedding"], corrupted: Float[Tensor, "sample pos embedding"]
+) -> Runs:
+    """The states of both runs; the corrupted one is not computed before its first corrupted position."""
+    frame = decoder.begin_with_masks(embeds)
+    length = embeds.shape[1]
+    changed = (corrupted != embeds).any(-1).any(0).nonzero()
+    first = int(changed[0]) if len(changed) else length - 1
+    late = torch.arange(first, length, device=embeds.device)
+    late_frame = frame.at(late)
+    whole_frame = frame.at(torch.arange(length, device=embeds.device))
+    clean, hidden = frame.hidden, decoder.begin(corrupted).hidden[:, first:]
+    layers = []
+    for index in range(decoder.layers):
+        allowed = frame.allowed(index)
+        found: list[Heads] = []
+        with ExitStack() as stack:
+            kept = {part: stack.enter_context(recorded(decoder.module(Site(index, part)))) for part in PROJECTED}
+            kept[Part.head] = stack.enter_context(entering(decoder.module(Site(index, Part.head))))
+            stack.enter_context(attention_by(decoder.model, _keeping(found, allowed)))
+            clean = decoder.run(clean, index, index + 1, whole_frame)
+        states = {part: outputs[0].reshape(length, -1) for part, outputs in kept.items()}
+        states[Part.block] = clean[0]
+        early = found[0].key[:, :, :first], found[0].value[:, :, :first]
+        found.clear()
+        before, entered = (early if first else None), hidden
+        with attention_by(decoder.model, _keeping(found, allowed[first:], before)):
+            hidden = decoder.run(hidden, index, index + 1, late_frame)
+        keys, values = (
+            torch.cat((past.expand(len(hidden), -1, -1, -1), own), 2)
+            for past, own in zip(early, (found[0].key, found[0].value), strict=True)
+        )
+        layers.append(Layer(states, entered, found[0].query, keys, values, allowed))
+    return Runs(layers, hidden, clean[:, -1], first, frame)
+
+
+def _keeping(found: list[Heads], allowed: Tensor, before: tuple[Keys, Keys] | None = None) -> Attend:
+    """Attention as it is, with what was asked put into `found`."""
+
+    def attend(heads: Heads) -> Mixed:
+        found.append(heads)
+        return mix(heads, None if allowed.all() else allowed, before)
+
+    return attend
