@@ -274,12 +274,19 @@ class Edit(Method):
     alpha: float = 8.0
     """The delta is scaled by alpha / rank, the same at every site."""
     dropout: float = 0.0
+    weights: bool = True
+    """Train the deltas; false leaves the representation edit alone."""
     representation: bool = False
     """Add LoReFT on the residual stream of the located layers, at `position`."""
     representation_rank: int = 4
     representation_lr: float = 2e-3
     position: Role = Role.aspect_again
     """The last token with this role is edited. Source: arXiv 2503.15117, official code."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.weights or self.representation):
+            raise SettingsError("method: an edit with weights=false and representation=false trains nothing")
 
 
 @dataclass

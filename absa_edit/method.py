@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from absa_edit.config import Delta, Edit, Localiser, Method, ZeroShot
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import RecordError
 from absa_edit.evaluate.perplexity import neutral_text, perplexity
-from absa_edit.evaluate.predict import log_probabilities, predictions
+from absa_edit.evaluate.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluate.score import score
 from absa_edit.fit.checkpoint import Checkpoint
 from absa_edit.fit.loop import fit
@@ -40,7 +41,7 @@ Rows = dict[str, tuple[Prediction, ...]]
 
 
 def run_method(
-    run: Run, name: str, method: Method, own: EditPlan | None, tests: dict[str, list[Prompt]]
+    run: Run, name: str, method: Method, own: EditPlan | None, tests: dict[str, list[Prompt]], base: BaseStates
 ) -> tuple[MethodRecord, Rows]:
     """Train, check and score one method, or find it done in its folder."""
     settings = run.settings
@@ -62,12 +63,12 @@ def run_method(
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
         fitted = None
         if not isinstance(method, ZeroShot):
-            fitted = _fit(run, name, adapted, folder, fit_key, tracker)
+            fitted = _fit(run, name, adapted, folder, fit_key, tracker, base)
         elsewhere = list(changed_elsewhere(adapted, run.lm.model))
         if elsewhere:
             raise RuntimeError(f"{name}: training changed {elsewhere[0]}, which is not in its plan")
         began = time.perf_counter()
-        rows = predict(run, name, adapted, tests)
+        rows = predict(run, name, adapted, tests, base)
         score_seconds = time.perf_counter() - began
         record = MethodRecord(
             kind=adapted.kind,
@@ -105,7 +106,7 @@ def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: 
     return locate(settings, run.lm.model, trace, draws=200, rng=run.rng(f"locate {name}"))
 
 
-def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker) -> Fit:
+def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker, base: BaseStates) -> Fit:
     settings = run.settings
     if found := _kept(Fit, folder / "fit.json", key):
         log.info("%s: training found in %s", name, folder)
@@ -120,6 +121,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
             dev,
             run.labels,
             batch_tokens=settings.score.batch_tokens,
+            frozen=base.of(adapted, "dev", dev),
             progress=run.progress,
             name=f"{name} on development data",
         )
@@ -152,7 +154,19 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
     return fitted
 
 
-def predict(run: Run, name: str, adapted: Adapted, tests: dict[str, list[Prompt]]) -> Rows:
+def base_states(run: Run, plans: Iterable[EditPlan | None]) -> BaseStates:
+    """States of the base model for methods with these plans to share when they are scored."""
+    settings = run.settings
+    starts = [min(plan.layers()) for plan in plans if plan]
+    return BaseStates(
+        run.labels, run.lm.model.dtype, starts, settings.score.batch_tokens, settings.fit.cache_gib, run.progress
+    )
+
+
+def predict(
+    run: Run, name: str, adapted: Adapted, tests: dict[str, list[Prompt]], base: BaseStates | None = None
+) -> Rows:
+    """The predictions of `adapted` on each test set; `base` where it is the run's own model that was adapted."""
     rows: Rows = {}
     for test, prompts in tests.items():
         scores = log_probabilities(
@@ -160,6 +174,7 @@ def predict(run: Run, name: str, adapted: Adapted, tests: dict[str, list[Prompt]
             prompts,
             run.labels,
             batch_tokens=run.settings.score.batch_tokens,
+            frozen=base.of(adapted, test, prompts) if base else None,
             progress=run.progress,
             name=f"{name} on {test}",
         )

@@ -22,7 +22,7 @@ from absa_edit.export.card import model_card
 from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.locate import locate
-from absa_edit.method import Rows, own_plan, predict, run_method, tracker_for
+from absa_edit.method import Rows, base_states, own_plan, predict, run_method, tracker_for
 from absa_edit.records import (
     SCHEMA,
     EditPlan,
@@ -66,9 +66,10 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     if Stage.methods in settings.stages:
         plans = _plans(run, plan, trace)
         tests = {data.name: run.encode(data) for data in run.splits.tests}
+        base = base_states(run, plans.values())
         for name, own in plans.items():
             with _timed(seconds, name):
-                records[name], rows[name] = run_method(run, name, settings.method[name], own, tests)
+                records[name], rows[name] = run_method(run, name, settings.method[name], own, tests, base)
     draws = settings.score.resamples
     record = RunRecord(
         schema=SCHEMA,

@@ -54,6 +54,21 @@ def _needed(plan: EditPlan | None, method: str) -> EditPlan:
 
 def _edit(model: PreTrainedModel, method: Edit, plan: EditPlan) -> Adapted:
     decoder = Decoder(model)
+    lr: dict[str, float] = {}
+    peft, touched, start = None, 0, decoder.layers
+    if method.weights:
+        peft, touched = _deltas(model, method, plan)
+        start, lr["weights"] = min(plan.layers()), method.lr
+    representation = None
+    if method.representation:
+        representation = _representation(decoder, method, plan).to(model.device)
+        start, lr["representation"] = min(start, representation.layers[0] + 1), method.representation_lr
+    return Adapted("edit", model, peft, representation, plan, lr, start, touched)
+
+
+def _deltas(model: PreTrainedModel, method: Edit, plan: EditPlan) -> tuple[PeftModel, int]:
+    """Rank-limited deltas at the plan's sites, and the entries of the matrices that they are added to."""
+    decoder = Decoder(model)
     paths = {decoder.layout.path(t.site): t.rank for t in plan.targets}
     touched = _entries(model.get_submodule(path) for path in paths)
     rank = max(paths.values())
@@ -69,13 +84,7 @@ def _edit(model: PreTrainedModel, method: Edit, plan: EditPlan) -> Adapted:
         task_type=TaskType.CAUSAL_LM,
         fan_in_fan_out=_transposed(model, paths),
     )
-    peft = _peft(model, config, expected=len(paths))
-    representation = None
-    lr = {"weights": method.lr}
-    if method.representation:
-        representation = _representation(decoder, method, plan).to(model.device)
-        lr["representation"] = method.representation_lr
-    return Adapted("edit", model, peft, representation, plan, lr, min(plan.layers()), touched)
+    return _peft(model, config, expected=len(paths)), touched
 
 
 def _representation(decoder: Decoder, method: Edit, plan: EditPlan) -> RepresentationEdit:

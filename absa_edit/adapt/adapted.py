@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 
 from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.data.prompts import Prompt
+from absa_edit.lm.answer import Answers
 from absa_edit.lm.decoder import Decoder
 from absa_edit.records import EditPlan
 
@@ -31,7 +31,8 @@ class Adapted:
     lr: dict[str, float]
     """Learning rate of `weights` and of `representation`."""
     start: int
-    """The first block whose output can change; below it every state is the base model's."""
+    """The first block that has to run: the states that enter it are the base model's (but for a representation edit
+    of the block below)."""
     touched: int
     """Entries of base weight matrices that change once the method is merged."""
 
@@ -39,9 +40,20 @@ class Adapted:
     def decoder(self) -> Decoder:
         return Decoder(self.model)
 
-    def on(self, prompts: Sequence[Prompt]) -> AbstractContextManager[None]:
-        """What has to surround each run over the rows of `prompts`."""
-        return self.representation.on(self.decoder, prompts) if self.representation else nullcontext()
+    @property
+    def trunks_known(self) -> bool:
+        """Whether nothing before an edited position can change: no weight trains, only the representation."""
+        return self.representation is not None and not any(p.requires_grad for p in self.model.parameters())
+
+    def positions(self, prompts: Sequence[Prompt]) -> list[int] | None:
+        """Where the representation edit acts in each prompt; None without one."""
+        edit = self.representation
+        return [edit.at(prompt) for prompt in prompts] if edit else None
+
+    def answers(self, prompts: Sequence[Prompt], words: Sequence[Sequence[int]]) -> Answers:
+        """Prompts, each with an answer, ready to be asked of the model as it is edited."""
+        edits = self.representation.by_layer() if self.representation else {}
+        return Answers(self.decoder, [p.ids for p in prompts], words, edits=edits, at=self.positions(prompts))
 
     def trainable(self) -> dict[str, Tensor]:
         """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`"""

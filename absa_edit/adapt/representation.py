@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -13,9 +12,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError
-from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.hooks import edited
-from absa_edit.records import Part, Role, Site
+from absa_edit.records import Role
 
 
 class LoReFT(nn.Module):
@@ -57,31 +54,15 @@ class RepresentationEdit(nn.Module):
         """The edit of each layer."""
         return {layer: cast(LoReFT, edit) for layer, edit in zip(self.layers, self.edits, strict=True)}
 
-    @contextmanager
-    def on(self, decoder: Decoder, prompts: Sequence[Prompt]) -> Iterator[None]:
-        """Edit every run of `decoder` over the rows of `prompts` inside the block.
+    def at(self, prompt: Prompt) -> int:
+        """The token of `prompt` where the edit acts.
 
-        A run with a multiple of that many rows has each prompt in consecutive rows.
+        Raises `DataError` when no token has the role.
         """
-        at = torch.tensor([_last(p, self.position) for p in prompts], device=decoder.device)
-        with ExitStack() as stack:
-            for layer, edit in self.by_layer().items():
-                block = decoder.module(Site(layer, Part.block))
-                stack.enter_context(edited(block, lambda hidden, edit=edit: _edit(hidden, at, edit)))  # type: ignore[misc]
-            yield
-
-
-def _edit(hidden: Tensor, at: Tensor, edit: LoReFT) -> Tensor:
-    rows = torch.arange(len(hidden), device=hidden.device)
-    where = at.repeat_interleave(len(hidden) // len(at))
-    return hidden.index_put((rows, where), edit(hidden[rows, where]))
-
-
-def _last(prompt: Prompt, role: Role) -> int:
-    positions = prompt.positions(role)
-    if not positions:
-        raise DataError(
-            f"example {prompt.example.id}: no token has the role {role.value}, where the representation edit acts; "
-            "choose another method.edit.position"
-        )
-    return positions[-1]
+        positions = prompt.positions(self.position)
+        if not positions:
+            raise DataError(
+                f"example {prompt.example.id}: no token has the role {self.position.value}, where the representation "
+                "edit acts; choose another method.edit.position"
+            )
+        return positions[-1]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib.resources import files
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from absa_edit.adapt import Adapted
-from absa_edit.lm.answer import answer_logits, rows
+from absa_edit.lm.answer import Answers
 
 
 def neutral_text() -> list[str]:
@@ -23,11 +24,7 @@ def perplexity(adapted: Adapted, tokenizer: PreTrainedTokenizerBase, texts: list
 
     A representation edit is left out: it acts at the aspect, and neutral text has none.
     """
-    decoder = adapted.decoder
     sequences = [tokenizer(text)["input_ids"] for text in texts]
-    batch = rows([s[:1] for s in sequences], [s[1:] for s in sequences], decoder.device)
-    frame = decoder.begin(decoder.embed(batch.input_ids))
-    hidden = decoder.run(frame.hidden, 0, decoder.layers, frame)
-    logits = answer_logits(decoder, hidden, batch).float()
-    targets = batch.targets[batch.valid]
-    return float(torch.nn.functional.cross_entropy(logits, targets).exp())
+    answers = Answers(adapted.decoder, [s[:1] for s in sequences], [s[1:] for s in sequences])
+    every = range(len(sequences))
+    return float(cross_entropy(answers.logits(every).float(), answers.asked(every).target).exp())

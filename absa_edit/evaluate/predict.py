@@ -1,8 +1,9 @@
-"""Answers for prompts: the label whose word has the highest probability, batched by length."""
+"""Answers for prompts: the label whose word has the highest probability."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,35 +11,97 @@ from jaxtyping import Float
 
 from absa_edit.adapt import Adapted
 from absa_edit.data.prompts import Prompt
-from absa_edit.lm.answer import label_log_probabilities, length_buckets
+from absa_edit.lm.answer import Answers
+from absa_edit.lm.frozen import FrozenStates
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Polarity, Prediction
+
+Labels = dict[Polarity, tuple[int, ...]]
+"""The tokens of each label word."""
 
 
 @torch.no_grad()
 def log_probabilities(
     adapted: Adapted,
     prompts: Sequence[Prompt],
-    labels: dict[Polarity, tuple[int, ...]],
+    labels: Labels,
     *,
     batch_tokens: int,
+    frozen: FrozenStates | None = None,
     progress: Progress = silent,
     name: str = "score",
 ) -> Float[np.ndarray, "example label"]:
-    """Log-probability of each label word after each prompt, normalised over the three labels.
+    """Log-probability of each label's whole word after each prompt, normalised over the three labels.
 
-    Batches depend on the prompts alone, so that the same weights give the same bits.
+    Each prompt runs once, also where words have several tokens. Batches depend on the prompts alone, so that the same
+    weights give the same bits. `frozen` are the states of `scored(adapted, prompts, labels)` below the method's start.
     """
-    decoder = adapted.decoder
+    answers = scored(adapted, prompts, labels)
     words = [labels[p] for p in POLARITIES]
-    out = np.zeros((len(prompts), len(words)))
-    batches = list(length_buckets([len(p.ids) for p in prompts], batch_tokens))
+    one_token = all(len(word) == 1 for word in words)
+    scores = np.zeros((len(answers.targets), len(words) if one_token else 1))
+    batches = list(answers.forest.buckets(batch_tokens))
     for batch in progress(batches, name, len(batches)):
-        chosen = [prompts[i] for i in batch]
-        with adapted.on(chosen):
-            scores = label_log_probabilities(decoder, [p.ids for p in chosen], words)
-        out[batch] = scores.double().log_softmax(-1).cpu().numpy()
-    return out
+        tokens = answers.logits(batch, frozen).float().log_softmax(-1)
+        if one_token:
+            found = tokens[:, [word[0] for word in words]]
+        else:
+            asked = answers.asked(batch)
+            own = tokens.gather(1, asked.target[:, None])[:, 0]
+            found = own.new_zeros(len(batch)).index_add(0, asked.sequence, own)[:, None]
+        scores[batch] = found.double().cpu().numpy()
+    return _normalised(scores.reshape(len(prompts), len(words)))
+
+
+def scored(adapted: Adapted, prompts: Sequence[Prompt], labels: Labels) -> Answers:
+    """Each prompt with one label word where all are one token, which its logits tell all of; else with each."""
+    words = [labels[p] for p in POLARITIES]
+    if all(len(word) == 1 for word in words):
+        words = words[:1]
+    return adapted.answers([p for p in prompts for _ in words], words * len(prompts))
+
+
+def _normalised(scores: Float[np.ndarray, "example label"]) -> Float[np.ndarray, "example label"]:
+    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+
+@dataclass
+class BaseStates:
+    """States of the base model below the blocks that methods change; each is computed once for all methods."""
+
+    labels: Labels
+    dtype: torch.dtype
+    """Of the base model; a method that trains a copy in another one shares nothing."""
+    starts: Sequence[int]
+    """The first changed blocks of the methods that are going to be scored."""
+    batch_tokens: int
+    gib: float
+    """Most memory for one data set's states at one block; beyond it they are memory-mapped."""
+    progress: Progress = silent
+    _kept: dict[tuple[str, tuple[int, ...] | None], dict[int, FrozenStates]] = field(default_factory=dict)
+
+    def of(self, adapted: Adapted, data: str, prompts: Sequence[Prompt]) -> FrozenStates | None:
+        """What need not be computed when `adapted` is scored on the data set named `data`."""
+        starts = sorted({start for start in self.starts if 0 < start <= adapted.start})
+        if not starts or adapted.model.dtype != self.dtype:
+            return None
+        positions = adapted.positions(prompts)
+        kept = self._kept.setdefault((data, tuple(positions) if positions else None), {})
+        below = None
+        for start in starts:
+            if start not in kept:
+                forest = scored(adapted, prompts, self.labels).forest
+                kept[start] = FrozenStates(
+                    adapted.decoder,
+                    forest,
+                    start,
+                    gib=self.gib,
+                    below=below,
+                    batch_tokens=self.batch_tokens,
+                    progress=self.progress,
+                )
+            below = kept[start]
+        return below
 
 
 def predictions(

@@ -22,6 +22,7 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError, FitError
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.objective import AnswerLoss
+from absa_edit.lm.forest import Forest, grow
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Fit, Polarity
 
@@ -59,6 +60,7 @@ def fit(
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
         state, best = resumed
     before = state.seconds
+    shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])  # of every method, for equal batches
     objective = AnswerLoss(adapted, prompts, labels, cache_gib=settings.cache_gib, progress=progress)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     for group in optimizer.param_groups:
@@ -72,7 +74,7 @@ def fit(
     while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
         state.epoch += 1
         rng = np.random.default_rng([seed, state.epoch])
-        batches = list(epoch_batches([len(p.ids) for p in prompts], settings.batch_size, rng))
+        batches = list(epoch_batches(shared, settings.batch_size, rng))
         adapted.modes(training=True)
         losses = []
         for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
@@ -110,16 +112,20 @@ def fit(
     )
 
 
-def epoch_batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Batches of `size` examples of like length, in random order; every example once.
+def epoch_batches(forest: Forest, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Batches of `size` sequences from trees of like length, in random order; every sequence once.
 
-    Shuffled, then sorted by length within stretches of 50 batches: little padding, and still other batches each epoch.
+    Trees are shuffled, then sorted by length within stretches of 50 batches: sequences that share a trunk are
+    together, there is little padding, and still the batches are others each epoch.
     """
-    order = rng.permutation(len(lengths))
+    trees, lengths = forest.trees(), forest.lengths()
+    shuffled = rng.permutation(len(trees))
+    place = np.argsort(shuffled)
+    order = [i for tree in shuffled for i in trees[tree]]
     batches = []
-    for i in range(0, len(order), 50 * size):
-        stretch = sorted(order[i : i + 50 * size], key=lambda j: lengths[j])
-        batches += [[int(j) for j in stretch[k : k + size]] for k in range(0, len(stretch), size)]
+    for k in range(0, len(order), 50 * size):
+        stretch = sorted(order[k : k + 50 * size], key=lambda i: (lengths[forest.tree[i]], place[forest.tree[i]]))
+        batches += [stretch[j : j + size] for j in range(0, len(stretch), size)]
     for i in rng.permutation(len(batches)):
         yield batches[i]
 

@@ -1,89 +1,98 @@
-"""Score label words at the end of a prompt: log-probabilities of whole words, one pass where they are one token."""
+"""What a model answers: logits where answers are predicted, with nothing computed that these do not read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
+from absa_edit.lm.course import Course, States
 from absa_edit.lm.decoder import Decoder
-
-Ids = Sequence[int]
+from absa_edit.lm.forest import Batch, Forest, Ids, grow
+from absa_edit.lm.frozen import FrozenStates
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Token rows padded on the right, and where each row's answer tokens are predicted.
+class Asked:
+    """Tokens of answers: whose they are, which they are, where they are predicted."""
 
-    `targets[r, k]` is predicted at `positions[r, k]`; entries beyond a row's answer are not `valid`.
-    """
-
-    input_ids: Int[Tensor, "row pos"]
-    positions: Int[Tensor, "row answer"]
-    targets: Int[Tensor, "row answer"]
-    valid: Bool[Tensor, "row answer"]
+    sequence: Int[Tensor, " token"]
+    """Place of the token's sequence among those asked about."""
+    target: Int[Tensor, " token"]
+    position: Int[Tensor, " token"]
 
     @property
-    def lengths(self) -> Int[Tensor, " row"]:
-        """Tokens of each row without its padding."""
-        return self.positions.max(1).values + 1
+    def share(self) -> Float[Tensor, " token"]:
+        """One over the number of tokens of the same answer."""
+        return 1 / self.sequence.bincount()[self.sequence]
 
 
-def rows(prompts: Sequence[Ids], answers: Sequence[Ids], device: torch.device) -> Rows:
-    """Each prompt followed by its answer (all but the last token, which is only predicted)."""
-    sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-    longest = max(map(len, sequences))
-    widest = max(map(len, answers))
-    input_ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])
-    targets = torch.tensor([[*a, *[0] * (widest - len(a))] for a in answers])
-    valid = torch.tensor([[True] * len(a) + [False] * (widest - len(a)) for a in answers])
-    last = torch.tensor([len(p) - 1 for p in prompts])
-    positions = (last[:, None] + torch.arange(widest)).clamp(max=longest - 1).where(valid, last[:, None])
-    return Rows(*(t.to(device) for t in (input_ids, positions, targets, valid)))
+class Answers:
+    """Prompts, each with an answer, laid out as trees to be asked about in batches.
 
-
-def answer_logits(
-    decoder: Decoder, hidden: Float[Tensor, "row pos hidden"], rows: Rows
-) -> Float[Tensor, "answer_token vocabulary"]:
-    """Logits at the valid answer positions of all rows, row by row."""
-    index = rows.positions[..., None].expand(-1, -1, hidden.shape[-1])
-    return decoder.logits(hidden.gather(1, index)[rows.valid])
-
-
-def label_log_probabilities(
-    decoder: Decoder, prompts: Sequence[Ids], labels: Sequence[Ids]
-) -> Float[Tensor, "prompt label"]:
-    """Log-probability of each label's whole word sequence after each prompt, under the whole vocabulary.
-
-    Runs each prompt once when every label is one token, else once a label.
+    `edits` change the residual stream that leaves their blocks, at position `at[i]` of prompt `i`.
     """
-    if all(len(label) == 1 for label in labels):
-        batch = rows(prompts, [labels[0]] * len(prompts), decoder.device)
-        log_probabilities = answer_logits(decoder, _states(decoder, batch), batch).float().log_softmax(-1)
-        return log_probabilities[:, [label[0] for label in labels]]
-    every = [(prompt, label) for prompt in prompts for label in labels]
-    batch = rows([p for p, _ in every], [label for _, label in every], decoder.device)
-    log_probabilities = answer_logits(decoder, _states(decoder, batch), batch).float().log_softmax(-1)
-    tokens = torch.zeros(batch.targets.shape, device=decoder.device)
-    tokens[batch.valid] = log_probabilities.gather(1, batch.targets[batch.valid][:, None])[:, 0]
-    return tokens.sum(1).view(len(prompts), len(labels))
 
+    def __init__(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Ids],
+        answers: Sequence[Ids],
+        *,
+        edits: Mapping[int, nn.Module] | None = None,
+        at: Sequence[int] | None = None,
+    ) -> None:
+        self.decoder = decoder
+        self.edits = edits or {}
+        self.at = at
+        self.targets = answers
+        self.last = [len(prompt) - 1 for prompt in prompts]
+        own = self.last if at is None else list(map(min, self.last, at))
+        sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
+        self.forest: Forest = grow(sequences, own)
+        self.ids = torch.from_numpy(self.forest.ids).to(decoder.device)
+        self.reach = decoder.reach(max(map(len, sequences), default=1))
 
-def _states(decoder: Decoder, batch: Rows) -> Float[Tensor, "row pos hidden"]:
-    frame = decoder.begin(decoder.embed(batch.input_ids))
-    return decoder.run(frame.hidden, 0, decoder.layers, frame)
+    def asked(self, indices: Sequence[int]) -> Asked:
+        """The answer tokens of some prompts, prompt by prompt."""
+        rows = [
+            (place, target, self.last[i] + number)
+            for place, i in enumerate(indices)
+            for number, target in enumerate(self.targets[i])
+        ]
+        return Asked(*torch.tensor(rows, device=self.decoder.device).view(-1, 3).unbind(1))
 
+    def logits(self, indices: Sequence[int], frozen: FrozenStates | None = None) -> Float[Tensor, "token vocabulary"]:
+        """Logits at the answer tokens of some prompts; `frozen` says what of their run is known."""
+        decoder = self.decoder
+        trunks_known = frozen is not None and frozen.trunks_known
+        batch = self.forest.batch(indices, decoder.device, trunks_known=trunks_known)
+        with torch.no_grad() if frozen else nullcontext():
+            frame = decoder.begin(decoder.embed(self.ids[batch.own.node]), batch.own.position)
+        course = Course(decoder, self.reach, batch, frame, frozen.known if frozen and trunks_known else None)
+        at = None if self.at is None else torch.tensor([self.at[i] for i in indices], device=decoder.device)
+        start, hidden = 0, frame.hidden
+        if frozen:
+            start, hidden = frozen.start, frozen.states(batch)
+            hidden = self._edit(start - 1, hidden, batch, at)
+        for layer in range(start, decoder.layers - 1):
+            hidden = self._edit(layer, course.block(layer, hidden), batch, at)
+        asked = self.asked(indices)
+        rows, slots = batch.row[asked.sequence], asked.position + batch.shift[asked.sequence]
+        if start == decoder.layers:
+            return decoder.logits(hidden[rows, slots])
+        leaving = course.last_block(hidden, rows, slots)
+        if at is not None and decoder.layers - 1 in self.edits:
+            here = asked.position == at[asked.sequence]
+            leaving = leaving.index_put((here,), self.edits[decoder.layers - 1](leaving[here]))
+        return decoder.logits(leaving)
 
-def length_buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `tokens` tokens, padding counted; neighbours in length, longest first.
-
-    Longest first, so that memory that will not suffice is found out at once.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    while order:
-        size = max(1, tokens // max(lengths[order[0]], 1))
-        yield order[:size]
-        order = order[size:]
+    def _edit(self, layer: int, hidden: States, batch: Batch, at: Int[Tensor, " sequence"] | None) -> States:
+        if at is None or layer not in self.edits:
+            return hidden
+        where = (batch.row, at + batch.shift)
+        return hidden.index_put(where, self.edits[layer](hidden[where]))

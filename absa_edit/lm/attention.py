@@ -80,11 +80,12 @@ def attention_by(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
         _attend.pop()
 
 
-def mix(heads: Heads, allowed: Bool[Tensor, "query key"] | None, before: tuple[Keys, Keys] | None = None) -> Mixed:
+def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tuple[Keys, Keys] | None = None) -> Mixed:
     """Attention over the keys of `before` followed by the heads' own.
 
     The rows of `before`, repeated as a whole, are those of `heads`; they are not copied for that. `allowed` has a
-    column for each key, those of `before` first; None allows all.
+    column for each key, those of `before` first, and may differ from row to row ([row, 1, 1, query, key]); None allows
+    all.
     """
     rows, count, queries, width = heads.query.shape
     groups = heads.key.shape[1]

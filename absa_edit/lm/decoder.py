@@ -38,17 +38,21 @@ class Frame:
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     """Arguments of each block besides its hidden states: masks, rotary angles, cache."""
 
-    def at(self, positions: Int[Tensor, " chosen"]) -> Frame:
-        """The frame of a run over some positions only, without masks: for blocks inside `attention_by`."""
+    def at(self, positions: Int[Tensor, "*row chosen"]) -> Frame:
+        """The frame of a run over some positions only, the same in every row or each row's own.
+
+        Without masks: for blocks inside `attention_by`.
+        """
         length = self.hidden.shape[1]
+        rows = torch.arange(len(positions), device=positions.device)[:, None] if positions.ndim == 2 else slice(None)
 
         def cut(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value[:, positions] if value.ndim in (2, 3) and value.shape[1] == length else None
+                return value[rows, positions] if value.ndim in (2, 3) and value.shape[1] == length else None
             return tuple(map(cut, value)) if isinstance(value, tuple) else value
 
         calls = ((tuple(map(cut, args)), {n: cut(v) for n, v in kwargs.items()}) for args, kwargs in self.calls)
-        return Frame(self.hidden[:, positions], tuple(calls))
+        return Frame(self.hidden[rows, positions], tuple(calls))
 
     def allowed(self, layer: int) -> Bool[Tensor, "query key"]:
         """Which positions each one sees in a block: the causal ones, of these those in a sliding window."""
@@ -100,14 +104,32 @@ class Decoder:
         """Token embeddings, before positions or scaling are added."""
         return self.embeddings(input_ids)
 
-    def begin(self, embeds: Float[Tensor, "batch pos embedding"]) -> Frame:
+    def begin(
+        self, embeds: Float[Tensor, "batch pos embedding"], positions: Int[Tensor, "batch pos"] | None = None
+    ) -> Frame:
         """The frame of a run over `embeds`.
 
-        Rows are padded on the right: no mask is needed, since no position sees a later one.
+        Rows are padded on the right: no mask is needed, since no position sees a later one. Where tokens stand at other
+        `positions` than their places in the row, the frame is for blocks inside `attention_by`, which mind the masks.
         """
+        elsewhere: dict[str, Any] = {}
+        if positions is not None:  # a mask of four dimensions is passed on as it is: none is made
+            unused = torch.zeros(1, 1, 1, 1, dtype=embeds.dtype, device=embeds.device)
+            elsewhere = {"position_ids": positions, "attention_mask": unused}
         with self._standing_still() as blocks:
-            self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1)
+            self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1, **elsewhere)
         return Frame(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
+
+    @torch.no_grad()
+    def reach(self, length: int) -> tuple[Bool[Tensor, "query key"], ...]:
+        """By block, the positions that each position sees in a sequence of that length; equal ones are one object."""
+        ids = torch.zeros(1, length, dtype=torch.long, device=self.device)
+        frame = self.begin_with_masks(self.embed(ids))
+        found: list[Tensor] = []
+        for layer in range(self.layers):
+            seen = frame.allowed(layer)
+            found.append(next((one for one in found if torch.equal(one, seen)), seen))
+        return tuple(found)
 
     def run(self, hidden: Hidden, start: int, stop: int, frame: Frame) -> Hidden:
         """The states that leave block `stop - 1` when `hidden` enters block `start`."""

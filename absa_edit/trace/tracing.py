@@ -15,8 +15,8 @@ from torch import Tensor
 from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError, ModelError
-from absa_edit.lm.answer import length_buckets
 from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.forest import length_buckets
 from absa_edit.lm.load import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts

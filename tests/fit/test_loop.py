@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plainly import hooked
 
 from absa_edit.adapt import Adapted, adapt, changed_elsewhere
 from absa_edit.config import Delta, Edit, FitSettings, Full, Lora, Method, Precision
@@ -16,6 +17,7 @@ from absa_edit.fit import loop
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.loop import epoch_batches, fit
 from absa_edit.fit.objective import AnswerLoss
+from absa_edit.lm.forest import Forest, grow
 from absa_edit.lm.load import LanguageModel
 from absa_edit.locate.plan import plan_of
 from absa_edit.records import Fit, Part, Site
@@ -49,6 +51,10 @@ def run(adapted: Adapted, prompts, labels, settings: FitSettings = PLAIN, evalua
     return fit(adapted, prompts, labels, settings, evaluate or scores(), seed=7, **options)
 
 
+def forest_of(prompts) -> Forest:
+    return grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])
+
+
 def plain_loop(adapted: Adapted, prompts, labels, settings: FitSettings) -> list[float]:
     """Mean loss of each epoch; full forward passes of padded rows, nothing cached, all logits."""
     groups = [{**g, "weight_decay": 0.0, "initial": g["lr"]} for g in adapted.parameter_groups()]
@@ -59,13 +65,12 @@ def plain_loop(adapted: Adapted, prompts, labels, settings: FitSettings) -> list
     warm = round(settings.warmup * total)
     for epoch in range(1, settings.epochs + 1):
         losses = 0.0
-        lengths = [len(p.ids) for p in prompts]
-        for batch in epoch_batches(lengths, settings.batch_size, np.random.default_rng([7, epoch])):
+        for batch in epoch_batches(forest_of(prompts), settings.batch_size, np.random.default_rng([7, epoch])):
             chosen = [prompts[i] for i in batch]
             longest = max(len(p.ids) for p in chosen)
             ids = torch.tensor([[*p.ids, *[0] * (longest - len(p.ids))] for p in chosen])
             mask = torch.tensor([[1] * len(p.ids) + [0] * (longest - len(p.ids)) for p in chosen])
-            with adapted.on(chosen):
+            with hooked(adapted, chosen):
                 logits = adapted.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             at = torch.tensor([len(p.ids) - 1 for p in chosen])
             gold = torch.tensor([labels[p.example.polarity][0] for p in chosen])
@@ -223,7 +228,7 @@ def test_history_has_a_row_an_epoch(small, prompts, labels) -> None:
 
 
 def test_learns_the_training_examples(bundled, prompts, labels) -> None:
-    settings = FitSettings(epochs=6, batch_size=4, patience=9, precision=Precision.float32)
+    settings = FitSettings(epochs=10, batch_size=4, patience=9, precision=Precision.float32)
     plan = plan_of(bundled.model, [Site(9, Part.mlp), Site(9, Part.attn)], 4, "manual")
     found = run(adapt(bundled.model, Edit(lr=2e-2), plan, seed=0), prompts, labels, settings)
     assert found.history[-1]["loss"] < 0.5 * found.history[0]["loss"]
@@ -271,21 +276,34 @@ def test_nothing_to_train_on_is_an_error(small, labels) -> None:
         run(adapted_to(small), [], labels)
 
 
+def random_forest(n: int) -> Forest:
+    """Sequences of 5 to 80 tokens, some of which share all but their ends."""
+    rng = np.random.default_rng(0)
+    sequences: list[tuple[int, ...]] = []
+    for i in range(n):
+        stem = sequences[-1] if i and rng.random() < 0.4 else tuple(rng.integers(1, 9, rng.integers(5, 80)).tolist())
+        sequences.append((*stem[:-1], i + 10))
+    return grow(sequences, [len(s) - 1 for s in sequences])
+
+
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (7, 7), (23, 4), (450, 4)])
 def test_batches_hold_every_example_once(n, size) -> None:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(5, 80, n).tolist()
-    batches = list(epoch_batches(lengths, size, np.random.default_rng([1, 2])))
+    batches = list(epoch_batches(random_forest(n), size, np.random.default_rng([1, 2])))
     assert sorted(i for batch in batches for i in batch) == list(range(n))
     assert len(batches) == -(-n // size)
     assert max(map(len, batches)) <= size
 
 
 def test_batches_follow_the_seed_and_are_of_like_length() -> None:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(5, 80, 400).tolist()
-    a, b, c = (list(epoch_batches(lengths, 8, np.random.default_rng([1, epoch]))) for epoch in (1, 1, 2))
+    forest = random_forest(400)
+    a, b, c = (list(epoch_batches(forest, 8, np.random.default_rng([1, epoch]))) for epoch in (1, 1, 2))
     assert a == b and a != c
     assert sorted(map(sorted, a)) != sorted(map(sorted, c))  # other batches, not another order of the same
-    spread = np.mean([np.ptp([lengths[i] for i in batch]) for batch in a])
-    assert spread < 5 < np.ptp(lengths) / 3
+    lengths = forest.lengths()[forest.tree]
+    assert np.mean([np.ptp(lengths[batch]) for batch in a]) < 6 < np.ptp(lengths) / 3
+
+
+def test_batches_keep_most_trees_together() -> None:
+    forest = random_forest(400)
+    rows = sum(len(set(forest.tree[batch])) for batch in epoch_batches(forest, 8, np.random.default_rng(0)))
+    assert len(forest.trees()) <= rows < len(forest.trees()) + 50

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plainly import hooked
 
 from absa_edit.adapt import Adapted, adapt
 from absa_edit.config import Edit, Full, Lora
@@ -33,7 +34,7 @@ def by_hand(adapted: Adapted, prompts, labels) -> torch.Tensor:
     total = torch.zeros(())
     for prompt in prompts:
         answer = labels[prompt.example.polarity]
-        with adapted.on([prompt]):
+        with hooked(adapted, [prompt]):
             logits = adapted.model(input_ids=torch.tensor([[*prompt.ids, *answer]])).logits[0].float()
         scores = logits.log_softmax(-1)
         at = len(prompt.ids) - 1
@@ -46,7 +47,7 @@ def test_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
     words = SEVERAL if several else labels
     adapted = edited(tiny, representation=several)
     loss = AnswerLoss(adapted, prompts, words, cache_gib=1.0)
-    assert loss.prefix is not None
+    assert loss.frozen is not None
     chosen = [4, 0, 5]
     with torch.no_grad():
         expected = by_hand(adapted, [prompts[i] for i in chosen], words)
@@ -57,7 +58,7 @@ def test_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
 def test_methods_that_start_at_the_first_block_cache_nothing(small, prompts, labels, method) -> None:
     adapted = adapt(small.model, method, None, seed=0)
     loss = AnswerLoss(adapted, prompts, labels, cache_gib=1.0)
-    assert loss.prefix is None
+    assert loss.frozen is None
     torch.testing.assert_close(loss([1, 2]), by_hand(adapted, prompts[1:3], labels), atol=1e-3, rtol=1e-5)
 
 
