@@ -1,271 +1,24 @@
-"""Measure the project's speed against other tools, on this machine, in one run.
+"""Measure the project's speed on this machine against other tools and plain loops, each comparison in one run.
 
-    python scripts/bench.py trace                     # exact tracing; outputs/bench/trace.json and a table
-    python scripts/bench.py trace --scaling           # also cost against layers, length and samples, as a figure
-    python scripts/bench.py trace --layers 4 --length 20 --threads 1
-
-Other tools than the plain loops need `pip install -e ".[bench]"`. A tool's cells cost the same each, so its grid is
-the median cost of a few cells times their number; the exact tracer always runs its whole grid. Random weights.
+python scripts/bench.py trace              # exact tracing; outputs/bench/trace.json and a table
+python scripts/bench.py trace --scaling    # also cost against layers, length and samples, as a figure
+python scripts/bench.py fit                # training; outputs/bench/fit.json and a table
+python scripts/bench.py fit --scaling      # also cost against layers, length and examples, as a figure
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
-from peers import Measure, Workload, available
 from rich.console import Console
-from rich.table import Table
-from scipy.stats import spearmanr
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from absa_edit.lm.decoder import Decoder
-from absa_edit.records import Part
 from absa_edit.run import versions
 from absa_edit.storage import write_json
-from absa_edit.trace.exact import cells
-from absa_edit.trace.runs import run_both
-from absa_edit.trace.tracing import Answer, restore
 
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "bench"
-GRIDS = {
-    "block": (Part.block,),
-    "attn": (Part.attn,),
-    "mlp": (Part.mlp,),
-    "all": (Part.block, Part.attn, Part.mlp),
-}
-PEERS = ("transformer_lens", "nnsight", "pyvene", "rome")
-"""What the ratio is taken over: the fastest of these. The plain hook loop is nobody's tool."""
-WINDOW = 5
-SAMPLES = 10
-VOCABULARY = 32_000
-SAMPLED = 4
-"""Cells that a tool is timed on, a part and round."""
-ROUNDS = 3
-STANDARD = {"layers": 12, "tokens": 42, "samples": 10}
-SIZES = {"layers": (4, 8, 16, 24), "tokens": (12, 24, 48, 96), "samples": (1, 3, 10)}
-"""What `--scaling` changes, one at a time."""
-
-
-def workload(layers: int, length: int, samples: int = SAMPLES) -> Workload:
-    """A random Llama (hidden 512, 8 heads) and a prompt whose tokens at 36 % of its length are corrupted.
-
-    Weights are scaled so that noise moves the answer: with tiny probabilities every comparison would hold.
-    """
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        max_position_embeddings=512,
-    )
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    for weight in model.parameters():
-        if weight.ndim == 2:
-            weight.mul_(2.0)
-    first = round(0.36 * length)
-    noise = 3 * model.get_input_embeddings().weight.std() * torch.randn(samples, 2, 512)
-    return Workload(model, torch.randint(5, VOCABULARY, (1, length)), noise, (first, first + 2), (11, 12, 13))
-
-
-@torch.inference_mode()
-def exact(work: Workload, parts: Sequence[Part], model: LlamaForCausalLM | None = None) -> dict[Part, np.ndarray]:
-    """Our grid: probability by part, an array (position, layer)."""
-    decoder = Decoder(model or work.model)
-    embeds = decoder.embed(work.ids)
-    corrupted = embeds.repeat(len(work.noise), 1, 1)
-    corrupted[:, work.span] += work.noise.to(embeds.dtype)
-    runs = run_both(decoder, embeds, corrupted)
-    answer = Answer(work.words, 0)
-    units = [[t] for t in range(work.ids.shape[1])]
-    every = cells(parts, decoder.layers, WINDOW)
-    corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
-    grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
-    return {part: grid[0] for part, grid in grids.items()}
-
-
-def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    gc.collect()
-    began = time.perf_counter()
-    result = call()
-    return time.perf_counter() - began, result
-
-
-def floor_flops(work: Workload, parts: Sequence[Part]) -> float:
-    """FLOPs (two a multiply-add) of the matrix products that no exact engine with the whole grid can do without.
-
-    Both runs; inside each restored layer, the restored position after its attention; then for each distinct row of
-    the batch: in its first block all but queries, keys and values of later positions, which are the corrupted run's; in
-    the last block keys and values, and the rest at one position; in between everything. Windows that start at
-    the same layer are one row until they end. Label words' logits are left out: they are nothing.
-    """
-    config = work.model.config
-    width, layers, length = config.hidden_size, config.num_hidden_layers, work.ids.shape[1]
-    samples, first = len(work.noise), work.corrupted[0]
-    asking, rest = 6 * width**2, 2 * width**2 + 6 * width * config.intermediate_size  # of one position
-    mixing = 4 * width  # of one query and key
-
-    def row(joins: int, late: int, fresh: bool) -> float:
-        """A row from block `joins` to the end, with `late` positions to compute."""
-        total = 0.0
-        for layer in range(joins, layers):
-            known = fresh and layer == joins
-            if layer == layers - 1:
-                total += rest + mixing * length + (0 if known else asking / 3 * (1 + 2 * late))
-            else:
-                total += late * (rest + mixing * (length - (late - 1) / 2)) + asking * (1 if known else late)
-        return total
-
-    whole = asking + rest + mixing * (length + 1) / 2
-    total = (length + samples * (length - first)) * layers * whole
-    for part in parts:
-        windows = cells([part], layers, WINDOW)
-        for late in range(1, length - first + 1):
-            for start in {c.start for c in windows}:
-                stops = sorted({c.stop for c in windows if c.start == start})
-                total += samples * row(start + 1, late, fresh=True)
-                total += samples * sum(row(stop, late, fresh=False) for stop in stops[:-1])
-                total += samples * (rest if part is Part.attn else 0)
-    return total
-
-
-def measured_peers(work: Workload, parts: Sequence[Part], console: Console) -> dict[str, dict[str, float]]:
-    """Seconds a grid of each tool by part, in interleaved rounds, and how far its cells are from ours."""
-    rng = np.random.default_rng(0)
-    length, layers = work.ids.shape[1], work.model.config.num_hidden_layers
-    chosen = {
-        part: [
-            (cells([part], layers, WINDOW)[int(i)], int(t))
-            for i, t in zip(
-                rng.choice(layers, SAMPLED, replace=layers < SAMPLED),
-                rng.integers(work.corrupted[0], length, SAMPLED),
-                strict=True,
-            )
-        ]
-        for part in parts
-    }
-    ours = exact(work, parts)
-    found: dict[str, dict[str, float]] = {}
-    tools: dict[str, Measure] = {name: prepare(work) for name, prepare in available().items()}
-    seconds: dict[tuple[str, Part], list[float]] = {}
-    for turn in range(ROUNDS + 1):  # the first warms up
-        for name, measure in tools.items():
-            for part, asked in chosen.items():
-                took, values = timed(lambda measure=measure, asked=asked: measure(asked))
-                if turn:
-                    seconds.setdefault((name, part), []).append(took / len(asked))
-                else:
-                    gap = max(abs(v - ours[part][t, c.layer]) for v, (c, t) in zip(values, asked, strict=True))
-                    found.setdefault(name, {"gap": 0.0})["gap"] = max(found.get(name, {"gap": 0.0})["gap"], gap)
-        console.print(f"round {turn} of {ROUNDS}")
-    for (name, part), took in seconds.items():
-        found[name][part.value] = statistics.median(took) * length * layers
-    for tool in found.values():
-        tool["all"] = sum(tool[part.value] for part in parts)
-    return found
-
-
-def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
-    """Everything that `outputs/bench/trace.json` holds but the scaling."""
-    work = workload(layers, length)
-    flops = {}
-    for name, parts in GRIDS.items():
-        with FlopCounterMode(display=False) as counter:
-            exact(work, parts)
-        flops[name] = {"ours": counter.get_total_flops(), "floor": floor_flops(work, parts)}
-    console.print("counted; timing")
-    peers = measured_peers(work, GRIDS["all"], console)
-    ours = {
-        name: min(timed(lambda parts=parts: exact(work, parts))[0] for _ in range(2)) for name, parts in GRIDS.items()
-    }
-    again = {name: tool for name, tool in measured_peers(work, GRIDS["all"], console).items()}
-    for name, tool in peers.items():  # before and after ours: a machine's speed drifts
-        peers[name] = {k: (v + again[name][k]) / 2 if k != "gap" else max(v, again[name][k]) for k, v in tool.items()}
-    fastest = {grid: min(peers[p][grid] for p in PEERS if p in peers) for grid in GRIDS}
-    with FlopCounterMode(display=False) as counter:
-        work.model(inputs_embeds=work.noisy(), use_cache=False)
-    rate = counter.get_total_flops() * length * layers / peers["hook_loop"]["block"]
-    return {
-        "shape": {"layers": layers, "tokens": length, "samples": SAMPLES, "hidden": 512, "window": WINDOW},
-        "seconds": {"absa_edit": ours, **{n: {g: t[g] for g in GRIDS} for n, t in peers.items()}},
-        "ratio_over_fastest_peer": {grid: fastest[grid] / ours[grid] for grid in GRIDS},
-        "ratio_over_hook_loop": {grid: peers["hook_loop"][grid] / ours[grid] for grid in GRIDS},
-        "max_abs_difference": max(tool["gap"] for tool in peers.values()),
-        "flops": {grid: {**f, "over_floor": f["ours"] / f["floor"]} for grid, f in flops.items()},
-        "time_over_floor": {grid: ours[grid] * rate / flops[grid]["floor"] for grid in GRIDS},
-        "bfloat16": bfloat16(work, ours),
-    }
-
-
-def bfloat16(work: Workload, ours: dict[str, float]) -> dict[str, Any]:
-    """What bfloat16 gains and changes."""
-    exactly = exact(work, GRIDS["all"])
-    half = deepcopy(work.model).to(torch.bfloat16)
-    took = {
-        name: min(timed(lambda parts=parts: exact(work, parts, half))[0] for _ in range(2))
-        for name, parts in GRIDS.items()
-    }
-    roughly = exact(work, GRIDS["all"], half)
-    a, b = (np.stack([grid[p][work.corrupted[0] :] for p in GRIDS["all"]]).ravel() for grid in (exactly, roughly))
-    return {
-        "over_float32": {name: ours[name] / took[name] for name in GRIDS},
-        "max_abs_difference": float(np.abs(a - b).max()),
-        "rank_correlation": float(spearmanr(a, b).statistic),
-    }
-
-
-def scaling(console: Console) -> dict[str, Any]:
-    """Seconds of our grid of all parts, and of the fastest tool's, as one of the sizes changes."""
-    found: dict[str, Any] = {}
-    for axis, sizes in SIZES.items():
-        rows = []
-        for size in sizes:
-            shape = {**STANDARD, axis: size}
-            work = workload(shape["layers"], shape["tokens"], shape["samples"])
-            took, _ = timed(lambda work=work: exact(work, GRIDS["all"]))
-            peers = measured_peers(work, GRIDS["all"], console)
-            rows.append(
-                {axis: size, "seconds": took, "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers)}
-            )
-            console.print(rows[-1])
-        slope = {
-            who: float(np.polyfit(np.log([r[axis] for r in rows]), np.log([r[who] for r in rows]), 1)[0])
-            for who in ("seconds", "fastest_peer")
-        }
-        found[axis] = {"rows": rows, "exponent": slope["seconds"], "exponent_of_fastest_peer": slope["fastest_peer"]}
-    return found
-
-
-def draw_scaling(found: dict[str, Any], path: Path) -> None:
-    """A panel for each size that changes, both axes logarithmic."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
-        sizes = [row[axis] for row in one["rows"]]
-        for who, name, exponent in (
-            ("fastest_peer", "fastest other tool", one["exponent_of_fastest_peer"]),
-            ("seconds", "absa_edit", one["exponent"]),
-        ):
-            label = f"{name}, exponent {exponent:.2f}"
-            axes.loglog(sizes, [row[who] for row in one["rows"]], marker="o", label=label)
-        axes.set_xlabel(axis)
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-        axes.legend()
-    figure.axes[0].set_ylabel("seconds, all three grids")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
 
 
 def machine() -> dict[str, Any]:
@@ -277,39 +30,28 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "flags": seen, "threads": torch.get_num_threads(), "versions": versions()}
 
 
-def show(found: dict[str, Any], console: Console) -> None:
-    table = Table("seconds a grid", *GRIDS)
-    for name, row in found["seconds"].items():
-        table.add_row(name, *(f"{row[grid]:.1f}" for grid in GRIDS))
-    for key in ("ratio_over_fastest_peer", "ratio_over_hook_loop", "time_over_floor"):
-        table.add_row(key.replace("_", " "), *(f"{found[key][grid]:.2f}" for grid in GRIDS))
-    table.add_row("FLOPs over floor", *(f"{found['flops'][grid]['over_floor']:.3f}" for grid in GRIDS))
-    table.add_row("bfloat16 over float32", *(f"{found['bfloat16']['over_float32'][grid]:.2f}" for grid in GRIDS))
-    console.print(table)
-    console.print(
-        f"largest difference to another tool {found['max_abs_difference']:.1e}; bfloat16: single cells off by up to "
-        f"{found['bfloat16']['max_abs_difference']:.3f}, rank correlation {found['bfloat16']['rank_correlation']:.4f}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["trace"])
-    parser.add_argument("--layers", type=int, default=STANDARD["layers"])
-    parser.add_argument("--length", type=int, default=STANDARD["tokens"], help="tokens of the prompt")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")
+    every = parser.add_subparsers(dest="what", required=True)
+    trace, fit = every.add_parser("trace"), every.add_parser("fit")
+    trace.add_argument("--layers", type=int, default=12)
+    trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
+    fit.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
+    fit.add_argument("--examples", type=int, default=256)
+    fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    for one in (trace, fit):
+        one.add_argument("--threads", type=int, default=2)
+        one.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(highlight=False)
-    found = {"machine": machine(), **bench_trace(arguments.layers, arguments.length, console)}
-    write_json(found, OUT / "trace.json")
-    show(found, console)
-    if arguments.scaling:
-        found["scaling"] = scaling(console)
-        write_json(found, OUT / "trace.json")
-        draw_scaling(found["scaling"], OUT / "figures" / "trace_scaling.png")
-    console.print(f"written to {OUT / 'trace.json'}")
+    if arguments.what == "trace":
+        import bench_trace as bench  # its other tools need not be there for the others
+    else:
+        import bench_fit as bench  # type: ignore[no-redef]
+    found = {"machine": machine(), **bench.main(arguments, console)}
+    write_json(found, OUT / f"{arguments.what}.json")
+    console.print(f"written to {OUT / arguments.what}.json")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import bench
+    import bench_trace as bench
 
     monkeypatch.setattr(bench, "VOCABULARY", 500)
     monkeypatch.setattr(bench, "ROUNDS", 1)

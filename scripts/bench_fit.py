@@ -1,0 +1,162 @@
+"""Training an edit against training everything, here and as other tools do it: time, memory and counted FLOPs.
+
+Every way trains in a process of its own, an epoch at a time, in turns; the first epoch, which fills what is cached, is
+not counted. Same examples of the bundled sample, same batches, same optimiser. Memory is what a process needs above
+the weights it has loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench import OUT
+from fits import OURS, THEIRS, Job, gemm_rate
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+ROUNDS = 3
+SIZES: dict[str, Sequence[int]] = {"layers": (6, 12, 24), "tokens": (45, 90, 180), "examples": (128, 256, 512)}
+"""What `--scaling` changes, one at a time."""
+
+
+def measured(jobs: Sequence[Job], console: Console) -> dict[str, dict[str, float]]:
+    """Median seconds of an epoch after the first, the most bytes above the weights, FLOPs where counted."""
+    here = Path(__file__).with_name("fits.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(jobs[0].threads), "PYTHONWARNINGS": "ignore"}
+    workers = {
+        job.way: subprocess.Popen(
+            [sys.executable, str(here), json.dumps(asdict(job))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+        )
+        for job in jobs
+    }  # fmt: skip
+    laps: dict[str, list[dict[str, float]]] = {way: [] for way in workers}
+    for turn in range(jobs[0].epochs):
+        for way, worker in workers.items():
+            laps[way].append(_lap(way, worker))
+        console.print(f"epoch {turn + 1} of {jobs[0].epochs}")
+    found = {}
+    for way, worker in workers.items():
+        rest, _ = worker.communicate("\n")
+        counted = [json.loads(line) for line in rest.splitlines() if line.startswith('{"flops"')]
+        found[way] = {
+            "seconds": statistics.median(lap["seconds"] for lap in laps[way][1:]),
+            "first_seconds": laps[way][0]["seconds"],
+            "bytes": max(lap["bytes"] for lap in laps[way]),
+            **(counted[0] if counted else {}),
+        }
+    return found
+
+
+def _lap(way: str, worker: subprocess.Popen[str]) -> dict[str, float]:
+    """One epoch of a worker."""
+    assert worker.stdin and worker.stdout
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    for line in worker.stdout:
+        if line.startswith('{"seconds"'):
+            return json.loads(line)
+    raise RuntimeError(f"{way}: training ended early; run scripts/fits.py with the same job to see why")
+
+
+def compared(model: str, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """All ways on one model."""
+    jobs = [
+        Job(way, model, examples=arguments.examples, epochs=ROUNDS + 1, precision=arguments.precision,
+            threads=arguments.threads)
+        for way in (*OURS, *THEIRS)
+    ]  # fmt: skip
+    found = measured(jobs, console)
+    rate = gemm_rate(arguments.precision)
+    for one in found.values():
+        if "flops" in one:
+            one["seconds_over_floor"] = one["seconds"] * rate / one["flops"]
+    return {
+        "ways": found,
+        "over_peft_lora_trainer": _over(found, "peft_lora_trainer"),
+        "over_our_lora": _over(found, "lora"),
+        "gemm_flops_per_second": rate,
+    }
+
+
+def _over(found: dict[str, dict[str, float]], other: str) -> dict[str, dict[str, float]]:
+    """Throughput and memory of each way as ratios to those of another."""
+    return {
+        way: {
+            "throughput": found[other]["seconds"] / one["seconds"],
+            "memory": one["bytes"] / found[other]["bytes"],
+        }
+        for way, one in found.items()
+    }
+
+
+def show(model: str, found: dict[str, Any], console: Console) -> None:
+    """The table of one model."""
+    table = Table(f"{model}: way", "s / epoch", "first", "MB above weights", "x LoRA in Trainer", "memory", "s / floor")
+    for way, one in found["ways"].items():
+        over = found["over_peft_lora_trainer"][way]
+        floor = f"{one['seconds_over_floor']:.2f}" if "flops" in one else ""
+        table.add_row(
+            way, f"{one['seconds']:.2f}", f"{one['first_seconds']:.2f}", f"{one['bytes'] / 1e6:.0f}",
+            f"{over['throughput']:.2f}", f"{over['memory']:.2f}", floor,
+        )  # fmt: skip
+    console.print(table)
+
+
+def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Seconds of an epoch of `edit` and `lora` as one of the sizes changes, and the exponents."""
+    found: dict[str, Any] = {}
+    for axis, sizes in SIZES.items():
+        rows = []
+        for size in sizes:
+            jobs = [
+                Job(way, epochs=3, precision=arguments.precision, threads=arguments.threads, **{axis: size})  # type: ignore[arg-type]
+                for way in ("edit", "lora", "peft_lora_trainer")
+            ]
+            rows.append({axis: size, **{way: one["seconds"] for way, one in measured(jobs, console).items()}})
+            console.print(rows[-1])
+        ways = [way for way in rows[0] if way != axis]
+        x = np.log([row[axis] for row in rows])
+        exponents = {way: float(np.polyfit(x, np.log([row[way] for row in rows]), 1)[0]) for way in ways}
+        found[axis] = {"rows": rows, "exponents": exponents}
+    return found
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """A panel for each size that changes, both axes logarithmic."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        sizes = [row[axis] for row in one["rows"]]
+        for way, exponent in one["exponents"].items():
+            axes.loglog(sizes, [row[way] for row in one["rows"]], marker="o", label=f"{way}, exponent {exponent:.2f}")
+        axes.set_xlabel(axis)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.legend()
+    figure.axes[0].set_ylabel("seconds an epoch")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The figures of `outputs/bench/fit.json`, also shown."""
+    found: dict[str, Any] = {"precision": arguments.precision, "examples": arguments.examples}
+    for model in arguments.models:
+        found[model] = compared(model, arguments, console)
+        show(model, found[model], console)
+    found["over_peft_lora_trainer"] = found[arguments.models[0]]["over_peft_lora_trainer"]
+    if arguments.scaling:
+        found["scaling"] = scaling(arguments, console)
+        draw(found["scaling"], OUT / "figures" / "fit_scaling.png")
+    return found
