@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from absa_edit.records import Comparison, Part, RunRecord
+from absa_edit.records import POLARITIES, Comparison, Part, RunRecord
 from absa_edit.report import words
 from absa_edit.report.tables import compared, interval_of, own_test, tests_in_order
 
@@ -77,6 +77,51 @@ def peak(record: RunRecord) -> str | None:
         f"{f'the {window} layers around it' if several else 'it'} gives back "
         f"{found.effect.percent()} of the {100 * total.value:.1f} points of p(gold) that corruption takes "
         f"(n = {found.effect.n})."
+    )
+
+
+def budget(record: RunRecord) -> str | None:
+    """How the edit's parameters and training time stand beside the whole-model baselines; None without both."""
+    edit = record.methods.get("edit")
+    others = {name: record.methods[name] for name in ("lora", "full") if name in record.methods}
+    if edit is None or edit.fit is None or not edit.trainable or not others:
+        return None
+    fewer = " and ".join(f"{m.trainable / edit.trainable:,.0f} times fewer than `{n}`" for n, m in others.items())
+    took = " and ".join(f"{words.duration(m.fit.seconds)} (`{n}`)" for n, m in others.items() if m.fit)
+    return (
+        f"`edit` trains {edit.trainable:,} parameters, {fewer}; its training took "
+        f"{words.duration(edit.fit.seconds)}, against {took}."
+    )
+
+
+def learned(record: RunRecord) -> str | None:
+    """Which method got furthest on the development set; None when none was trained."""
+    fits = {name: m.fit for name, m in record.methods.items() if m.fit is not None and m.fit.history}
+    if not fits:
+        return None
+    first = max(fits, key=lambda name: fits[name].best_macro_f1)
+    said = [
+        f"`{name}` reaches {100 * fits[name].best_macro_f1:.1f} after epoch {fits[name].best_epoch}"
+        for name in dict.fromkeys((first, "edit"))
+        if name in fits
+    ]
+    n = f" (n = {record.data['dev'].n:,})" if "dev" in record.data else ""
+    return f"Highest macro-F1 on the development set{n}: {'; '.join(said)}."
+
+
+def confused(record: RunRecord, test: str | None) -> str | None:
+    """The commonest error of the edit, or of the last method without one; None when nothing is wrong."""
+    name = "edit" if "edit" in record.methods else next(reversed(record.methods), None)
+    if name is None or test not in record.methods[name].scores:
+        return None
+    table = record.methods[name].scores[test].confusion
+    wrong = [(n, gold, given) for gold, row in enumerate(table) for given, n in enumerate(row) if gold != given]
+    most, gold, given = max(wrong, key=lambda cell: cell[0])
+    if not most:
+        return None
+    return (
+        f"On {test}, `{name}` errs most by calling {POLARITIES[gold]} aspects {POLARITIES[given]}: "
+        f"{most:,} of {sum(table[gold]):,}."
     )
 
 

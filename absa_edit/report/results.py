@@ -1,12 +1,12 @@
-"""The sections of `report.md` that hold results: scores, comparisons, the control, cost, damage."""
+"""The tables of a run as text, and the sections of `report.md` made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from absa_edit.records import RunRecord
+from absa_edit.records import DataSummary, RunRecord
 from absa_edit.report import words
-from absa_edit.report.findings import control, main_test, told_apart
+from absa_edit.report.findings import SAMPLE, control, main_test, told_apart
 from absa_edit.report.tables import (
     METRICS,
     Metric,
@@ -19,12 +19,31 @@ from absa_edit.report.tables import (
     tests_in_order,
 )
 
+Table = tuple[Sequence[str], list[list[str]]]
+"""Heads and rows; cells may hold `code` and **bold**."""
+
+COMPARED = "Permutation over sentences, Benjamini-Hochberg over all comparisons of the run; below 0.05 in bold."
+DAMAGED = "Perplexity on neutral text: `zero_shot` is the model before, each other row the model after."
 CAPTIONS = {
     "trace.png": "Average indirect effect by part, layer and role",
     "scores.png": "Macro-F1 by method and test set",
     "pareto.png": "Macro-F1 against trainable parameters",
     "learning.png": "Development macro-F1 by epoch",
 }
+
+
+def data_table(record: RunRecord) -> Table:
+    """Each split with its source, counts and hashes."""
+    heads = ("split", "set", "source", "n", "positive", "negative", "neutral", "left out or noted", "SHA-256")
+    return heads, [_data_row(key, data) for key, data in record.data.items()]
+
+
+def _data_row(key: str, data: DataSummary) -> list[str]:
+    dropped = ", ".join(f"{reason} {n:,}" for reason, n in data.dropped.items()) or "nothing"
+    digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in data.sha256.items())
+    name = f"**{data.name}** (bundled)" if data.name.endswith(SAMPLE) else data.name
+    per_class = [f"{data.counts.get(p, 0):,}" for p in ("positive", "negative", "neutral")]
+    return [key.partition("/")[0], name, data.source, f"{data.n:,}", *per_class, dropped, digests]
 
 
 def scores_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
@@ -39,25 +58,24 @@ def scores_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
     for metric, name in METRICS.items():
         lines += ["", f"**{name}**", "", *_score_table(record, metric)]
     lines += figure("scores.png", figures)
-    heads = ("method", "test set", "n", "F1 positive", "F1 negative", "F1 neutral")
-    per_class = (
-        [
-            name,
-            test,
-            f"{s.macro_f1.n:,}",
-            *(f"{100 * s.f1[p]:.1f}" for p in ("positive", "negative", "neutral")),
-        ]
-        for name in methods_in_order(record)
-        for test, s in record.methods[name].scores.items()
-    )
     return [
         *lines,
         "",
         "<details><summary>F1 of each class</summary>",
         "",
-        *pipe_table(heads, per_class),
+        *pipe_table(*class_table(record)),
         "",
         "</details>",
+    ]
+
+
+def class_table(record: RunRecord) -> Table:
+    """F1 of each class by method and test set."""
+    heads = ("method", "test set", "n", "F1 positive", "F1 negative", "F1 neutral")
+    return heads, [
+        [name, test, f"{s.macro_f1.n:,}", *(f"{100 * s.f1[p]:.1f}" for p in ("positive", "negative", "neutral"))]
+        for name in methods_in_order(record)
+        for test, s in record.methods[name].scores.items()
     ]
 
 
@@ -88,8 +106,13 @@ def comparisons_section(record: RunRecord) -> list[str]:
     """Section with the paired differences."""
     if not record.comparisons:
         return []
+    return ["## Paired comparisons", "", COMPARED, "", *pipe_table(*comparison_table(record))]
+
+
+def comparison_table(record: RunRecord) -> Table:
+    """Each paired difference with its interval and p-values; those below the level in bold."""
     heads = ("a", "b", "test set", "metric", "a - b (points)", "p", "p corrected", "n")
-    rows = (
+    return heads, [
         [
             c.a,
             c.b,
@@ -101,13 +124,6 @@ def comparisons_section(record: RunRecord) -> list[str]:
             f"{c.n:,}",
         ]
         for c in record.comparisons
-    )
-    return [
-        "## Paired comparisons",
-        "",
-        "Permutation over sentences, Benjamini-Hochberg over all comparisons of the run; below 0.05 in bold.",
-        "",
-        *pipe_table(heads, rows),
     ]
 
 
@@ -136,6 +152,19 @@ def control_section(record: RunRecord) -> list[str]:
 
 def cost_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
     """Section with what each method trained and took."""
+    if not record.methods:
+        return []
+    return [
+        "## Cost",
+        "",
+        *pipe_table(*cost_table(record)),
+        *figure("pareto.png", figures),
+        *figure("learning.png", figures),
+    ]
+
+
+def cost_table(record: RunRecord) -> Table:
+    """What each method trained and took."""
     heads = (
         "method", "kind", "trainable", "share", "lr", "fit", "epochs (kept)", "batch (at once)",
         "peak memory", "TFLOP", "trained", "scoring",
@@ -157,19 +186,18 @@ def cost_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
             cells += [f"{m.fit.batch_size} ({m.fit.micro_batch})", words.megabytes(m.fit.peak_bytes)]
             cells += [f"{m.fit.flops / 1e12:.1f}", f"{m.bytes_on_disk / 1e6:.2f} MB"]
         rows.append([*cells, words.duration(m.score_seconds)])
-    if not rows:
-        return []
-    return [
-        "## Cost",
-        "",
-        *pipe_table(heads, rows),
-        *figure("pareto.png", figures),
-        *figure("learning.png", figures),
-    ]
+    return heads, rows
 
 
 def damage_section(record: RunRecord) -> list[str]:
     """Section with perplexity on neutral text and what was allowed to move."""
+    if not record.methods:
+        return []
+    return ["## Damage to the language model", "", DAMAGED, "", *pipe_table(*damage_table(record))]
+
+
+def damage_table(record: RunRecord) -> Table:
+    """Perplexity on neutral text before and after each method, and what it was allowed to move."""
     before = next((m.perplexity for m in record.methods.values() if m.kind == "zero_shot"), None)
     rows = []
     for name in methods_in_order(record):
@@ -181,11 +209,8 @@ def damage_section(record: RunRecord) -> list[str]:
         if not m.trainable or m.share >= 1:
             checked = "-"
         rows.append([name, f"{m.perplexity:.2f}", change, words.percent(m.touched_share), checked])
-    if not rows:
-        return []
     heads = ("method", "perplexity", "change", "weights it may touch", "rest found bit-identical")
-    about = "Perplexity on neutral text: `zero_shot` is the model before, each other row the model after."
-    return ["## Damage to the language model", "", about, "", *pipe_table(heads, rows)]
+    return heads, rows
 
 
 def figure(name: str, figures: Sequence[str]) -> list[str]:

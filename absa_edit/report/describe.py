@@ -1,0 +1,63 @@
+"""What was run, in sentences that `report.md` and `report.html` share; the conclusions are in `findings.py`."""
+
+from __future__ import annotations
+
+from absa_edit.records import EditPlan, ExportRecord, ModelSummary, RunRecord, TraceSummary
+from absa_edit.report import words
+
+
+def model(of: ModelSummary) -> str:
+    """Which model a run stood on."""
+    return (
+        f"Model **{of.name}**: {of.parameters:,} parameters, {of.layers} layers, {of.dtype}, "
+        f"weights `{of.sha256[:12]}`."
+    )
+
+
+def trace(of: TraceSummary) -> str:
+    """How many examples were traced, how many passed the filter, and how they were traced."""
+    counts = of.counts
+    return (
+        f"{counts.seen:,} training examples looked at: {counts.clean_wrong:,} left out because the clean run "
+        f"answers wrong, {counts.corrupted_right:,} because the corrupted run answers right, "
+        f"**{counts.kept:,} kept**. Engine `{of.engine}`, corruption `{of.corruption}` on "
+        f"`{of.corrupted_tokens}`, {of.samples} samples, windows of {of.window} layers for attn and "
+        f"mlp, {words.duration(of.seconds)}."
+    )
+
+
+def plan(of: EditPlan, model: ModelSummary) -> str:
+    """Where a plan edits, with what budget, and how stable that is."""
+    layers, ranks = of.layers(), sorted({t.rank for t in of.targets})
+    parts = " and ".join(sorted({t.site.part.value for t in of.targets}))
+    depth = max(model.layers - 1, 1)
+    where = f"layers {words.runs(layers)} of {model.layers} (from 0)" if layers else "nowhere"
+    span = f", {100 * layers[0] / depth:.0f}-{100 * layers[-1] / depth:.0f} % of the depth" if layers else ""
+    stable = "" if of.stability is None else (
+        f" Stability {of.stability:.2f}: mean Jaccard overlap of the targets over resamples of the trace."
+    )  # fmt: skip
+    return (
+        f"Source `{of.source}`: {len(of.targets)} targets, {parts} of {where}{span}, rank "
+        f"{', '.join(map(str, ranks))}, {of.parameters:,} parameters.{stable}"
+    )
+
+
+def export(of: ExportRecord) -> str:
+    """How exactly the exported checkpoint answers like the model in memory."""
+    return (
+        f"`{of.method}`, loaded back and asked all {of.n:,} test questions again: "
+        f"{100 * of.agreement:.4g} % the same labels, largest gap of a label's log-probability "
+        f"{of.max_logit_gap:.1e}."
+    )
+
+
+def making(of: RunRecord) -> tuple[str, ...]:
+    """Settings, times and versions that a run was made with, a sentence each."""
+    took = ", ".join(f"{stage} {words.duration(s)}" for stage, s in of.seconds.items() if s)
+    versions = ", ".join(f"{name} {version}" for name, version in of.versions.items())
+    said = (
+        f"Settings `{of.config_hash}`, commit `{of.git or 'none'}`, seed {of.seed}.",
+        f"Time of each stage that ran: {took}." if took else "",
+        f"Versions: {versions}.",
+    )
+    return tuple(sentence for sentence in said if sentence)
