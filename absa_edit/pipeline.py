@@ -34,13 +34,14 @@ from absa_edit.records import (
     TraceSummary,
 )
 from absa_edit.report.figures import write_figures
+from absa_edit.report.html import report_html
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import publish_comparison, publish_export, publish_trace
 from absa_edit.report.terminal import print_results
 from absa_edit.run import Run, git_commit, versions
 from absa_edit.storage import atomic, load, load_trace, save_trace, write_json
 from absa_edit.trace.agreement import agreement
-from absa_edit.trace.effects import average_effects, summarise
+from absa_edit.trace.effects import average_effects, average_head_effects, summarise
 from absa_edit.trace.tracing import trace_prompts
 
 log = logging.getLogger("absa_edit")
@@ -98,7 +99,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
         write_json(record, run.folder / "results.json")
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
     if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is there to be looked at
-        _report(run, record, trace, command)
+        _report(run, record, trace, rows, command)
     if records:
         print_results(record, console)
     return record
@@ -224,12 +225,27 @@ def _export(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str,
     return found
 
 
-def _report(run: Run, record: RunRecord, trace: Trace | None, command: str | None) -> None:
+def _report(run: Run, record: RunRecord, trace: Trace | None, rows: dict[str, Rows], command: str | None) -> None:
     draws = run.settings.score.resamples
     effects = average_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
+    heads = average_head_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
     names = write_figures(record, effects, run.folder / "figures")
-    with atomic(run.folder / "report.md") as temporary:
-        temporary.write_text(report_markdown(record, figures=names, command=command), encoding="utf-8")
+    texts = {
+        "report.md": report_markdown(record, figures=names, command=command),
+        "report.html": report_html(
+            record,
+            effects=effects,
+            heads=heads,
+            trace=trace,
+            train=run.splits.train,
+            tests=run.splits.tests,
+            predictions=rows,
+            command=command,
+        ),
+    }
+    for name, text in texts.items():
+        with atomic(run.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if trace and effects:
         with tracker_for(run, "trace", job_type="trace") as tracker:
             publish_trace(tracker, effects, trace, run.folder / "figures" / "trace.png")

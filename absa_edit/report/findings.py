@@ -40,6 +40,25 @@ def control(record: RunRecord, test: str | None) -> str | None:
     return f"Tracing did not beat random placement on {test}: {_difference(found)}.{unequal}"
 
 
+def caveats(record: RunRecord) -> tuple[str, ...]:
+    """What stands beside the control: the same difference out of domain, and what the intervals do not hold."""
+    if control(record, main_test(record)) is None:
+        return ()
+    elsewhere = [test for test in tests_in_order(record) if test != main_test(record)]
+    found = [c for test in elsewhere if (c := compared(record, "edit", "random", test)) is not None]
+    against = "; ".join(
+        f"{c.test} {words.points(c.difference)} {words.between(c.low, c.high)} "
+        f"({words.p_value(c.p_corrected)} corrected)"
+        for c in found
+    )
+    said = (
+        f"Out of domain, `edit` minus `random` in points of macro-F1: {against}." if found else "",
+        "This is one seed and one random placement. The intervals are over test sentences; they do not hold "
+        "the luck of the seed or of the placement.",
+    )
+    return tuple(sentence for sentence in said if sentence)
+
+
 def against_baselines(record: RunRecord, test: str | None) -> tuple[str, ...]:
     """How the edit stands beside the untrained model and the whole-model baselines."""
     if test is None or "edit" not in record.methods:

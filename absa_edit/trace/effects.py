@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -57,6 +57,15 @@ def average_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Ef
         (~np.isnan(effects[:, 0, :, 0])).sum(0),
         _mean(trace.clean - trace.corrupted, weights),
     )
+
+
+def average_head_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Effects | None:
+    """Mean effects of single heads, one table a head where `average_effects` has one a part; None without heads."""
+    if not trace.restored_heads.size:
+        return None
+    heads = np.moveaxis(trace.restored_heads, -1, 1)  # example head role layer
+    parts = (Part.head,) * heads.shape[1]
+    return average_effects(replace(trace, restored=heads, parts=parts), draws=draws, rng=rng)
 
 
 def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSummary:
