@@ -26,6 +26,7 @@ HOME = {
     "hydra": {"config"},
     "omegaconf": {"config"},
     "wandb": {"report"},
+    "jinja2": {"report"},
     "matplotlib": {"report"},
     "rich": {"report", "pipeline"},
     "peft": {"adapt", "export"},

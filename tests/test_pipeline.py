@@ -89,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunRecord, 
 def test_the_folder_is_whole(finished: tuple[Run, RunRecord, str]) -> None:
     run, record, _ = finished
     assert run.folder.parts[-3:] == ("laptop-sample", "reviewlm", "seed0")
-    for name in ("results.json", "report.md", "plan.json", "trace/trace.json", "figures/trace.png"):
+    for name in ("results.json", "report.md", "report.html", "plan.json", "trace/trace.json", "figures/trace.png"):
         assert (run.folder / name).stat().st_size > 0, name
     for method in record.methods:
         names = {p.name for p in (run.folder / "methods" / method).iterdir()}
@@ -188,11 +188,12 @@ print(json.dumps(out))
 def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, str]) -> None:
     run, record, terminal = finished
     report = (run.folder / "report.md").read_text()
-    for text in (report, terminal):
+    page = (run.folder / "report.html").read_text()
+    for text in (report, page, terminal):
         assert "BUNDLED SAMPLE" in text.upper()
         assert "laptop14" not in text.replace("+experiment=laptop14", "")
     value = f"{100 * record.methods['edit'].scores['laptop-sample'].macro_f1.value:.1f}"
-    assert value in report and value in terminal
+    assert value in report and value in page and value in terminal
     assert "random" in report
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from absa_edit.records import (
     Comparison,
+    Dataset,
     DataSummary,
     EditPlan,
+    Example,
     ExportRecord,
     Fit,
     Interval,
@@ -218,3 +221,68 @@ def predictions() -> tuple[Prediction, ...]:
         for test in ("laptop14", "restaurant14")
         for i, given in enumerate(Polarity)
     )  # fmt: skip
+
+
+def dataset(name: str, split: str, rows: tuple[tuple[str, str, Polarity], ...]) -> Dataset:
+    examples = tuple(
+        Example(
+            f"{name}:{split}:{i}", f"{i}", text, aspect, text.index(aspect), text.index(aspect) + len(aspect), gold, "x"
+        )
+        for i, (text, aspect, gold) in enumerate(rows)
+    )
+    return Dataset(name, split, "xml", examples, {})
+
+
+@pytest.fixture
+def train() -> Dataset:
+    """The sentences of the traced examples."""
+    rows = (("The fan is loud.", "fan", Polarity.negative), ("I like the screen.", "screen", Polarity.positive))
+    made = dataset("laptop14", "train", rows)
+    return made.with_examples(tuple(replace(e, id=i) for e, i in zip(made.examples, ("a", "b"), strict=True)))
+
+
+@pytest.fixture
+def tests() -> tuple[Dataset, ...]:
+    """Two test sets; one sentence tries to be more than text, one has letters beyond 16 bits."""
+    hostile = "The </script><script>document.title = 'owned'</script> key & the \N{LINE SEPARATOR}<b>fan</b>"
+    rows = (
+        ("\N{THUMBS UP SIGN} The screen is lovely.", "screen", Polarity.positive),
+        (hostile, "fan", Polarity.negative),
+        ("It has a keyboard.", "keyboard", Polarity.neutral),
+    )
+    return dataset("laptop14", "test", rows), dataset("restaurant14", "test", rows)
+
+
+@pytest.fixture
+def answers(tests: tuple[Dataset, ...]) -> dict[str, dict[str, tuple[Prediction, ...]]]:
+    """Predictions by method and test set: `edit` is always right, `full` always says positive, the others are right."""
+
+    def one(method: str, test: str, e: Example) -> Prediction:
+        given = Polarity.positive if method == "full" else e.polarity
+        rest = iter((0.15, 0.05))
+        shares = {label.value: 0.8 if label is given else next(rest) for label in Polarity}
+        return Prediction(method, test, e.id, e.sentence_id, e.text, e.aspect, e.polarity, given, shares)
+
+    methods = ("zero_shot", "edit", "random", "lora", "full")
+    return {m: {data.name: tuple(one(m, data.name, e) for e in data.examples) for data in tests} for m in methods}
+
+
+@pytest.fixture
+def page_inputs(
+    record: RunRecord,
+    make_effects: Callable[..., Effects],
+    trace: Trace,
+    train: Dataset,
+    tests: tuple[Dataset, ...],
+    answers: dict[str, dict[str, tuple[Prediction, ...]]],
+) -> dict[str, Any]:
+    """Everything that `report_html` takes, of a whole run."""
+    return {
+        "record": record,
+        "effects": make_effects(),
+        "trace": trace,
+        "train": train,
+        "tests": tests,
+        "predictions": answers,
+        "command": "python train.py +experiment=laptop14",
+    }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from absa_edit.records import Comparison, RunRecord
-from absa_edit.report.findings import control, findings, sample_warning
+from absa_edit.report.findings import budget, caveats, confused, control, findings, learned, sample_warning
 
 
 def with_control(record: RunRecord, difference: float, p: float) -> RunRecord:
@@ -66,3 +66,35 @@ def test_an_empty_run_finds_nothing(record: RunRecord) -> None:
 def test_the_sample_is_never_passed_off_as_a_public_set(record: RunRecord, sample_record: RunRecord) -> None:
     assert sample_warning(record) is None
     assert "BUNDLED SAMPLE: laptop-sample" in (sample_warning(sample_record) or "")
+
+
+def test_budgets_are_set_beside_the_baselines(record: RunRecord, make_record: Callable[..., RunRecord]) -> None:
+    assert budget(record) == (
+        "`edit` trains 34,560 parameters, 21 times fewer than `lora` and 506 times fewer than `full`; "
+        "its training took 12 s, against 12 s (`lora`) and 12 s (`full`)."
+    )
+    assert budget(make_record(("edit", "random"))) is None and budget(make_record(("lora",))) is None
+
+
+def test_the_best_on_development_data_is_named_with_the_edit(
+    record: RunRecord, make_record: Callable[..., RunRecord]
+) -> None:
+    said = "Highest macro-F1 on the development set (n = 240): `full` reaches 67.6 after epoch 2"
+    assert learned(record) == f"{said}; `edit` reaches 66.2 after epoch 2."
+    assert learned(make_record(("zero_shot",))) is None
+
+
+def test_the_commonest_error_is_named(record: RunRecord) -> None:
+    assert confused(record, "laptop14") == (
+        "On laptop14, `edit` errs most by calling neutral aspects positive: 40 of 169."
+    )
+    edit = record.methods["edit"]
+    right = replace(edit.scores["laptop14"], confusion=((3, 0, 0), (0, 2, 0), (0, 0, 1)))
+    flawless = replace(record, methods={"edit": replace(edit, scores={"laptop14": right})})
+    assert confused(flawless, "laptop14") is None and confused(record, None) is None
+
+
+def test_caveats_stand_beside_the_control_only(record: RunRecord, make_record: Callable[..., RunRecord]) -> None:
+    elsewhere, seed = caveats(record)
+    assert "restaurant14 +2.8 [+0.8, +4.8] (p = 0.012 corrected)" in elsewhere and "one seed" in seed
+    assert caveats(make_record(("lora", "full"))) == ()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from absa_edit.records import Part, Role, Trace, TraceCounts
-from absa_edit.trace.effects import average_effects, indirect_effects, layer_profile, mean_effect, summarise
+from absa_edit.trace.effects import (
+    average_effects,
+    average_head_effects,
+    indirect_effects,
+    layer_profile,
+    mean_effect,
+    summarise,
+)
 
 PARTS = (Part.attn, Part.mlp)
 ROLES = (Role.before, Role.last)
@@ -120,3 +129,13 @@ def test_one_example_that_lacks_a_role(rng) -> None:
     effects = average_effects(made(restored), draws=50, rng=rng)  # some resamples have no example with the role
     assert effects.aie[0, 0, 0] == pytest.approx(0.3)
     assert effects.low[0, 0, 0] == pytest.approx(0.3) == effects.high[0, 0, 0]
+
+
+def test_heads_are_averaged_one_table_a_head(random_trace, rng) -> None:
+    assert average_head_effects(random_trace, draws=10, rng=rng) is None
+    heads = rng.random((30, 2, 6, 4))  # example role layer head
+    heads[::3, 0] = np.nan
+    effects = average_head_effects(replace(random_trace, restored_heads=heads), draws=200, rng=rng)
+    assert effects is not None and effects.aie.shape == (4, 2, 6) and effects.n.tolist() == [20, 30]
+    assert effects.aie[3, 1, 5] == pytest.approx(np.mean(heads[:, 1, 5, 3] - random_trace.corrupted))
+    assert (effects.low < effects.aie).all() and (effects.aie < effects.high).all()

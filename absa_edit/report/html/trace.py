@@ -58,11 +58,11 @@ def example_maps(trace: Trace, train: Dataset) -> list[Json]:
     ]
 
 
-def chosen(shown: int, kept: int) -> str:
+def chosen(shown: int, trace: Trace) -> str:
     """Which examples `example_maps` shows, in a sentence."""
     return (
-        f"{shown} of the {kept:,} traced examples, evenly spaced from the smallest to the largest total effect; "
-        "an average hides how much they differ."
+        f"{shown} of the {len(trace.example_ids):,} traced examples, evenly spaced from the smallest to the largest "
+        "total effect; an average hides how much they differ."
     )
 
 

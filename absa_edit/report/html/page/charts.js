@@ -78,7 +78,7 @@ function budgetChart(chart, points, { test, metric, cost }, label) {
     const y = svg.scale("y").apply(point.value);
     const along = [width - 24, 50, width * 0.75, width * 0.5].flatMap((x) => [[x, y - 10], [x, y + 12]]);
     const places = along.map(([x, height]) => [x, height, x === 50 ? "start" : "end"]);
-    names.push({ name: `${point.method} (trains nothing)`, colour: point.colour, places });
+    names.push({ name: point.method, colour: point.colour, places });
   }
   writeNames(svg, width, names, bars);
 }

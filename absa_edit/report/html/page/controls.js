@@ -48,20 +48,25 @@ function onWidth(node, draw) {
 
 // Shows the `data-tip` of what the pointer or the focus is on; Escape puts it away.
 function showTips(tip) {
+  let target = null;
   const hide = () => (tip.hidden = true);
-  const show = (event) => {
-    const target = event.target.closest?.("[data-tip]");
-    if (!target) return hide();
-    tip.textContent = target.dataset.tip;
-    tip.hidden = false;
+  const place = () => {
     const [at, size] = [target.getBoundingClientRect(), tip.getBoundingClientRect()];
     const left = at.left + at.width / 2 - size.width / 2;
     const above = at.top - size.height - 8;
     tip.style.left = `${Math.max(6, Math.min(left, document.documentElement.clientWidth - size.width - 6))}px`;
     tip.style.top = `${above > 6 ? above : at.bottom + 8}px`;
   };
+  const show = (event) => {
+    target = event.target.closest?.("[data-tip]");
+    if (!target) return hide();
+    tip.textContent = target.dataset.tip;
+    tip.hidden = false;
+    place();
+  };
   for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, show);
-  for (const kind of ["focusout", "scroll"]) document.addEventListener(kind, hide, { passive: true });
+  document.addEventListener("focusout", hide);
+  document.addEventListener("scroll", () => tip.hidden || place(), { passive: true, capture: true });
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
 }
 

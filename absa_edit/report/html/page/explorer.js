@@ -66,9 +66,9 @@ function predictionRow(data, i) {
     return make("div", {},
       make("span", {}, method),
       make("span", { class: label === gold ? "right" : "wrong" }, `${label === gold ? "\u2713" : "\u2717"} ${LABELS[label]}`),
+      make("span", { "aria-hidden": "true" }, shares.map((share) => share.toFixed(3)).join(" ")),
       make("span", { class: "stack", role: "img", "aria-label": said },
-        ...shares.map((share, k) => make("i", { class: LABELS[k], "--share": 100 * share }))),
-      make("span", { "aria-hidden": "true" }, shares.map((share) => share.toFixed(3)).join("  ")));
+        ...shares.map((share, k) => make("i", { class: LABELS[k], "--share": 100 * share }))));
   });
   return make("li", {},
     make("p", {}, ...marked(data.sentences[sentence], start, end)),
