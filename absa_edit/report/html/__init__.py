@@ -28,6 +28,7 @@ from absa_edit.report.results import data_table
 from absa_edit.trace.effects import Effects
 
 PAGE = Path(__file__).parent / "page"
+STYLES = ("page.css", "controls.css", "figures.css")
 SCRIPTS = ("controls.js", "heatmap.js", "charts.js", "explorer.js", "page.js")
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 DRAWN = ("trace", "examples", "budget", "learning", "predictions")
@@ -67,7 +68,7 @@ def report_html(
         data_table=data_table(record),
         command=command,
         payload={"methods": methods, **drawn},
-        style=Markup(_read("page.css")),
+        style=Markup("".join(_read(name) for name in STYLES)),
         libraries=[Markup(text) for text in libraries],
         licences=Markup(_read("vendor/LICENSES.txt")),
         code=Markup(code),

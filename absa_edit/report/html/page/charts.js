@@ -21,30 +21,48 @@ function budgetFigure(container, points, methods) {
   const chosen = { test: tests[0], metric: metrics[0], cost: "trainable" };
   const chart = make("div", { class: "chart" });
   const draw = () => budgetChart(chart, dressed(points, methods), chosen, costs[chosen.cost]);
-  const set = (key, values) => (i) => { chosen[key] = values[i]; draw(); };
-  container.append(make("div", { class: "controls" },
-    oneOf("test set", tests, set("test", tests)),
-    oneOf("score", metrics.map((metric) => METRICS[metric]), set("metric", metrics)),
-    oneOf("against", Object.values(costs), set("cost", Object.keys(costs)))), chart);
+  const set = (key, values) => (i) => {
+    chosen[key] = values[i];
+    draw();
+  };
+  container.append(
+    make(
+      "div",
+      { class: "controls" },
+      oneOf("test set", tests, set("test", tests)),
+      oneOf(
+        "score",
+        metrics.map((metric) => METRICS[metric]),
+        set("metric", metrics),
+      ),
+      oneOf("against", Object.values(costs), set("cost", Object.keys(costs))),
+    ),
+    chart,
+  );
   onWidth(chart, draw);
 }
 
 function budgetChart(chart, points, { test, metric, cost }, label) {
   const shown = points.filter((point) => point.test === test).map((point) => ({ ...point, ...point[metric] }));
-  const free = shown.filter((point) => !point[cost]);
-  const trained = shown.filter((point) => point[cost]).sort((a, b) => a[cost] - b[cost]);
+  const free = shown.filter((point) => !point.trainable);
+  const trained = shown.filter((point) => point.trainable).sort((a, b) => a[cost] - b[cost]);
   const [least, largest] = [trained[0][cost], trained.at(-1)[cost]];
-  const type = largest / least > 20 ? "log" : "linear";
+  const type = least && largest / least > 20 ? "log" : "linear";
   const room = Math.max(4, 1.8 * (largest / least) ** 0.13);
   const domain = type === "log" ? [least / room, largest * room] : [0, largest * 1.2];
-  const at = sideBySide(trained.map((point) => point[cost]), type, domain);
+  const at = sideBySide(
+    trained.map((point) => point[cost]),
+    type,
+    domain,
+  );
   trained.forEach((point, i) => (point.at = at[i]));
-  const tip = (point) => [
-    `${point.method} on ${test}`,
-    `${METRICS[metric]} ${point.value.toFixed(1)} [${point.low.toFixed(1)}, ${point.high.toFixed(1)}], n = ${point.n}`,
-    `${point.trainable.toLocaleString("en")} parameters (${point.trains})` +
-      (point.seconds === null ? "" : `, ${Math.round(point.seconds)} s`),
-  ].join("\n");
+  const tip = (point) =>
+    [
+      `${point.method} on ${test}`,
+      `${METRICS[metric]} ${point.value.toFixed(1)} [${point.low.toFixed(1)}, ${point.high.toFixed(1)}], n = ${point.n}`,
+      `${point.trainable.toLocaleString("en")} parameters (${point.trains})` +
+        (point.seconds === null ? "" : `, ${Math.round(point.seconds)} s`),
+    ].join("\n");
   const width = chart.clientWidth;
   const svg = Plot.plot({
     width,
@@ -64,23 +82,35 @@ function budgetChart(chart, points, { test, metric, cost }, label) {
   });
   chart.replaceChildren(svg);
   reachable(svg);
-  const place = (point, value) => [svg.scale("x").apply(point.at), svg.scale("y").apply(value)];
+  nameBudgets(svg, width, trained, free);
+}
+
+// Writes the names of the trained methods beside their marks, of the others along their line.
+function nameBudgets(svg, width, trained, free) {
+  const x = (point) => svg.scale("x").apply(point.at);
+  const y = (value) => svg.scale("y").apply(value);
   const bars = trained.map((point) => {
-    const [[x, top], [, bottom]] = [place(point, point.high), place(point, point.low)];
-    return { x: x - 7, y: top, width: 14, height: bottom - top };
+    return { x: x(point) - 7, y: y(point.high), width: 14, height: y(point.low) - y(point.high) };
   });
-  const names = trained.map((point) => {
-    const [x, y] = place(point, point.value);
-    const ends = [[x, place(point, point.high)[1] - 12, "middle"], [x, place(point, point.low)[1] + 12, "middle"]];
-    return { name: point.method, colour: point.colour, places: [...around(x, y), ...ends] };
-  });
-  for (const point of free) {
-    const y = svg.scale("y").apply(point.value);
-    const along = [width - 24, 50, width * 0.75, width * 0.5].flatMap((x) => [[x, y - 10], [x, y + 12]]);
-    const places = along.map(([x, height]) => [x, height, x === 50 ? "start" : "end"]);
-    names.push({ name: point.method, colour: point.colour, places });
-  }
-  writeNames(svg, width, names, bars);
+  const beside = trained.map((point) => ({
+    ...point,
+    places: [
+      ...around(x(point), y(point.value)),
+      [x(point), y(point.high) - 12, "middle"],
+      [x(point), y(point.low) + 12, "middle"],
+    ],
+  }));
+  const along = [
+    [width - 24, "end"],
+    [50, "start"],
+    [width * 0.75, "end"],
+    [width * 0.5, "end"],
+  ];
+  const onLines = free.map((point) => ({
+    ...point,
+    places: along.flatMap(([at, anchor]) => [-10, 12].map((dy) => [at, y(point.value) + dy, anchor])),
+  }));
+  writeNames(svg, width, [...beside, ...onLines], bars);
 }
 
 // Values moved apart where their marks would cover each other.
@@ -97,7 +127,10 @@ function learningFigure(container, points, methods) {
   let measure = keys[0];
   const chart = make("div", { class: "chart" });
   const draw = () => learningChart(chart, dressed(points, methods), measure, measures[measure]);
-  const control = oneOf("measure", Object.values(measures), (i) => { measure = keys[i]; draw(); });
+  const control = oneOf("measure", Object.values(measures), (i) => {
+    measure = keys[i];
+    draw();
+  });
   container.append(make("div", { class: "controls" }, control), chart);
   onWidth(chart, draw);
 }
@@ -116,13 +149,20 @@ function learningChart(chart, points, measure, label) {
     style: LOOK,
     ariaLabel: `${label} by epoch`,
     x: {
-      domain: [epochs[0] - 0.15, epochs.at(-1) + 0.15], ticks: epochs.length > 12 ? 10 : epochs, tickFormat: "d",
-      label: "epoch", labelAnchor: "center", labelArrow: "none",
+      domain: [epochs[0] - 0.15, epochs.at(-1) + 0.15],
+      ticks: epochs.length > 12 ? 10 : epochs,
+      tickFormat: "d",
+      label: "epoch",
+      labelAnchor: "center",
+      labelArrow: "none",
     },
     y: { label, labelArrow: "none", grid: true, nice: true, ticks: 6 },
     marks: [
       Plot.line(points, { x: "epoch", y: measure, z: "method", stroke: "colour", strokeWidth: 2 }),
-      Plot.dot(points.filter((point) => point.kept), { x: "epoch", y: measure, stroke: "colour", r: 9 }),
+      Plot.dot(
+        points.filter((point) => point.kept),
+        { x: "epoch", y: measure, stroke: "colour", r: 9 },
+      ),
       Plot.dot(points, { x: "epoch", y: measure, fill: "colour", symbol: "symbol", r: 4.5, ariaLabel: tip }),
     ],
   });
@@ -131,7 +171,7 @@ function learningChart(chart, points, measure, label) {
   const last = distinct(points, "method").map((method) => points.findLast((point) => point.method === method));
   const names = last.map((point) => {
     const y = svg.scale("y").apply(point[measure]);
-    return { name: point.method, colour: point.colour, places: around(svg.scale("x").apply(point.epoch), y) };
+    return { ...point, places: around(svg.scale("x").apply(point.epoch), y) };
   });
   writeNames(svg, width, names, []);
 }
@@ -150,15 +190,18 @@ function reachable(svg) {
 // Places for a name beside a mark at (x, y), the nearest first: [x, y, anchor].
 function around(x, y) {
   const steps = [0, 15, -15, 30, -30, 45, -45, 60, -60];
-  return [[14, "start"], [-14, "end"]].flatMap(([dx, anchor]) => steps.map((dy) => [x + dx, y + dy, anchor]));
+  return [
+    [14, "start"],
+    [-14, "end"],
+  ].flatMap(([dx, anchor]) => steps.map((dy) => [x + dx, y + dy, anchor]));
 }
 
 // Writes each name at the first of its places where it is whole and covers nothing taken.
 function writeNames(svg, width, names, taken) {
   const used = [...taken];
-  for (const { name, colour, places } of names) {
+  for (const { method, colour, places } of names) {
     const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
-    text.textContent = name;
+    text.textContent = method;
     for (const [key, value] of Object.entries({ class: "label", fill: colour, "dominant-baseline": "middle" })) {
       text.setAttribute(key, value);
     }

@@ -19,7 +19,7 @@ let groups = 0;
 function choice(title, options, change) {
   const name = `choice-${groups++}`;
   const labels = options.map((option, i) =>
-    make("label", {}, make("input", { type: "radio", name, checked: i === 0, onchange: () => change(i) }), option)
+    make("label", {}, make("input", { type: "radio", name, checked: i === 0, onchange: () => change(i) }), option),
   );
   return make("fieldset", {}, make("legend", {}, title), make("div", { class: "options" }, ...labels));
 }
@@ -88,8 +88,12 @@ function moveByArrows(table) {
     const y = rows.findIndex((row) => row.includes(event.target));
     const x = rows[y]?.indexOf(event.target);
     const to = {
-      ArrowLeft: [y, x - 1], ArrowRight: [y, x + 1], ArrowUp: [y - 1, x], ArrowDown: [y + 1, x],
-      Home: [y, 0], End: [y, rows[y]?.length - 1],
+      ArrowLeft: [y, x - 1],
+      ArrowRight: [y, x + 1],
+      ArrowUp: [y - 1, x],
+      ArrowDown: [y + 1, x],
+      Home: [y, 0],
+      End: [y, rows[y]?.length - 1],
     }[event.key];
     if (!to) return;
     event.preventDefault();
@@ -101,7 +105,11 @@ function moveByArrows(table) {
 function chooseAmong(container) {
   const blocks = [...container.children];
   const show = (chosen) => blocks.forEach((block, i) => (block.hidden = i !== chosen));
-  const control = oneOf(container.dataset.choose, blocks.map((block) => block.dataset.choice), show);
+  const control = oneOf(
+    container.dataset.choose,
+    blocks.map((block) => block.dataset.choice),
+    show,
+  );
   container.prepend(make("div", { class: "controls" }, control));
   show(0);
 }

@@ -9,14 +9,28 @@ function explorerFigure(container, data) {
   const chosen = { test: 0, gold: 0, wrong: 0, differ: 0, words: "" };
   const gold = (i) => examples[i][4];
   const given = (i, method) => Number(answers[method].labels[i]);
-  const wrong = [() => true, (i) => methods.some((_, m) => given(i, m) !== gold(i)),
-    (i) => methods.every((_, m) => given(i, m) !== gold(i)), ...methods.map((_, m) => (i) => given(i, m) !== gold(i))];
-  const differ = [() => true, (i) => methods.some((_, m) => given(i, m) !== given(i, 0)),
-    ...pairs.map(([a, b]) => (i) => given(i, a) !== given(i, b))];
+  const wrong = [
+    () => true,
+    (i) => methods.some((_, m) => given(i, m) !== gold(i)),
+    (i) => methods.every((_, m) => given(i, m) !== gold(i)),
+    ...methods.map((_, m) => (i) => given(i, m) !== gold(i)),
+  ];
+  const differ = [
+    () => true,
+    (i) => methods.some((_, m) => given(i, m) !== given(i, 0)),
+    ...pairs.map(
+      ([a, b]) =>
+        (i) =>
+          given(i, a) !== given(i, b),
+    ),
+  ];
   const lower = data.sentences.map((text) => text.toLowerCase());
   const passes = (i) =>
-    (!chosen.test || examples[i][0] === chosen.test - 1) && (!chosen.gold || gold(i) === chosen.gold - 1) &&
-    wrong[chosen.wrong](i) && differ[chosen.differ](i) && lower[examples[i][1]].includes(chosen.words);
+    (!chosen.test || examples[i][0] === chosen.test - 1) &&
+    (!chosen.gold || gold(i) === chosen.gold - 1) &&
+    wrong[chosen.wrong](i) &&
+    differ[chosen.differ](i) &&
+    lower[examples[i][1]].includes(chosen.words);
 
   const count = make("p", { class: "count", role: "status" });
   const list = make("ol", { class: "rows" });
@@ -34,26 +48,45 @@ function explorerFigure(container, data) {
   };
   const filter = () => {
     found = Array.from(examples.keys()).filter(passes);
-    const whole = data.step > 1 ? ` (every ${data.step}th of ${data.total.toLocaleString("en")} is in this file)` : "";
+    const total = data.total.toLocaleString("en");
+    const whole = data.step > 1 ? `; this file has one in ${data.step} of the ${total} in predictions.jsonl` : "";
     const [some, all] = [found.length, examples.length].map((n) => n.toLocaleString("en"));
     count.textContent = `${some} of ${all} test examples${whole}`;
     list.replaceChildren();
     showMore(false);
   };
-  const set = (key) => (value) => { chosen[key] = value; filter(); };
+  const set = (key) => (value) => {
+    chosen[key] = value;
+    filter();
+  };
   const several = methods.length > 1;
   const search = make("input", { type: "search", oninput: (event) => set("words")(event.target.value.toLowerCase()) });
   container.append(
-    make("div", { class: "controls" },
+    make(
+      "div",
+      { class: "controls" },
       tests.length > 1 ? picker("test set", ["all", ...tests], set("test")) : "",
       picker("gold label", ["all", ...LABELS], set("gold")),
       picker("wrong", ["right or wrong", "by any method", "by every method", ...methods], set("wrong")),
-      several ? picker("disagreement", ["agreed or not", "any two methods",
-        ...pairs.map(([a, b]) => `${methods[a]} and ${methods[b]}`)], set("differ")) : "",
-      make("label", {}, "sentence contains", search)),
-    make("p", { class: "note" }, ...LABELS.map((label) =>
-      make("span", { class: "key" }, make("i", { class: label }), label)), "probabilities in this order"),
-    count, list, more);
+      several
+        ? picker(
+            "disagreement",
+            ["agreed or not", "any two methods", ...pairs.map(([a, b]) => `${methods[a]} and ${methods[b]}`)],
+            set("differ"),
+          )
+        : "",
+      make("label", {}, "sentence contains", search),
+    ),
+    make(
+      "p",
+      { class: "note" },
+      ...LABELS.map((label) => make("span", { class: "key" }, make("i", { class: label }), label)),
+      "probabilities in this order",
+    ),
+    count,
+    list,
+    more,
+  );
   filter();
 }
 
@@ -63,15 +96,28 @@ function predictionRow(data, i) {
     const label = Number(data.answers[m].labels[i]);
     const shares = data.answers[m].thousandths.slice(3 * i, 3 * i + 3).map((n) => n / 1000);
     const said = LABELS.map((name, k) => `${name} ${shares[k].toFixed(3)}`).join(", ");
-    return make("div", {},
+    return make(
+      "div",
+      {},
       make("span", {}, method),
-      make("span", { class: label === gold ? "right" : "wrong" }, `${label === gold ? "\u2713" : "\u2717"} ${LABELS[label]}`),
+      make(
+        "span",
+        { class: label === gold ? "right" : "wrong" },
+        `${label === gold ? "\u2713" : "\u2717"} ${LABELS[label]}`,
+      ),
       make("span", { "aria-hidden": "true" }, shares.map((share) => share.toFixed(3)).join(" ")),
-      make("span", { class: "stack", role: "img", "aria-label": said },
-        ...shares.map((share, k) => make("i", { class: LABELS[k], "--share": 100 * share }))));
+      make(
+        "span",
+        { class: "stack", role: "img", "aria-label": said },
+        ...shares.map((share, k) => make("i", { class: LABELS[k], "--share": 100 * share })),
+      ),
+    );
   });
-  return make("li", {},
+  return make(
+    "li",
+    {},
     make("p", {}, ...marked(data.sentences[sentence], start, end)),
     make("p", { class: "about" }, "gold ", make("b", {}, LABELS[gold]), ` · ${data.tests[test]} · ${data.ids[i]}`),
-    make("div", { class: "answers" }, ...answers));
+    make("div", { class: "answers" }, ...answers),
+  );
 }

@@ -1,6 +1,8 @@
 // The trace: a table of cells by row (role, head or token) and layer, coloured by indirect effect.
 
 const MINUS = "\u2212";
+const NUMBERED = 48; // with more layers the cells are too narrow for their values
+const LOW = 16; // with more rows they are drawn less high
 
 function signed(points) {
   return `${points < 0 ? MINUS : "+"}${Math.abs(points).toFixed(1)}`;
@@ -16,20 +18,30 @@ function marked(text, start, end) {
 function heatmap(map, view) {
   const layers = view.effect[0]?.length ?? 0;
   const most = Math.max(...view.rows.map((row) => row.n ?? 0));
-  const planned = new Set(map.planned.flatMap(([row, layer]) =>
-    row < 0 ? view.rows.map((_, y) => `${y},${layer}`) : [`${row},${layer}`]));
+  const planned = new Set(
+    map.planned.flatMap(([row, layer]) => (row < 0 ? view.rows.map((_, y) => `${y},${layer}`) : [`${row},${layer}`])),
+  );
+  const dense = layers > NUMBERED;
   const numbers = Array.from({ length: layers }, (_, x) =>
-    make("th", { scope: "col", class: map.layers.includes(x) && "planned" }, String(x)));
+    make("th", { scope: "col", class: map.layers.includes(x) && "planned" }, dense && x % 5 ? "" : String(x)),
+  );
   const rows = view.rows.map((row, y) => {
     const name = [row.name, row.n === undefined || row.n === most ? "" : make("small", {}, ` n\u00a0=\u00a0${row.n}`)];
     const cells = view.effect[y].map((_, x) => cell(map, view, y, x, planned));
     return make("tr", {}, make("th", { scope: "row" }, ...name), ...cells);
   });
-  const table = make("table", { class: "map layers", "--columns": layers },
+  const table = make(
+    "table",
+    {
+      class: `map layers ${dense ? "dense" : ""} ${view.rows.length > LOW ? "low" : ""}`,
+      "--columns": layers,
+      "aria-label": `indirect effect of ${map.name}, by row and layer`,
+    },
     make("colgroup", {}, make("col", { class: "names" }), make("col", { span: layers })),
     make("thead", {}, make("tr", {}, make("td"), ...numbers)),
     make("tbody", {}, ...rows),
-    make("tfoot", {}, make("tr", {}, make("td"), make("td", { class: "axis", colspan: layers }, "layer"))));
+    make("tfoot", {}, make("tr", {}, make("td"), make("td", { class: "axis", colspan: layers }, "layer"))),
+  );
   moveByArrows(table);
   return make("div", { class: "scroll" }, table);
 }
@@ -54,13 +66,19 @@ function cell(map, view, y, x, planned) {
     for (const [side, at] of Object.entries(beside)) if (!planned.has(at.join())) kinds.push(`edge-${side}`);
   }
   const text = map.largest < 9.5 ? shortest(effect) : String(Math.round(effect)).replace("-", MINUS);
-  return make("td",
+  return make(
+    "td",
     { class: kinds.join(" "), "--share": `${(100 * share).toFixed(1)}%`, "data-tip": lines.join("\n") },
-    text === `${MINUS}0` ? "0" : text);
+    text,
+  );
 }
 
 function shortest(points) {
-  return points.toFixed(1).replace(/^(-?)0(?=\.)/, "$1").replace(/^-?\.0$/, "0").replace("-", MINUS);
+  return points
+    .toFixed(1)
+    .replace(/^(-?)0(?=\.)/, "$1")
+    .replace(/^-?\.0$/, "0")
+    .replace("-", MINUS);
 }
 
 // The colour scale of a map from its smallest to its largest effect.
@@ -71,8 +89,13 @@ function scale(map) {
     "--least": `${(100 * -low) / map.largest}%`,
     "--zero": `${(100 * -low) / (high - low)}%`,
   });
-  return make("div", { class: "scale", "aria-hidden": "true" },
-    low < 0 ? signed(low) : "0", bar, `${signed(high)} points of p(gold)`);
+  return make(
+    "div",
+    { class: "scale", "aria-hidden": "true" },
+    low < 0 ? signed(low) : "0",
+    bar,
+    `${signed(high)} points of p(gold)`,
+  );
 }
 
 function traceFigure(container, maps) {
@@ -80,11 +103,30 @@ function traceFigure(container, maps) {
   const second = make("span");
   const show = (map) => {
     const draw = (view) => place.replaceChildren(heatmap(map, map.views[view]), scale(map));
-    second.replaceChildren(map.views.length < 2 ? "" : picker("role", map.views.map((view) => view.name), draw));
+    second.replaceChildren(
+      map.views.length < 2
+        ? ""
+        : picker(
+            "role",
+            map.views.map((view) => view.name),
+            draw,
+          ),
+    );
     draw(0);
   };
   container.append(
-    make("div", { class: "controls" }, oneOf("restored", maps.map((m) => m.name), (i) => show(maps[i])), second), place);
+    make(
+      "div",
+      { class: "controls" },
+      oneOf(
+        "restored",
+        maps.map((m) => m.name),
+        (i) => show(maps[i]),
+      ),
+      second,
+    ),
+    place,
+  );
   show(maps[0]);
 }
 
@@ -95,12 +137,29 @@ function examplesFigure(container, examples) {
     const map = examples[example].maps[part];
     place.replaceChildren(heatmap(map, map.views[0]), scale(map));
   };
-  const options = examples.map((one) => make("span", {}, ...marked(one.text, one.start, one.end),
-    make("small", {}, `${one.gold}: ${one.clean.toFixed(1)} % clean, ${one.corrupted.toFixed(1)} % corrupted`)));
-  const parts = oneOf("restored", examples[0].maps.map((map) => map.name), (i) => { part = i; draw(); });
-  const list = choice("example", options, (i) => { example = i; draw(); });
+  const options = examples.map((one) =>
+    make(
+      "span",
+      {},
+      ...marked(one.text, one.start, one.end),
+      make("small", {}, `${one.gold}: ${one.clean.toFixed(1)} % clean, ${one.corrupted.toFixed(1)} % corrupted`),
+    ),
+  );
+  const parts = oneOf(
+    "restored",
+    examples[0].maps.map((map) => map.name),
+    (i) => {
+      part = i;
+      draw();
+    },
+  );
+  const list = choice("example", options, (i) => {
+    example = i;
+    draw();
+  });
   list.classList.add("pick", "controls");
   container.append(
-    make("div", { class: "examples" }, list, make("div", {}, make("div", { class: "controls" }, parts), place)));
+    make("div", { class: "examples" }, list, make("div", {}, make("div", { class: "controls" }, parts), place)),
+  );
   draw();
 }
