@@ -19,8 +19,6 @@ from absa_edit.report.html.scores import budget_points, confusion_tables, score_
 from absa_edit.report.html.trace import average_maps, example_maps, points
 from absa_edit.trace.effects import Effects
 
-HOSTILE = "The </script><script>document.title = 'owned'</script> key & the \N{LINE SEPARATOR}<b>fan</b>"
-
 
 def payload(html: str) -> dict[str, Any]:
     """The JSON that the page embeds."""
@@ -63,13 +61,10 @@ def test_nothing_is_fetched(html: str) -> None:
 
 
 def test_text_from_data_stays_text(page_inputs: dict[str, Any], record: RunRecord) -> None:
-    html = report_html(**page_inputs | {"record": replace(record, experiment=HOSTILE)})
-    assert "<script>document" not in html and "<b>fan" not in html and "\N{LINE SEPARATOR}" not in payload_text(html)
-    assert HOSTILE in payload(html)["predictions"]["sentences"]
-
-
-def payload_text(html: str) -> str:
-    return html.split('id="data">')[1].split("</script>")[0]
+    hostile = page_inputs["tests"][0].examples[1].text
+    html = report_html(**page_inputs | {"record": replace(record, experiment=hostile)})
+    assert "<script>document" not in html and "<b>fan" not in html
+    assert hostile in payload(html)["predictions"]["sentences"]
 
 
 def test_what_a_run_has_not_is_left_out(record: RunRecord, make_effects: Callable[..., Effects]) -> None:
@@ -159,7 +154,8 @@ def test_budgets_and_confusions(record: RunRecord) -> None:
     assert one["macro_f1"] == {"value": 55.2, "low": 51.8, "high": 58.8, "n": 638}
     assert budget_points(replace(record, methods={"zero_shot": record.methods["zero_shot"]})) == []
     cell = confusion_tables(record)[0]["methods"][0]["rows"][0]["cells"][1]
-    assert cell == {"given": "negative", "count": 20, "share": 20 / 341}
+    tip = "zero_shot: positive called negative\n20 aspects, 5.9 % of the positive ones"
+    assert cell == {"count": "20", "share": 5.9, "tip": tip}
 
 
 def test_predictions_are_embedded_in_order(

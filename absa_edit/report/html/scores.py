@@ -124,12 +124,12 @@ def learning_curves(record: RunRecord) -> list[Json]:
 
 
 def confusion_tables(record: RunRecord) -> list[Json]:
-    """By test set, a matrix a method: counts, and their share of the gold label's row."""
+    """By test set, a matrix a method: counts, and their share of the gold label's row in percent."""
     return [
         {
             "test": test,
             "methods": [
-                {"name": name, "rows": _shares(record.methods[name].scores[test].confusion)}
+                {"name": name, "rows": _matrix(name, record.methods[name].scores[test].confusion)}
                 for name in methods_in_order(record)
                 if test in record.methods[name].scores
             ],
@@ -138,17 +138,16 @@ def confusion_tables(record: RunRecord) -> list[Json]:
     ]
 
 
-def _shares(confusion: tuple[tuple[int, ...], ...]) -> list[Json]:
-    return [
-        {
-            "gold": gold.value,
-            "cells": [
-                {"given": given.value, "count": count, "share": count / max(sum(row), 1)}
-                for given, count in zip(POLARITIES, row, strict=True)
-            ],
-        }
-        for gold, row in zip(POLARITIES, confusion, strict=True)
-    ]
+def _matrix(method: str, confusion: tuple[tuple[int, ...], ...]) -> list[Json]:
+    rows = []
+    for gold, counts in zip(POLARITIES, confusion, strict=True):
+        cells = []
+        for given, count in zip(POLARITIES, counts, strict=True):
+            share = round(100 * count / max(sum(counts), 1), 1)
+            tip = f"{method}: {gold} called {given}\n{count:,} aspects, {share} % of the {gold} ones"
+            cells.append({"count": f"{count:,}", "share": share, "tip": tip})
+        rows.append({"gold": gold.value, "cells": cells})
+    return rows
 
 
 def _interval(of: Interval) -> Json:

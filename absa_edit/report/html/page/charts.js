@@ -178,7 +178,7 @@ function learningChart(chart, points, measure, label) {
 
 // Gives the marks that have a tip a place in the order of the Tab key.
 function reachable(svg) {
-  svg.setAttribute("role", "group");
+  for (const group of [svg, ...svg.querySelectorAll("g[aria-label]")]) group.setAttribute("role", "group");
   for (const mark of svg.querySelectorAll("[aria-label='dot'] > [aria-label]")) {
     mark.dataset.tip = mark.getAttribute("aria-label");
     mark.setAttribute("aria-label", mark.dataset.tip.replaceAll("\n", ", "));

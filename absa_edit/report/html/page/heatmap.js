@@ -58,7 +58,6 @@ function cell(map, view, y, x, planned) {
   if (n !== undefined) lines.push(`n = ${n}`);
   const kinds = ["cell"];
   if (effect < 0) kinds.push("below");
-  if (share > 0.68) kinds.push("strong");
   if (view.low && low <= 0 && high >= 0) kinds.push("unsure");
   if (planned.has(`${y},${x}`)) {
     lines.push("the plan edits here");
