@@ -44,6 +44,9 @@ def fit(
 ) -> Fit:
     """How the training of `adapted` went; it is left with the weights of its best development epoch.
 
+    Several processes (`accelerate launch`) share each batch: each trains on, and keeps the frozen states of, its own part
+    of the sentences, and they end with the weights that one process would have.
+
     `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights. Batches depend on `seed` and the
     prompts' lengths alone, so that methods see the same ones.
     """
@@ -61,7 +64,10 @@ def fit(
         state, best = resumed
     before = state.seconds
     shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])  # of every method, for equal batches
-    objective = AnswerLoss(adapted, prompts, labels, cache_gib=settings.cache_gib, progress=progress)
+    mine = [i for i, t in enumerate(shared.tree) if t % accelerator.num_processes == accelerator.process_index]
+    place = {i: number for number, i in enumerate(mine)}
+    own = [prompts[i] for i in mine]
+    objective = AnswerLoss(adapted, own, labels, cache_gib=settings.cache_gib, progress=progress)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -80,7 +86,10 @@ def fit(
         for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
             counted = FlopCounterMode(display=False) if not state.flops else nullcontext()
             with counted:
-                losses.append(_step(accelerator, objective, optimizer, batch, state, settings.clip, trained))
+                share = [place[i] for i in batch if i in place]
+                losses.append(
+                    _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
+                )
             if isinstance(counted, FlopCounterMode):
                 share = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
                 state.flops = counted.get_total_flops() / share  # of one epoch
@@ -134,25 +143,32 @@ def _step(
     accelerator: Accelerator,
     objective: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: list[int],
+    share: list[int],
+    size: int,
     state: Progressed,
     clip: float,
     trained: dict[str, Tensor],
 ) -> float:
-    """One optimiser step; its summed loss. Out of memory, the batch is halved into more micro-batches, and stays so."""
+    """One optimiser step on this process's `share` of a batch of `size`; the summed loss of the batch.
+
+    Out of memory, the share is halved into more micro-batches, and stays so.
+    """
     while True:
         try:
-            total = 0.0
-            for i in range(0, len(batch), state.micro_batch):
-                loss = objective(batch[i : i + state.micro_batch])
-                accelerator.backward(loss / len(batch))
-                total += float(loss.detach())
-            if not math.isfinite(total):
-                raise FitError(f"the loss became {total} at step {state.steps + 1}; lower the method's lr")
+            total = torch.zeros((), device=accelerator.device)
+            pieces = [share[i : i + state.micro_batch] for i in range(0, len(share), state.micro_batch)]
+            for number, piece in enumerate(pieces or [[0]], 1):  # one with no share is still waited for
+                with nullcontext() if number >= len(pieces) else accelerator.no_sync(objective):
+                    loss = objective(piece) * bool(pieces)
+                    accelerator.backward(loss * accelerator.num_processes / size)  # they are averaged
+                total += loss.detach()
+            summed = float(accelerator.reduce(total))
+            if not math.isfinite(summed):
+                raise FitError(f"the loss became {summed} at step {state.steps + 1}; lower the method's lr")
             accelerator.clip_grad_norm_(trained.values(), clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            return total
+            return summed
         except torch.OutOfMemoryError:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -76,9 +77,10 @@ def load_model(settings: ModelSettings) -> LanguageModel:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is the GPU where there is one."""
+    """The device called `name`; `auto` is the GPU where there is one, each process's own where there are several."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = int(os.environ.get("LOCAL_RANK", 0))  # set by accelerate and torchrun
+        return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"model.device={name}: torch sees no CUDA device here; use cpu or auto")
     try:
