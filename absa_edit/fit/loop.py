@@ -44,8 +44,8 @@ def fit(
 ) -> Fit:
     """How the training of `adapted` went; it is left with the weights of its best development epoch.
 
-    Several processes (`accelerate launch`) share each batch: each trains on, and keeps the frozen states of, its own part
-    of the sentences, and they end with the weights that one process would have.
+    Several processes (`accelerate launch`) share each batch: each trains on its own part of the sentences, keeps the
+    frozen states of these alone, and ends with the weights that one process would have.
 
     `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights. Batches depend on `seed` and the
     prompts' lengths alone, so that methods see the same ones.
@@ -91,8 +91,8 @@ def fit(
                     _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
                 )
             if isinstance(counted, FlopCounterMode):
-                share = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
-                state.flops = counted.get_total_flops() / share  # of one epoch
+                part = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
+                state.flops = counted.get_total_flops() / part  # of one epoch
             schedule.step()
             state.steps += 1
             state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
