@@ -39,6 +39,7 @@ def main() -> None:
     fit.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
     fit.add_argument("--examples", type=int, default=256)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    fit.add_argument("--meta", action="store_true", help="also count a 7B model's step on the meta device")
     for one in (trace, fit):
         one.add_argument("--threads", type=int, default=2)
         one.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")

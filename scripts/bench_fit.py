@@ -22,6 +22,7 @@ import numpy as np
 from bench import OUT
 from fits import OURS, THEIRS, Job, gemm_rate
 from matplotlib.figure import Figure
+from meta import counted
 from rich.console import Console
 from rich.table import Table
 
@@ -156,6 +157,9 @@ def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         found[model] = compared(model, arguments, console)
         show(model, found[model], console)
     found["over_peft_lora_trainer"] = found[arguments.models[0]]["over_peft_lora_trainer"]
+    if arguments.meta:
+        found["meta_7b"] = counted()
+        console.print_json(data=found["meta_7b"])
     if arguments.scaling:
         found["scaling"] = scaling(arguments, console)
         draw(found["scaling"], OUT / "figures" / "fit_scaling.png")

@@ -112,10 +112,7 @@ class Decoder:
         Rows are padded on the right: no mask is needed, since no position sees a later one. Where tokens stand at other
         `positions` than their places in the row, the frame is for blocks inside `attention_by`, which mind the masks.
         """
-        elsewhere: dict[str, Any] = {}
-        if positions is not None:  # a mask of four dimensions is passed on as it is: none is made
-            unused = torch.zeros(1, 1, 1, 1, dtype=embeds.dtype, device=embeds.device)
-            elsewhere = {"position_ids": positions, "attention_mask": unused}
+        elsewhere = {} if positions is None else _standing_at(positions, embeds)
         with self._standing_still() as blocks:
             self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1, **elsewhere)
         return Frame(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
@@ -152,8 +149,9 @@ class Decoder:
         """Next-token logits of states that left the last block; of the tokens `words` only, where given."""
         width = cast(Tensor, self.embeddings.weight).shape[1]
         embeds = torch.zeros(len(hidden), 1, width, dtype=self.model.dtype, device=hidden.device)
+        anywhere = _standing_at(torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device), embeds)
         with self._standing_still(leaving=hidden[:, None]), self._only(words):
-            return self.model(inputs_embeds=embeds, use_cache=False).logits[:, 0]
+            return self.model(inputs_embeds=embeds, use_cache=False, **anywhere).logits[:, 0]
 
     @contextmanager
     def _only(self, words: Sequence[int] | None) -> Iterator[None]:
@@ -185,3 +183,8 @@ class Decoder:
             yield list(standing.values())
         finally:
             modules.update(real)
+
+
+def _standing_at(positions: Int[Tensor, "batch pos"], embeds: Tensor) -> dict[str, Tensor]:
+    """What tells a model the positions of its tokens, and that it need make no mask: one of four dimensions is kept."""
+    return {"position_ids": positions, "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
