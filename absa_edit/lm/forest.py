@@ -158,12 +158,14 @@ def _common(one: Ids, other: Ids) -> int:
 
 
 def length_buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `tokens` tokens, padding counted; neighbours in length, longest first.
+    """Indices in batches of at most `tokens` tokens, padding counted; all at least 0.9 times as long as the longest.
 
     Longest first, so that memory that will not suffice is found out at once.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     while order:
-        size = max(1, tokens // max(lengths[order[0]], 1))
+        longest = lengths[order[0]]
+        like = sum(lengths[i] >= 0.9 * longest for i in order)
+        size = max(1, min(like, tokens // max(longest, 1)))
         yield order[:size]
         order = order[size:]
