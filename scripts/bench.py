@@ -33,23 +33,27 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = parser.add_subparsers(dest="what", required=True)
-    trace, fit = every.add_parser("trace"), every.add_parser("fit")
+    trace, fit, score = (every.add_parser(name) for name in ("trace", "fit", "score"))
     trace.add_argument("--layers", type=int, default=12)
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
-    fit.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
-    fit.add_argument("--examples", type=int, default=256)
+    for one in (fit, score):
+        one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
+        one.add_argument("--examples", type=int, default=256)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     fit.add_argument("--meta", action="store_true", help="also count a 7B model's step on the meta device")
-    for one in (trace, fit):
+    for one in (trace, fit, score):
         one.add_argument("--threads", type=int, default=2)
+    for one in (trace, fit):
         one.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(highlight=False)
     if arguments.what == "trace":
         import bench_trace as bench  # its other tools need not be there for the others
-    else:
+    elif arguments.what == "fit":
         import bench_fit as bench  # type: ignore[no-redef]
+    else:
+        import bench_score as bench  # type: ignore[no-redef]
     found = {"machine": machine(), **bench.main(arguments, console)}
     write_json(found, OUT / f"{arguments.what}.json")
     console.print(f"written to {OUT / arguments.what}.json")

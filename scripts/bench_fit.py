@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bench import OUT
 from fits import OURS, THEIRS, Job, gemm_rate
 from matplotlib.figure import Figure
 from meta import counted
+from profiles import profiled
 from rich.console import Console
 from rich.table import Table
 
@@ -85,6 +86,7 @@ def compared(model: str, arguments: argparse.Namespace, console: Console) -> dic
             one["seconds_over_floor"] = one["seconds"] * rate / one["flops"]
     return {
         "ways": found,
+        "profile": {way: profiled(replace(job, epochs=2)) for way, job in zip(OURS, jobs, strict=False)},
         "over_peft_lora_trainer": _over(found, "peft_lora_trainer"),
         "over_our_lora": _over(found, "lora"),
         "gemm_flops_per_second": rate,
@@ -113,6 +115,11 @@ def show(model: str, found: dict[str, Any], console: Console) -> None:
             f"{over['throughput']:.2f}", f"{over['memory']:.2f}", floor,
         )  # fmt: skip
     console.print(table)
+    kinds = list(next(iter(found["profile"].values())))[:-1]
+    shares = Table("share of the time", *kinds)
+    for way, profile in found["profile"].items():
+        shares.add_row(way, *(f"{profile[kind]:.2f}" for kind in kinds))
+    console.print(shares)
 
 
 def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
