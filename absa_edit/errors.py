@@ -29,5 +29,9 @@ class ExportMismatch(AbsaEditError):
     """An exported checkpoint that does not answer like the model in memory."""
 
 
+class PushError(AbsaEditError):
+    """An export that could not be put on the hub."""
+
+
 class SettingsError(AbsaEditError):
     """A setting that is unknown or makes no sense beside another."""

@@ -1,0 +1,37 @@
+"""Put an export on the Hugging Face hub: only when asked to, and private unless told otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+from absa_edit.errors import PushError
+
+
+def push(folder: Path, repo: str, *, merged: bool = False, public: bool = False) -> str:
+    """The address of the commit that holds the export in `folder`: a run's adapter, or its merged checkpoint.
+
+    The repository is made where it does not exist. Raises `PushError` when there is nothing to push, no login, no
+    connection, or when `repo` is public already and `public` was not asked for.
+    """
+    path = _export(folder, merged)
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=not public, exist_ok=True)
+        if not public and not api.model_info(repo).private:
+            raise PushError(f"{repo} exists and everybody can read it; push with --public, or to another name")
+        return str(api.upload_folder(repo_id=repo, folder_path=path, commit_message=f"Upload {path.name}").commit_url)
+    except (LocalTokenNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise PushError(f"{repo}: {told}; log in with `hf auth login` or set HF_TOKEN, and check the name") from error
+
+
+def _export(folder: Path, merged: bool) -> Path:
+    """The folder to push: the run's export of the kind asked for, or `folder` itself."""
+    wanted = "merged" if merged else "adapter"
+    for path in (folder / "export" / wanted, folder):
+        if (path / "README.md").exists() and (path / "absa_edit.json").exists():
+            return path
+    raise PushError(f"{folder}: no {wanted} in it; expected a run folder with export/{wanted}, or an exported folder")
