@@ -18,8 +18,8 @@ from absa_edit.config import Edit, Engine, Localiser, Lora, Stage, ZeroShot
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import ExportMismatch, PlanError, SettingsError
 from absa_edit.evaluate.score import compare
-from absa_edit.export.card import model_card
-from absa_edit.export.folder import write_adapter, write_merged
+from absa_edit.export.card import adapter_card, add_figures, merged_card
+from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.locate import locate
 from absa_edit.method import Rows, base_states, own_plan, predict, run_method, tracker_for
@@ -193,7 +193,7 @@ def _export(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str,
     adapted = adapt(run.lm.model, method, record.methods[name].plan, seed=settings.seed)
     adapted.load_trained(load_file(run.folder / "methods" / name / "weights.safetensors"))
     edit = adapted.representation
-    card = model_card(record, name, base=settings.model.name, representation=edit is not None)
+    about = describe(adapted, settings.model, run.lm.sha256, settings.prompt)
     first = [row for one in rows.values() for row in one]
 
     def again(exported: Adapted) -> list[Prediction]:
@@ -203,16 +203,15 @@ def _export(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str,
     shutil.rmtree(export, ignore_errors=True)  # of another method, maybe
     adapter = merged = None
     gaps = [0.0]
-    about = {"model": settings.model, "prompt": settings.prompt, "card": card}
     try:
         if adapted.peft:
             adapter = export / "adapter"
-            write_adapter(adapted, adapter, **about)  # type: ignore[arg-type]
+            write_adapter(adapted, adapter, about, adapter_card(record, name, about))
             plain = replace(plain_adapter(adapter, run.lm.model), representation=edit)
             gaps.append(check("adapter", plain, first, again)[0])
         if settings.export.merged and edit is None:  # a representation edit folds into no weight
             merged = export / "merged"
-            write_merged(adapted, run.lm.tokenizer, merged, **about)  # type: ignore[arg-type]
+            write_merged(adapted, run.lm.tokenizer, merged, about, merged_card(record, name, about))
             gaps.append(check("merged checkpoint", plain_merged(merged, adapted.model), first, again)[0])
     except ExportMismatch:
         shutil.rmtree(export)  # an export without its proof must not serve anyone
@@ -230,6 +229,9 @@ def _report(run: Run, record: RunRecord, trace: Trace | None, rows: dict[str, Ro
     effects = average_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
     heads = average_head_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
     names = write_figures(record, effects, run.folder / "figures")
+    for exported in (record.export.adapter, record.export.merged) if record.export else ():
+        if exported:
+            add_figures(run.folder / exported, [run.folder / "figures" / name for name in names])
     texts = {
         "report.md": report_markdown(record, figures=names, command=command),
         "report.html": report_html(

@@ -41,6 +41,7 @@ from absa_edit.config import (
 )
 from absa_edit.errors import ExportMismatch, SettingsError
 from absa_edit.export import parity
+from absa_edit.export.serving import check_serving
 from absa_edit.records import POLARITIES, EditPlan, Role, RunRecord
 from absa_edit.run import Run, prepare, variant
 from absa_edit.storage import load, load_predictions
@@ -96,6 +97,10 @@ def test_the_folder_is_whole(finished: tuple[Run, RunRecord, str]) -> None:
         assert {"record.json", "predictions.jsonl"} <= names
         assert "checkpoint" not in names
     assert load(RunRecord, run.folder / "results.json") == record
+    for export in ("adapter", "merged"):
+        assert "](figures/trace.png)" in (run.folder / "export" / export / "README.md").read_text()
+        assert (run.folder / "export" / export / "figures" / "trace.png").stat().st_size > 0
+    assert all(served.works for served in check_serving(run.folder))
     assert not list(run.folder.rglob(".*tmp*")), "half-written files"
 
 

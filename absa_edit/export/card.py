@@ -1,48 +1,75 @@
-"""The model card of an export: what was edited, on which data, with which scores, and how to load it."""
+"""The model card of an export: what was edited, on which data, with which scores, how to load it, what it cannot do."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
 from huggingface_hub import EvalResult, ModelCardData
 
+from absa_edit.export.folder import Description
 from absa_edit.records import RunRecord
 
+SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by method and test set"}
+"""Figures of a run that a card shows, with their captions."""
 
-def model_card(record: RunRecord, method: str, *, base: str, representation: bool) -> str:
-    """A README with metadata that the hub reads."""
+
+def adapter_card(record: RunRecord, method: str, about: Description) -> str:
+    """The README of an adapter, with metadata that the hub reads."""
+    note = (
+        "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and "
+        "which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
+        if about.representation
+        else ""
+    )
+    return _card(record, method, about, "peft", note, _PEFT + ("" if about.representation else _VLLM_ADAPTER))
+
+
+def merged_card(record: RunRecord, method: str, about: Description) -> str:
+    """The README of a merged checkpoint, with metadata that the hub reads."""
+    note = "\n\nThe deltas are folded into the weights: summed in float32, rounded once."
+    return _card(record, method, about, "transformers", note, _TRANSFORMERS + _VLLM_MERGED)
+
+
+def add_figures(folder: Path, figures: Sequence[Path]) -> None:
+    """Put the figures that a card shows into an export and show them at the end of its card."""
+    card = folder / "README.md"
+    lines = [card.read_text(encoding="utf-8")]
+    for path in figures:
+        if path.name in SHOWN:
+            (folder / "figures").mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / "figures" / path.name)
+            lines.append(f"\n![{SHOWN[path.name]}](figures/{path.name})\n")
+    card.write_text("".join(lines), encoding="utf-8")
+
+
+def _card(record: RunRecord, method: str, about: Description, library: str, note: str, use: str) -> str:
     row = record.methods[method]
-    results = [
-        EvalResult(
-            task_type="text-classification",
-            dataset_type=test,
-            dataset_name=test,
-            metric_type=metric,
-            metric_value=round(interval.value, 4),
-        )
-        for test, score in row.scores.items()
-        for metric, interval in (("accuracy", score.accuracy), ("f1", score.macro_f1))
-    ]
+    is_local = Path(about.base).is_absolute()  # a path of this machine helps nobody else
+    base = record.model.name if is_local else about.base
     data = ModelCardData(
         language="en",
-        library_name="peft" if row.kind in ("edit", "lora") else "transformers",
+        library_name=library,
         pipeline_tag="text-generation",
-        base_model=base,
+        base_model=None if is_local else base,
+        base_model_relation=None if is_local else "adapter" if library == "peft" else "finetune",
         datasets=[record.data["train"].name],
         metrics=["accuracy", "f1"],
         tags=["aspect-based-sentiment", "absa_edit"],
         model_name=f"{record.experiment}-{method}",
-        eval_results=results,
+        eval_results=_results(record, method),
     )
     where = ", ".join(str(t.site) for t in row.plan.targets) if row.plan else "all layers"
     scores = "\n".join(
         f"| {test} | {score.accuracy.percent()} | {score.macro_f1.percent()} | {score.accuracy.n} |"
         for test, score in row.scores.items()
     )
-    note = (
-        "\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and "
-        "which only `absa_edit.load` applies: plain `peft` gives other answers.\n"
-        if representation
-        else ""
-    )
+    bundled = base == "reviewlm"
+    filled = use.replace("SOURCE", "absa_edit.reviewlm()" if bundled else f'"{base}"').replace("DTYPE", about.dtype)
+    filled = filled.replace("BASE", "<folder that absa_edit.reviewlm() names>" if bundled else base)
+    turn = ", as a user turn in the chat template" if about.prompt.chat else ""
+    words = ", ".join(f"`{about.prompt.separator}{word}`" for word in about.prompt.labels)
     return f"""---
 {data.to_yaml()}
 ---
@@ -50,25 +77,82 @@ def model_card(record: RunRecord, method: str, *, base: str, representation: boo
 # {record.experiment}, {method}
 
 `{base}` adapted to aspect-based sentiment classification with absa_edit. It answers a prompt with one of the label
-words; {row.trainable:,} parameters were trained ({100 * row.share:.3f} % of the model), seed {record.seed}.
+words; {row.trainable:,} parameters were trained ({100 * row.share:.3f} % of the model), seed {record.seed}.{note}
 
 Edited: {where}.
-{note}
+
 | test set | accuracy % [95 %] | macro-F1 % [95 %] | n |
 |---|---|---|---|
 {scores}
 
-Trained on {record.data["train"].name} ({record.data["train"].n} aspects). Perplexity on neutral text:
-{row.perplexity:.1f}.
+Intervals by bootstrap over sentences. Trained on {record.data["train"].name} ({record.data["train"].n} aspects).
+Perplexity on neutral text: {row.perplexity:.1f}.
 
 ## Use
+
+The prompt is `{about.prompt.template}`{turn}, the answer the likeliest of the words {words} after it.
 
 ```python
 import absa_edit
 
 absa_edit.load("this/folder").predict(["The screen is lovely but the fan never stops."], ["fan"])
 ```
+{filled}
+## Limits
 
 English reviews only. The labels are three; sentences about other things, irony and mixed feelings are beyond it. The
-model carries the biases of its base model and of the reviews.
+model carries the biases of its base model and of the reviews. The scores are of one seed.
+"""
+
+
+def _results(record: RunRecord, method: str) -> list[EvalResult]:
+    """The scores as the hub's `model-index`."""
+    return [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=test,
+            dataset_name=test,
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=name,
+            metric_value=round(interval.value, 4),
+        )
+        for test, score in record.methods[method].scores.items()
+        for metric, name, interval in (
+            ("accuracy", "accuracy", score.accuracy),
+            ("f1", "macro-F1", score.macro_f1),
+        )
+    ]
+
+
+_PEFT = """
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained(SOURCE, dtype="DTYPE")
+model = PeftModel.from_pretrained(base, "this/folder")
+```
+"""
+
+_VLLM_ADAPTER = """
+    vllm serve BASE --enable-lora --lora-modules absa=this/folder
+
+`python scripts/serve_check.py this/folder` of absa_edit says beforehand what vLLM would object to. It applies adapters
+in 16 bits. llama.cpp: `python convert_lora_to_gguf.py this/folder --base <folder of the base model>`.
+"""
+
+_TRANSFORMERS = """
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("this/folder")
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+```
+"""
+
+_VLLM_MERGED = """
+    vllm serve this/folder --dtype DTYPE
+
+llama.cpp: `python convert_hf_to_gguf.py this/folder --outtype f32`, then quantise; check the answers again after it.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import PeftModel
-from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -19,13 +18,16 @@ from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.data.rows import occurrences
-from absa_edit.errors import DataError, RecordError
+from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
-from absa_edit.export.folder import ABOUT
+from absa_edit.export.folder import ABOUT, Description
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Example, Polarity, Role
+from absa_edit.records import POLARITIES, Example, Polarity
+from absa_edit.storage import load as load_record
+
+log = logging.getLogger("absa_edit")
 
 
 @dataclass(frozen=True)
@@ -62,23 +64,19 @@ class Classifier:
 def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -> Classifier:
     """The classifier in a run folder, an exported adapter or a merged checkpoint.
 
-    `base` replaces the base model that an adapter names. Raises `RecordError` for a folder without an export.
+    `base` replaces the base model that an adapter names. Raises `RecordError` for a folder without an export, or a base
+    model with other weights than the one that the adapter was trained on; `ModelError` where there is none.
     """
     path = _exported(Path(folder))
-    about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-    prompt = TypeAdapter(PromptSettings).validate_python(about["prompt"])
-    is_adapter = (path / "adapter_config.json").exists()
-    name = (base or about["base"]) if is_adapter else str(path)
-    settings = ModelSettings(
-        name=name, revision=None if base or not is_adapter else about["revision"], device=device, dtype=about["dtype"]
-    )
-    lm = load_model(settings)
-    model, peft = lm.model, None
-    if is_adapter:
-        peft = PeftModel.from_pretrained(model, path)
+    about = load_record(Description, path / ABOUT)
+    if (path / "adapter_config.json").exists():
+        lm = _base(path, about, base or about.base, about.revision if base is None else None, device)
+        peft = PeftModel.from_pretrained(lm.model, path)
         peft.eval().requires_grad_(False)
-    adapted = Adapted(about["kind"], model, peft, _representation(path, about, model), None, {}, 0, 0)
-    return Classifier(lm, adapted, prompt)
+    else:
+        lm, peft = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype)), None
+    adapted = Adapted(about.kind, lm.model, peft, _representation(path, about, lm.model), None, {}, 0, 0)
+    return Classifier(lm, adapted, about.prompt)
 
 
 def _exported(folder: Path) -> Path:
@@ -90,14 +88,33 @@ def _exported(folder: Path) -> Path:
     )
 
 
-def _representation(path: Path, about: dict, model: PreTrainedModel) -> RepresentationEdit | None:
-    settings = about["representation"]
-    if not settings:
+def _base(path: Path, about: Description, name: str, revision: str | None, device: str) -> LanguageModel:
+    """The base model of the adapter in `path`, with the weights that it was trained on."""
+    try:
+        lm = load_model(ModelSettings(name=name, revision=revision, device=device, dtype=about.dtype))
+    except ModelError as error:
+        raise ModelError(
+            f"{path}: the base model of this adapter is not at {name}; say where it is with base=<folder or hub id> "
+            f"(--base on the command line). {error}"
+        ) from error
+    if lm.sha256 == about.base_sha256:
+        return lm
+    if len(lm.sha256) == len(about.base_sha256):
+        raise RecordError(
+            f"{path}: this adapter was trained on the weights {about.base_sha256[:12]} (SHA-256 or commit), and {name} "
+            f"has {lm.sha256[:12]}: it would answer wrongly there. Give the base model that it was trained on "
+            f"({about.base}) with base=<folder or hub id> (--base on the command line)"
+        )
+    log.warning("%s: a folder and a hub commit cannot be compared: make sure that %s is %s", path, name, about.base)
+    return lm
+
+
+def _representation(path: Path, about: Description, model: PreTrainedModel) -> RepresentationEdit | None:
+    said = about.representation
+    if said is None:
         return None
     state = load_file(path / "representation.safetensors")
-    edit = RepresentationEdit(
-        settings["layers"], model.config.hidden_size, settings["rank"], Role(settings["position"])
-    )
+    edit = RepresentationEdit(said.layers, model.config.hidden_size, said.rank, said.position)
     with torch.no_grad():
         for layer, one in edit.by_layer().items():
             one.rotation.weight = state[f"{layer}.rotation"]

@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.adapt import Adapted
 from absa_edit.config import ModelSettings, PromptSettings
-from absa_edit.storage import to_json, write_json
+from absa_edit.records import Role
+from absa_edit.storage import write_json
 
 ABOUT = "absa_edit.json"
-"""The file that tells `absa_edit.load` how to ask the model: prompt, labels, kind."""
+"""The file that tells `absa_edit.load` how to ask the model: base, prompt, labels, kind."""
 
 
-def write_adapter(adapted: Adapted, folder: Path, *, model: ModelSettings, prompt: PromptSettings, card: str) -> None:
+@dataclass(frozen=True)
+class Representation:
+    """The shape of a representation edit; its tensors are in `representation.safetensors`."""
+
+    layers: tuple[int, ...]
+    rank: int
+    position: Role
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of `absa_edit.json`."""
+
+    kind: str
+    base: str
+    """Hub id, absolute folder, or `reviewlm`."""
+    base_sha256: str
+    """Of the base model's weight files; of a hub model, its commit."""
+    revision: str | None
+    dtype: str
+    prompt: PromptSettings
+    representation: Representation | None
+
+
+def describe(adapted: Adapted, model: ModelSettings, sha256: str, prompt: PromptSettings) -> Description:
+    """What the export of `adapted` says of itself; `sha256` is the base model's."""
+    edit = adapted.representation
+    return Description(
+        adapted.kind,
+        base_of(model),
+        sha256,
+        model.revision,
+        str(adapted.model.dtype).removeprefix("torch."),
+        prompt,
+        Representation(edit.layers, edit.rank, edit.position) if edit else None,
+    )
+
+
+def write_adapter(adapted: Adapted, folder: Path, about: Description, card: str) -> None:
     """Write an adapter folder that plain `peft` loads; with a representation edit, that edit beside it."""
     assert adapted.peft is not None
     with whole_folder(folder) as temporary:
-        adapted.peft.peft_config["default"].base_model_name_or_path = base_of(model)
+        adapted.peft.peft_config["default"].base_model_name_or_path = about.base
         adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
+        _one_rank(temporary)
         if adapted.representation:
             edit = adapted.representation
             state = {
@@ -40,23 +83,17 @@ def write_adapter(adapted: Adapted, folder: Path, *, model: ModelSettings, promp
                 )
             }
             save_file(state, temporary / "representation.safetensors")
-        _describe(adapted, temporary, model, prompt, card)
+        _finish(temporary, adapted, about, card)
 
 
 def write_merged(
-    adapted: Adapted,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    *,
-    model: ModelSettings,
-    prompt: PromptSettings,
-    card: str,
+    adapted: Adapted, tokenizer: PreTrainedTokenizerBase, folder: Path, about: Description, card: str
 ) -> None:
     """Write a checkpoint that plain `transformers` loads, deltas folded into the weights."""
     with whole_folder(folder) as temporary:
         merged(adapted).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        _describe(adapted, temporary, model, prompt, card)
+        _finish(temporary, adapted, about, card)
 
 
 def merged(adapted: Adapted) -> PreTrainedModel:
@@ -88,16 +125,26 @@ def base_of(model: ModelSettings) -> str:
     return str(Path(model.name).resolve()) if is_folder else model.name
 
 
-def _describe(adapted: Adapted, folder: Path, model: ModelSettings, prompt: PromptSettings, card: str) -> None:
-    edit = adapted.representation
-    about = {
-        "kind": adapted.kind,
-        "base": base_of(model),
-        "revision": model.revision,
-        "dtype": str(adapted.model.dtype).removeprefix("torch."),
-        "prompt": to_json(prompt),
-        "representation": edit and {"layers": list(edit.layers), "rank": edit.rank, "position": edit.position.value},
-    }
+def _one_rank(folder: Path) -> None:
+    """Give all deltas of a saved adapter the largest rank, with rows and columns of 0, and do without patterns.
+
+    peft alone reads them: vLLM drops them, and llama.cpp divides by each tensor's own rank. All sites share one
+    alpha / rank (`absa_edit.adapt`), so that nothing but the shapes changes.
+    """
+    path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if not config["rank_pattern"]:
+        return
+    tensors = load_file(weights)
+    for name, tensor in tensors.items():
+        down = ".lora_A." in name  # rank x inputs; B is outputs x rank
+        missing = config["r"] - tensor.shape[0 if down else 1]
+        tensors[name] = pad(tensor, (0, 0, 0, missing) if down else (0, missing))
+    save_file(tensors, weights, metadata={"format": "pt"})
+    write_json({**config, "rank_pattern": {}, "alpha_pattern": {}}, path)
+
+
+def _finish(folder: Path, adapted: Adapted, about: Description, card: str) -> None:
     write_json(about, folder / ABOUT)
     if adapted.plan:
         write_json(adapted.plan, folder / "edit_plan.json")

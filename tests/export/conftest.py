@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from absa_edit.adapt import Adapted, adapt
-from absa_edit.config import Edit, Method
-from absa_edit.lm.load import LanguageModel
+from absa_edit.config import Edit, Method, ModelSettings, PromptSettings
+from absa_edit.export.folder import Description, describe
+from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.records import EditPlan, Part, Site, Target
 
 MIXED = (Target(Site(0, Part.attn), 1), Target(Site(1, Part.mlp), 4), Target(Site(2, Part.attn), 3))
@@ -41,3 +42,14 @@ def base_folder(small: LanguageModel, tmp_path_factory: pytest.TempPathFactory) 
     small.model.save_pretrained(folder)
     small.tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def about(base_folder: Path) -> Callable[..., Description]:
+    """A function that describes an export made on the model in `base_folder`."""
+    sha256 = load_model(ModelSettings(name=str(base_folder), device="cpu")).sha256
+
+    def of(adapted: Adapted, base: str | None = None, prompt: PromptSettings | None = None) -> Description:
+        return describe(adapted, ModelSettings(name=base or str(base_folder)), sha256, prompt or PromptSettings())
+
+    return of

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import absa_edit
-from absa_edit.config import Delta, Edit, ModelSettings, PromptSettings
+from absa_edit.config import Delta, Edit, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
-from absa_edit.errors import DataError, RecordError
+from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.export.classifier import Classifier, load
 from absa_edit.export.folder import write_adapter, write_merged
@@ -21,10 +24,9 @@ ASPECTS = ["fan", "price", "fan"]
 
 
 @pytest.fixture
-def classifier(small, trained, base_folder, tmp_path) -> Classifier:
-    write_adapter(
-        trained(small), tmp_path / "a", model=ModelSettings(name=str(base_folder)), prompt=PromptSettings(), card=""
-    )
+def classifier(small, trained, about, tmp_path) -> Classifier:
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
     return load(tmp_path / "a", device="cpu")
 
 
@@ -40,42 +42,75 @@ def asked(classifier: Classifier, examples) -> np.ndarray:
 @pytest.mark.parametrize("position", [Role.aspect_again, Role.aspect])
 @pytest.mark.parametrize("representation", [False, True])
 def test_adapter_answers_like_the_model_in_memory(
-    small, trained, base_folder, tmp_path, examples, representation, position
+    small, trained, about, tmp_path, examples, representation, position
 ) -> None:
     settings = PromptSettings(labels=["good", "bad", "okay"])
     adapted = trained(small, Edit(lr=1e-3, representation=representation, position=position))
-    write_adapter(adapted, tmp_path / "a", model=ModelSettings(name=str(base_folder)), prompt=settings, card="")
+    write_adapter(adapted, tmp_path / "a", about(adapted, prompt=settings), "")
     expected = in_memory(adapted, small, encode(examples, small.tokenizer, settings), settings)
     np.testing.assert_allclose(asked(absa_edit.load(tmp_path / "a", device="cpu"), examples), expected, atol=1e-5)
     assert expected.std(0).min() > 1e-3
 
 
-def test_representation_edit_counts(small, trained, base_folder, tmp_path, examples) -> None:
+def test_representation_edit_counts(small, trained, about, tmp_path, examples) -> None:
     adapted = trained(small, Edit(lr=1e-3, representation=True))
-    write_adapter(adapted, tmp_path / "a", model=ModelSettings(name=str(base_folder)), prompt=PromptSettings(), card="")
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
     with_it = asked(load(tmp_path / "a", device="cpu"), examples)
-    about = tmp_path / "a" / "absa_edit.json"
-    about.write_text(json.dumps({**json.loads(about.read_text()), "representation": None}))
+    change(tmp_path / "a", representation=None)
     assert np.abs(asked(load(tmp_path / "a", device="cpu"), examples) - with_it).max() > 1e-2
 
 
 @pytest.mark.parametrize("method", [Edit(lr=1e-3), Delta(lr=1e-3)], ids=["edit", "delta"])
-def test_merged_answers_like_the_model_in_memory(small, trained, tmp_path, examples, prompts, method) -> None:
+def test_merged_answers_like_the_model_in_memory(small, trained, about, tmp_path, examples, prompts, method) -> None:
     adapted = trained(small, method)
     folder = tmp_path / "run" / "export" / "merged"
-    write_merged(
-        adapted, small.tokenizer, folder, model=ModelSettings(name="elsewhere"), prompt=PromptSettings(), card=""
-    )
+    write_merged(adapted, small.tokenizer, folder, about(adapted, base="elsewhere"), "")
     expected = in_memory(adapted, small, prompts, PromptSettings())
     for where in (folder, tmp_path / "run", str(tmp_path / "run")):
         np.testing.assert_allclose(asked(load(where, device="cpu"), examples), expected, atol=1e-5)
 
 
-def test_another_base_can_be_given(small, trained, base_folder, tmp_path, examples) -> None:
-    write_adapter(
-        trained(small), tmp_path / "a", model=ModelSettings(name="gone/away"), prompt=PromptSettings(), card=""
-    )
+def change(folder: Path, **fields: object) -> None:
+    """Write other values into an export's `absa_edit.json`."""
+    file = folder / "absa_edit.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_another_place_of_the_base_can_be_given(small, trained, about, base_folder, tmp_path, examples) -> None:
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted, base="/gone/away"), "")
+    with pytest.raises(ModelError, match=r"the base model of this adapter is not at /gone/away; say where.*base="):
+        load(tmp_path / "a", device="cpu")
     assert asked(load(tmp_path / "a", device="cpu", base=str(base_folder)), examples[:1]).shape == (1, 3)
+
+
+def test_a_base_with_other_weights_is_an_error(small, trained, about, base_folder, tmp_path) -> None:
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    other = tmp_path / "other"
+    shutil.copytree(base_folder, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"] += 0.01
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RecordError, match=r"was trained on the weights [0-9a-f]{12}.*it would answer wrongly"):
+        load(tmp_path / "a", device="cpu", base=str(other))
+
+
+def test_a_base_that_cannot_be_compared_is_named(small, trained, about, tmp_path, caplog) -> None:
+    """The hub names a commit, a folder has a hash of its files."""
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    change(tmp_path / "a", base_sha256="c" * 40)
+    load(tmp_path / "a", device="cpu")
+    assert "cannot be compared" in caplog.text
+
+
+def test_an_export_that_does_not_say_what_it_is_is_an_error(small, trained, about, tmp_path) -> None:
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    change(tmp_path / "a", base_sha256=None)
+    with pytest.raises(RecordError, match=r"absa_edit\.json is not a Description: base_sha256"):
+        load(tmp_path / "a", device="cpu")
 
 
 def test_rows_sum_to_one_in_the_order_given(classifier) -> None:

@@ -13,7 +13,7 @@ from absa_edit.adapt import Adapted
 from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.errors import ExportMismatch
 from absa_edit.evaluate.predict import log_probabilities, predictions
-from absa_edit.export.folder import write_adapter, write_merged
+from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.records import Prediction
 
@@ -29,10 +29,11 @@ def again(prompts, labels):
 
 
 def written(kind: str, adapted: Adapted, lm, folder: Path) -> Path:
+    about = describe(adapted, ModelSettings(name="b"), lm.sha256, PromptSettings())
     if kind == "adapter":
-        write_adapter(adapted, folder, model=ModelSettings(name="b"), prompt=PromptSettings(), card="")
+        write_adapter(adapted, folder, about, "")
         return folder / "adapter_model.safetensors"
-    write_merged(adapted, lm.tokenizer, folder, model=ModelSettings(name="b"), prompt=PromptSettings(), card="")
+    write_merged(adapted, lm.tokenizer, folder, about, "")
     return folder / "model.safetensors"
 
 
