@@ -1,9 +1,14 @@
-"""Ask an exported model for the sentiment of an aspect.
+"""Ask an exported model for the sentiment of aspects: one, a file of them, or a stream.
 
-    python scripts/predict.py outputs/laptop14/reviewlm/seed0 --sentence "The fan never stops." --aspect fan
-    python scripts/predict.py outputs/laptop14/reviewlm/seed0 --file pairs.jsonl > answers.jsonl
+    python scripts/predict.py outputs/laptop14/reviewlm/seed0 --sentence "The fan never stops." --aspect fan --explain
+    python scripts/predict.py outputs/laptop14/reviewlm/seed0 --file pairs.csv > answers.jsonl
+    head -1000 pairs.jsonl | python scripts/predict.py outputs/laptop14/reviewlm/seed0 > answers.jsonl
 
-A file has one JSON object a line, with `sentence` and `aspect`; each comes back with `polarity` and `probabilities`.
+The folder is a run, an adapter, a representation edit or a merged checkpoint. Files are JSON lines, CSV (columns
+sentence, aspect; or text, span, ordinal) or SemEval XML, with or without labels. Each pair comes back as one JSON
+object a line: the row as it was, `predicted`, and `probabilities` of the three labels. --explain shows which
+tokens and layers carried one answer: how much of it comes back when noise has drowned the sentence and the
+model's own state after that layer at that token is put back.
 """
 
 from __future__ import annotations
@@ -11,75 +16,121 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from absa_edit.errors import AbsaEditError, DataError
+
+if TYPE_CHECKING:
+    from absa_edit import Classifier
+    from absa_edit.export.pairs import Pair
+
+TOGETHER = 1024
+"""Pairs that are read, sorted by length and answered before their answers are written."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="run folder, exported adapter or merged checkpoint")
+    parser.add_argument("folder", type=Path, help="run folder, adapter or merged checkpoint")
     parser.add_argument("--sentence")
     parser.add_argument("--aspect", help="as it is written in the sentence")
-    parser.add_argument("--file", type=Path, help="JSON lines with sentence and aspect")
+    parser.add_argument("--explain", action="store_true", help="of one pair, draw what carried the answer")
+    parser.add_argument("--file", help="JSON lines, CSV or SemEval XML; - or nothing at all is standard input")
+    parser.add_argument("--format", choices=["jsonl", "csv", "xml"], help="default: the file's suffix, else jsonl")
     parser.add_argument("--base", help="base model, where it is not the one that the adapter names")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch-tokens", type=int, help="tokens in a batch, padding included (default: by device)")
     arguments = parser.parse_args()
     one = arguments.sentence is not None or arguments.aspect is not None
-    if bool(arguments.file) == one or (one and not (arguments.sentence and arguments.aspect)):
+    if one and (arguments.file or not (arguments.sentence and arguments.aspect)):
         parser.error("give --sentence and --aspect, or --file")
+    if arguments.explain and not one:
+        parser.error("--explain goes with --sentence and --aspect")
     try:
-        answer(arguments)
+        (answer_one if one else answer_many)(arguments)
     except AbsaEditError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
 
 
-def answer(arguments: argparse.Namespace) -> None:
-    pairs = list(read(arguments.file)) if arguments.file else [(arguments.sentence, arguments.aspect)]
-    if not pairs:
-        raise DataError(f"{arguments.file}: no pairs in it; expected JSON lines with sentence and aspect")
-    from absa_edit import load  # after the arguments are known to be right: torch takes seconds
+def load(arguments: argparse.Namespace) -> Classifier:
+    from transformers.utils import logging
 
-    classifier = load(arguments.folder, device=arguments.device, base=arguments.base)
-    probabilities = classifier.predict(*map(list, zip(*pairs, strict=True)))
-    if not arguments.file:
-        print_one(pairs[0], probabilities[0])
-        return
-    for (sentence, aspect), p in zip(pairs, probabilities, strict=True):
-        row = {"sentence": sentence, "aspect": aspect, "polarity": max(p, key=p.__getitem__), "probabilities": p}
-        print(json.dumps(row, ensure_ascii=False))
+    import absa_edit  # after the arguments are known to be right: torch takes seconds
+
+    logging.disable_progress_bar()
+    return absa_edit.load(arguments.folder, device=arguments.device, base=arguments.base)
 
 
-def read(path: Path) -> Iterator[tuple[str, str]]:
-    """The (sentence, aspect) pairs of a JSON lines file."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected JSON lines with sentence and aspect")
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            pair = (row["sentence"], row["aspect"])
-            if not all(isinstance(one, str) for one in pair):
-                raise TypeError
-            yield pair
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise DataError(
-                f"{path}, line {number}: expected a JSON object with sentence and aspect, found {line[:80]!r}"
-            ) from None
+def answer_one(arguments: argparse.Namespace) -> None:
+    classifier, console = load(arguments), Console(highlight=False)
+    (probabilities,) = classifier.predict([arguments.sentence], [arguments.aspect])
+    console.print(bars(arguments.aspect, probabilities))
+    if arguments.explain:
+        explain_one(classifier, arguments, console)
 
 
-def print_one(pair: tuple[str, str], probabilities: dict[str, float]) -> None:
-    table = Table(title=f"{pair[1]!r}", show_header=False, title_justify="left")
+def explain_one(classifier: Classifier, arguments: argparse.Namespace, console: Console) -> None:
+    from absa_edit.export.classifier import example
+    from absa_edit.export.explain import explain
+    from absa_edit.report.token_grid import token_grid
+
+    with console.status("tracing"):
+        found = explain(classifier, example(arguments.sentence, arguments.aspect, "pair"))
+    total = found.clean - found.corrupted
+    console.print(
+        f"p({found.answer.value}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
+        "Put back after a layer (across), at a token (down), the model's own state brings back:"
+    )
+    console.print(token_grid(found.tokens, found.effects, full=max(abs(total), 0.01)))
+    if total < 0.05:
+        console.print(Text("The noise hardly changes this answer: the grid says little.", style="yellow"))
+
+
+def answer_many(arguments: argparse.Namespace) -> None:
+    path = None if arguments.file in (None, "-") else Path(arguments.file)
+    if path is None and sys.stdin.isatty():
+        raise DataError("nothing to answer: give --sentence and --aspect, --file, or pipe JSON lines in")
+    if path and not path.is_file():
+        raise DataError(f"{path}: no such file; expected JSON lines, CSV or SemEval XML")
+    kind = arguments.format or (path.suffix.lstrip(".").lower() if path else "jsonl")
+    from absa_edit.export.pairs import pairs
+    from absa_edit.report.terminal import bar
+
+    with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
+        every = pairs(file, "jsonl" if kind == "json" else kind, str(path or "standard input"))
+        count = write(load(arguments), bar(every, "pairs"), arguments.batch_tokens)
+    if not count:
+        raise DataError(f"{path or 'standard input'}: no pairs in it; expected rows with sentence and aspect")
+
+
+def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | None) -> int:
+    """Answer pairs in the order they come, one JSON object a line; their number."""
+    count, rows = 0, iter(every)
+    while some := list(islice(rows, TOGETHER)):
+        answers = classifier.answer([pair.example for pair in some], batch_tokens=batch_tokens)
+        for pair, p in zip(some, answers, strict=True):
+            row = {**pair.row, "predicted": max(p, key=p.__getitem__), "probabilities": p}
+            print(json.dumps(row, ensure_ascii=False), flush=False)
+        sys.stdout.flush()
+        count += len(some)
+    return count
+
+
+def bars(aspect: str, probabilities: dict[str, float]) -> Table:
+    table = Table(title=Text(repr(aspect)), show_header=False, title_justify="left")
     best = max(probabilities, key=probabilities.__getitem__)
     for label, p in probabilities.items():
-        style = "bold" if label == best else ""
-        table.add_row(label, f"{p:.3f}", "█" * round(30 * p), style=style)
-    Console().print(table)
+        table.add_row(label, f"{p:.3f}", "█" * round(30 * p), style="bold" if label == best else "")
+    return table
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ from absa_edit.storage import load as load_record
 
 log = logging.getLogger("absa_edit")
 
+ON_CPU, ON_GPU = 512, 16384
+"""Tokens in a batch. On a CPU, 512 were a quarter faster than 4096 with reviewlm: the states stay in the cache."""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -43,21 +46,27 @@ class Classifier:
         sentences: Sequence[str],
         aspects: Sequence[str],
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
         progress: Progress = silent,
     ) -> list[dict[str, float]]:
         """Probabilities of positive, negative and neutral for each pair; they sum to 1.
 
+        `batch_tokens` bounds a batch, padding counted; by itself small enough for a CPU's cache, large for a GPU.
         An aspect is taken where the readers would take it: its first occurrence as a word, else as a part of one, else
         in any case; one that is not in the sentence is a `DataError`.
         """
         pairs = zip(sentences, aspects, strict=True)
-        examples = [_example(i, sentence, aspect) for i, (sentence, aspect) in enumerate(pairs)]
+        examples = [example(sentence, aspect, str(i)) for i, (sentence, aspect) in enumerate(pairs)]
+        return self.answer(examples, batch_tokens=batch_tokens, progress=progress)
+
+    def answer(
+        self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
+    ) -> list[dict[str, float]]:
+        """As `predict`, for aspects whose place in the sentence is known; the examples' polarity is not read."""
+        most = batch_tokens or (ON_CPU if self.lm.model.device.type == "cpu" else ON_GPU)
         prompts = encode(examples, self.lm.tokenizer, self.prompt)
         labels = label_ids(self.lm.tokenizer, self.prompt)
-        scores = log_probabilities(
-            self.adapted, prompts, labels, batch_tokens=batch_tokens, progress=progress, name="predict"
-        )
+        scores = log_probabilities(self.adapted, prompts, labels, batch_tokens=most, progress=progress, name="predict")
         return [{p.value: float(v) for p, v in zip(POLARITIES, row, strict=True)} for row in np.exp(scores)]
 
 
@@ -123,12 +132,12 @@ def _representation(path: Path, about: Description, model: PreTrainedModel) -> R
     return edit.to(Decoder(model).device).requires_grad_(False)
 
 
-def _example(number: int, sentence: str, aspect: str) -> Example:
+def example(sentence: str, aspect: str, name: str) -> Example:
+    """The question about `aspect`; its polarity means nothing. Raises `DataError` when it is not in the sentence."""
     spans = occurrences(sentence, aspect) if aspect.strip() else []
     if not spans:
         raise DataError(
             f"aspect {aspect!r} does not stand in the sentence {sentence!r}; give it as it is written there"
         )
     start, end = spans[0]
-    name = str(number)
     return Example(name, name, sentence, sentence[start:end], start, end, Polarity.neutral, "")

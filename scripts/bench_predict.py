@@ -1,0 +1,119 @@
+"""Measure how fast answers come: batched label scoring against generating them one at a time.
+
+    python scripts/bench_predict.py    # reviewlm on the bundled laptop sample; outputs/bench/predict.json
+    python scripts/bench_predict.py --model <hub id or folder> --device cuda --dtype bfloat16
+
+One at a time is what the AAAI-25 paper's published code does: `model.generate` for each prompt with at most ten new
+tokens and the usual key-value cache, the text decoded, stripped and compared with the label; here greedily, so that
+both answer the same (it samples). Same model object, same machine, the two in turns; medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench import OUT, machine
+from rich.console import Console
+from rich.table import Table
+
+from absa_edit.adapt import adapt
+from absa_edit.config import DataSettings, ModelSettings, PromptSettings, ZeroShot
+from absa_edit.data.prompts import encode
+from absa_edit.data.sources import load_splits
+from absa_edit.export.classifier import Classifier
+from absa_edit.lm.load import load_model
+from absa_edit.records import POLARITIES, Example
+from absa_edit.storage import write_json
+
+ROUNDS = 5
+ALONE = 40
+"""Pairs that are generated in each round; enough for a rate, since each takes its own time."""
+NEW_TOKENS = 10
+
+
+def generated(classifier: Classifier, examples: list[Example]) -> list[str]:
+    """The text that the model goes on with after each prompt, stripped."""
+    tokenizer, model = classifier.lm.tokenizer, classifier.lm.model
+    texts = []
+    for prompt in encode(examples, tokenizer, classifier.prompt):
+        ids = torch.tensor([prompt.ids], device=model.device)
+        with torch.no_grad():
+            out = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False
+            )
+        texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    return texts
+
+
+def scored(classifier: Classifier, examples: list[Example]) -> list[str]:
+    """The likeliest label word of each prompt, batched by length."""
+    words = dict(zip((p.value for p in POLARITIES), classifier.prompt.labels, strict=True))
+    return [words[max(p, key=p.__getitem__)] for p in classifier.answer(examples)]
+
+
+def rate(answer: Callable[[Classifier, list[Example]], list[str]], *case: Any) -> tuple[float, list[str]]:
+    """Answers a second, and the answers."""
+    began = time.perf_counter()
+    answers = answer(*case)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return len(answers) / (time.perf_counter() - began), answers
+
+
+def bench(classifier: Classifier, examples: list[Example]) -> dict[str, Any]:
+    """Rates of both, their ratio in each round, and how often they agree."""
+    alone = examples[:: max(1, len(examples) // ALONE)][:ALONE]
+    for warm in (scored, generated):
+        warm(classifier, alone[:4])
+    rows = []
+    for _ in range(ROUNDS):
+        slow, texts = rate(generated, classifier, alone)
+        fast, labels = rate(scored, classifier, examples)
+        rows.append({"one_at_a_time": slow, "batched": fast, "ratio": fast / slow})
+    by_example = dict(zip((e.id for e in examples), labels, strict=True))
+    agree = [text == by_example[e.id] for e, text in zip(alone, texts, strict=True)]
+    return {
+        "model": classifier.lm.summary().source,
+        "parameters": classifier.lm.model.num_parameters(),
+        "dtype": classifier.lm.summary().dtype,
+        "device": str(classifier.lm.model.device),
+        "pairs": len(examples),
+        "rounds": rows,
+        "one_at_a_time_per_second": statistics.median(row["one_at_a_time"] for row in rows),
+        "batched_per_second": statistics.median(row["batched"] for row in rows),
+        "ratio": statistics.median(row["ratio"] for row in rows),
+        "agreement": sum(agree) / len(agree),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="reviewlm")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--pairs", type=int, default=480)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")
+    torch.set_num_threads(arguments.threads)
+    lm = load_model(ModelSettings(name=arguments.model, device=arguments.device, dtype=arguments.dtype))
+    classifier = Classifier(lm, adapt(lm.model, ZeroShot(), None, seed=0), PromptSettings())
+    root = Path(__file__).resolve().parents[1]
+    splits = load_splits(DataSettings(name="laptop-sample"), root=root, environ={})
+    found = {"machine": machine(), **bench(classifier, list(splits.tests[0].examples)[: arguments.pairs])}
+    write_json(found, OUT / "predict.json")
+    table = Table("answers a second", "one at a time", "batched", "ratio", "same answer")
+    rates = (f"{found[f'{name}_per_second']:.1f}" for name in ("one_at_a_time", "batched"))
+    table.add_row(found["model"], *rates, f"{found['ratio']:.1f}", f"{100 * found['agreement']:.0f} %")
+    Console().print(table, f"written to {OUT / 'predict.json'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Both ways of answering give the same answers on the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from absa_edit.adapt import adapt
+from absa_edit.config import PromptSettings, ZeroShot
+from absa_edit.export.classifier import Classifier
+from absa_edit.lm.load import LanguageModel
+
+
+def test_generation_and_scoring_agree(bundled: LanguageModel, examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import bench_predict
+
+    monkeypatch.setattr(bench_predict, "ROUNDS", 1)
+    monkeypatch.setattr(bench_predict, "ALONE", 4)
+    classifier = Classifier(bundled, adapt(bundled.model, ZeroShot(), None, seed=0), PromptSettings())
+    found = bench_predict.bench(classifier, list(examples))
+    assert found["agreement"] == 1.0
+    assert found["ratio"] == found["batched_per_second"] / found["one_at_a_time_per_second"] > 0

@@ -1,0 +1,111 @@
+"""The script on a merged checkpoint of a tiny model: one pair, files, streams, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from absa_edit.adapt import adapt
+from absa_edit.config import ModelSettings, PromptSettings, ZeroShot
+from absa_edit.export.classifier import load
+from absa_edit.export.folder import describe, write_merged
+from absa_edit.lm.load import LanguageModel
+
+Run = Callable[..., tuple[object, str, str]]
+PAIRS = [("The fan never stops.", "fan"), ("Great price!", "price"), ("A lovely screen", "screen")]
+
+
+@pytest.fixture(scope="session")
+def export(small: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "export" / "merged"
+    adapted = adapt(small.model, ZeroShot(), None, seed=0)
+    about = describe(adapted, ModelSettings(name="tiny"), "0", PromptSettings())
+    write_merged(adapted, small.tokenizer, folder, about, "")
+    return folder.parents[1]
+
+
+@pytest.fixture
+def predict(export: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import predict as script
+
+    def run(*arguments: str, stdin: str | None = None) -> tuple[object, str, str]:
+        """Exit code, standard output, standard error."""
+        monkeypatch.setattr(sys, "argv", ["predict.py", str(export), "--device", "cpu", *arguments])
+        stream = io.BytesIO((stdin or "").encode())
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream, isatty=lambda: stdin is None))
+        code: object = 0
+        try:
+            script.main()
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def expected(export: Path) -> list[dict[str, float]]:
+    return load(export, device="cpu").predict(*map(list, zip(*PAIRS, strict=True)))
+
+
+def lines(out: str) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_standard_input_to_standard_output(predict: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import predict as script
+
+    monkeypatch.setattr(script, "TOGETHER", 2)  # so that three pairs are two batches
+    rows = [{"sentence": s, "aspect": a, "id": i} for i, (s, a) in enumerate(PAIRS)]
+    code, out, _ = predict(stdin="\n".join(map(json.dumps, rows)))
+    assert code == 0
+    for answer, row, p in zip(lines(out), rows, expected(export), strict=True):
+        assert answer | row == answer, "the row comes back as it was"
+        assert answer["probabilities"] == pytest.approx(p, abs=1e-5)
+        assert answer["predicted"] == max(p, key=p.__getitem__)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".xml"])
+def test_every_format_gives_the_same_answers(predict: Run, export: Path, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"pairs{suffix}"
+    file.write_text({
+        ".jsonl": "\n".join(json.dumps({"sentence": s, "aspect": a}) for s, a in PAIRS),
+        ".csv": "text,span\n" + "\n".join(f"{s},{a}" for s, a in PAIRS),
+        ".xml": "<sentences>" + "".join(
+            f'<sentence id="1"><text>{s}</text><aspectTerm term="{a}"/></sentence>' for s, a in PAIRS
+        ) + "</sentences>",
+    }[suffix])  # fmt: skip
+    code, out, _ = predict("--file", str(file))
+    assert code == 0
+    for answer, p in zip(lines(out), expected(export), strict=True):
+        assert answer["probabilities"] == pytest.approx(p, abs=1e-5)
+
+
+def test_one_pair_is_explained(predict: Run) -> None:
+    code, out, _ = predict("--sentence", "The fan never stops.", "--aspect", "fan", "--explain")
+    assert code == 0
+    for text in ("positive", "negative", "neutral", "with noise on the sentence", "never", "points"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        ((), '{"sentence": "a fan", "aspect": "fan"}\n{"sentence": "a fan"}', "standard input, line 2: no column"),
+        ((), "", "standard input: no pairs in it"),
+        ((), None, "nothing to answer"),
+        (("--file", "none.csv"), None, "none.csv: no such file"),
+        (("--sentence", "a fan", "--aspect", "screen"), None, "'screen' does not stand in the sentence"),
+        (("--sentence", "a fan"), None, "2"),
+        (("--explain",), "", "2"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_clear_error(predict: Run, arguments, stdin, said) -> None:
+    code, out, _ = predict(*arguments, stdin=stdin)
+    assert said in str(code) and not out
