@@ -1,23 +1,28 @@
 """Trace where a language model decides aspect sentiment, and train only that."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "load", "reviewlm"]
+__all__ = ["Classifier", "Model", "example", "load", "read", "reviewlm"]
 
 if TYPE_CHECKING:
+    from absa_edit.api import Model, example, read
     from absa_edit.export.classifier import Classifier, load
     from absa_edit.lm.load import reviewlm
+
+_HOMES = {
+    "Classifier": "absa_edit.export.classifier",
+    "Model": "absa_edit.api",
+    "example": "absa_edit.api",
+    "load": "absa_edit.export.classifier",
+    "read": "absa_edit.api",
+    "reviewlm": "absa_edit.lm.load",
+}
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when first asked for: torch and transformers take seconds."""
-    if name in ("Classifier", "load"):
-        from absa_edit.export import classifier
-
-        return getattr(classifier, name)
-    if name == "reviewlm":
-        from absa_edit.lm.load import reviewlm
-
-        return reviewlm
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'absa_edit' has no attribute {name!r}")

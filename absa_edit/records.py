@@ -14,6 +14,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import ConfigDict
 
+from absa_edit.notebook import plan_html, plan_line, score_html, trace_html, trace_line
+
 SCHEMA = 1
 """Version of `results.json`; raised when a field changes its meaning or goes."""
 
@@ -171,6 +173,12 @@ class EditPlan:
         """The edited layers, ascending, each once."""
         return tuple(sorted({t.site.layer for t in self.targets}))
 
+    def __repr__(self) -> str:
+        return plan_line(self)
+
+    def _repr_html_(self) -> str:
+        return plan_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class TraceCounts:
@@ -224,6 +232,12 @@ class Trace:
             if f.name in ("example_ids", "sentence_ids") or isinstance(getattr(self, f.name), np.ndarray)
         }
         return replace(self, **cut)
+
+    def __repr__(self) -> str:
+        return trace_line(self)
+
+    def _repr_html_(self) -> str:
+        return trace_html(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +299,9 @@ class Score:
     f1: dict[str, float]
     confusion: tuple[tuple[int, ...], ...]
     """Rows are gold, columns predicted, in label order."""
+
+    def _repr_html_(self) -> str:
+        return score_html(self)
 
 
 @dataclass(frozen=True, slots=True)

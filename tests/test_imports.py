@@ -9,11 +9,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "absa_edit"
 
 LAYERS = (
-    {"errors", "records", "storage", "config", "progress", "statistics"},
+    {"errors", "records", "storage", "config", "progress", "statistics", "notebook"},
     {"data", "lm"},
     {"trace", "locate", "adapt", "evaluate"},
     {"fit", "export", "report"},
-    {"run", "method", "pipeline"},
+    {"run", "method", "pipeline", "api"},
 )
 SAME_LAYER = {
     ("locate", "trace"),  # a localiser reads traces

@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
+import absa_edit
 from absa_edit import pipeline
 from absa_edit.config import (
     DataSettings,
@@ -44,7 +45,7 @@ from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
 from absa_edit.records import POLARITIES, EditPlan, Role, RunRecord
 from absa_edit.run import Run, prepare, variant
-from absa_edit.storage import load, load_predictions
+from absa_edit.storage import load, load_predictions, load_trace
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = [p.value for p in POLARITIES]
@@ -224,6 +225,18 @@ def test_a_plan_can_be_passed_back_in(finished: tuple[Run, RunRecord, str], tmp_
     assert again.plan == record.plan == load(EditPlan, run.folder / "plan.json")
     assert again.trace is None
     assert again.methods["edit"].scores == record.methods["edit"].scores, "the same plan trains the same edit"
+
+
+def test_python_gives_the_same_records(finished: tuple[Run, RunRecord, str]) -> None:
+    """The same trace to the last bit, the same plan."""
+    run, record, _ = finished
+    model = absa_edit.Model("reviewlm", device="cpu")
+    data = absa_edit.read("laptop-sample", tests=["restaurant-sample"], limit_train=60, limit_test=20)
+    trace = model.trace(data.train, examples=4, samples=1, filter=False, roles=["aspect", "last"])
+    kept = load_trace(run.folder / "trace")
+    assert kept and trace.example_ids == kept.example_ids
+    np.testing.assert_array_equal(trace.restored, kept.restored)
+    assert model.plan(trace) == record.plan
 
 
 def test_the_representation_edit_runs_and_reloads(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ from absa_edit.data.prompts import encode, label_ids
 from absa_edit.data.rows import occurrences
 from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
+from absa_edit.evaluate.score import score
 from absa_edit.export.folder import ABOUT, Description
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Example, Polarity
+from absa_edit.records import POLARITIES, Dataset, Example, Polarity, Prediction, Score
 from absa_edit.storage import load as load_record
 
 log = logging.getLogger("absa_edit")
@@ -68,6 +69,15 @@ class Classifier:
         labels = label_ids(self.lm.tokenizer, self.prompt)
         scores = log_probabilities(self.adapted, prompts, labels, batch_tokens=most, progress=progress, name="predict")
         return [{p.value: float(v) for p, v in zip(POLARITIES, row, strict=True)} for row in np.exp(scores)]
+
+    def score(self, data: Dataset, *, draws: int = 2000, seed: int = 0) -> Score:
+        """Accuracy and macro-F1 on a data set, with intervals by bootstrap over sentences."""
+        found = self.answer(data.examples)
+        rows = [
+            Prediction(self.adapted.kind, data.name, e.id, e.sentence_id, e.text, e.aspect, e.polarity, _best(p), p)
+            for e, p in zip(data.examples, found, strict=True)
+        ]
+        return score(rows, draws=draws, rng=np.random.default_rng(seed))
 
 
 def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -> Classifier:
@@ -132,12 +142,16 @@ def _representation(path: Path, about: Description, model: PreTrainedModel) -> R
     return edit.to(Decoder(model).device).requires_grad_(False)
 
 
-def example(sentence: str, aspect: str, name: str) -> Example:
-    """The question about `aspect`; its polarity means nothing. Raises `DataError` when it is not in the sentence."""
+def example(sentence: str, aspect: str, name: str, polarity: Polarity = Polarity.neutral) -> Example:
+    """The question about `aspect`, where the polarity means nothing. Raises `DataError` for one not in the sentence."""
     spans = occurrences(sentence, aspect) if aspect.strip() else []
     if not spans:
         raise DataError(
             f"aspect {aspect!r} does not stand in the sentence {sentence!r}; give it as it is written there"
         )
     start, end = spans[0]
-    return Example(name, name, sentence, sentence[start:end], start, end, Polarity.neutral, "")
+    return Example(name, name, sentence, sentence[start:end], start, end, polarity, "")
+
+
+def _best(probabilities: dict[str, float]) -> Polarity:
+    return max(POLARITIES, key=lambda p: probabilities[p.value])

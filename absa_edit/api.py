@@ -1,0 +1,128 @@
+"""The stages from Python: the same functions, settings and records as `train.py`, without folders and Hydra.
+
+model = Model("reviewlm")
+trace = model.trace(data.train)      # Trace
+plan = model.plan(trace)             # EditPlan
+classifier = model.edit(plan, data)  # Classifier
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from absa_edit.adapt import adapt
+from absa_edit.config import (
+    DataSettings,
+    Edit,
+    FitSettings,
+    LocateSettings,
+    Method,
+    ModelSettings,
+    PromptSettings,
+    TraceSettings,
+)
+from absa_edit.data.prompts import encode, label_ids
+from absa_edit.data.sources import Splits, load_splits
+from absa_edit.errors import SettingsError
+from absa_edit.export import classifier as classifiers
+from absa_edit.export.classifier import Classifier
+from absa_edit.fit.loop import fit as fit_to
+from absa_edit.lm.load import load_model
+from absa_edit.locate import locate
+from absa_edit.progress import Progress, silent
+from absa_edit.records import Dataset, EditPlan, Example, Polarity, Trace
+from absa_edit.trace.tracing import trace_prompts
+
+S = TypeVar("S")
+LEARNING_RATE = 2e-3
+"""Of `edit`, as in conf/method/edit.yaml."""
+
+
+def read(name: str, **settings: Any) -> Splits:
+    """The training, development and test data that `data.*` settings name, e.g. `read("laptop14", limit_train=500)`."""
+    chosen = _settings(DataSettings, {"name": name, **settings})
+    return load_splits(chosen, root=Path.cwd(), environ=os.environ)
+
+
+def example(sentence: str, aspect: str, polarity: str) -> Example:
+    """An example of your own. Raises `DataError` when the aspect does not stand in the sentence."""
+    return classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
+
+
+class Model:
+    """A language model that can be traced and edited; nothing changes the model itself."""
+
+    def __init__(self, name: str = "reviewlm", *, prompt: PromptSettings | None = None, **settings: Any) -> None:
+        """`name` is reviewlm, a hub id or a folder; `settings` are those of `model.*`, e.g. `device="cuda"`."""
+        self.lm = load_model(_settings(ModelSettings, {"name": name, **settings}))
+        self.prompt = prompt or PromptSettings()
+        self.labels = label_ids(self.lm.tokenizer, self.prompt)
+
+    def trace(
+        self, data: Dataset | Sequence[Example], *, seed: int = 0, progress: Progress = silent, **settings: Any
+    ) -> Trace:
+        """Where the answers are decided: of a data set `examples` drawn ones are traced, of a list all.
+
+        `settings` are those of `trace.*`, e.g. `engine="attribution"`.
+        """
+        chosen = _settings(TraceSettings, settings)
+        if isinstance(data, Dataset):
+            order = _rng(seed, "trace examples").permutation(len(data.examples))[: chosen.examples]
+            data = [data.examples[i] for i in sorted(order)]
+        prompts = encode(data, self.lm.tokenizer, self.prompt)
+        return trace_prompts(self.lm, prompts, self.labels, chosen, self.prompt, seed=seed, progress=progress)
+
+    def plan(self, trace: Trace | None = None, *, seed: int = 0, **settings: Any) -> EditPlan:
+        """Where to edit; `settings` are those of `locate.*`; `kind="manual", layers=[4, 5]` needs no trace."""
+        chosen = _settings(LocateSettings, settings)
+        return locate(chosen, self.lm.model, trace, draws=200, rng=_rng(seed, "locate"))
+
+    def edit(
+        self,
+        plan: EditPlan | None,
+        data: Splits,
+        *,
+        method: Method | None = None,
+        fit: FitSettings | None = None,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> Classifier:
+        """A classifier trained on `data.train` at the plan's sites, its best epoch by `data.dev`.
+
+        `method` may be any of `absa_edit.config`, e.g. `Lora(lr=1e-3)`, which needs no plan; by itself `edit`.
+        """
+        adapted = adapt(self.lm.model, method or Edit(lr=LEARNING_RATE), plan, seed=seed)
+        trained = Classifier(self.lm, adapted, self.prompt)
+        prompts = encode(data.train.examples, self.lm.tokenizer, self.prompt)
+
+        def evaluate() -> dict[str, float]:
+            score = trained.score(data.dev, draws=1)
+            return {"dev_accuracy": score.accuracy.value, "dev_macro_f1": score.macro_f1.value}
+
+        fit_to(adapted, prompts, self.labels, fit or FitSettings(), evaluate, seed=seed, progress=progress)
+        return trained
+
+
+def _rng(seed: int, use: str) -> np.random.Generator:
+    """The generator that a run with this seed has for this use, so that both draw the same."""
+    return np.random.default_rng([seed, zlib.crc32(use.encode())])
+
+
+def _settings(kind: type[S], values: dict[str, Any]) -> S:
+    """Settings of a kind, words made enums. Raises `SettingsError` naming what is unknown or wrong."""
+    unknown = sorted(set(values) - set(kind.__dataclass_fields__))  # type: ignore[attr-defined]
+    if unknown:
+        known = ", ".join(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+        raise SettingsError(f"{unknown[0]}: no such setting of {kind.__name__}; there are {known}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}") from None

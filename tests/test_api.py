@@ -1,0 +1,100 @@
+"""The stages from Python, and the lines that the README promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import absa_edit
+from absa_edit.config import FitSettings, Full
+from absa_edit.data.sources import Splits
+from absa_edit.errors import DataError, SettingsError
+from absa_edit.lm.load import LanguageModel
+from absa_edit.records import Dataset, EditPlan, Trace
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALLER = {
+    "limit_train=300": "limit_train=40",
+    "examples=30": "examples=2, samples=1, filter=False, parts=['attn', 'mlp']",
+}
+
+
+def test_the_lines_in_the_readme_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"### From Python\n\n```python\n(.*?)```", text, re.DOTALL)
+    for many, few in SMALLER.items():
+        assert many in code
+        code = code.replace(many, few)
+    done: dict[str, Any] = {}
+    exec(compile(code.replace("classifier.predict(", "answers = classifier.predict("), "README.md", "exec"), done)
+    assert isinstance(done["trace"], Trace) and isinstance(done["plan"], EditPlan)
+    assert done["classifier"].adapted.plan == done["plan"]
+    assert list(done["answers"][0]) == ["positive", "negative", "neutral"]
+
+
+def test_importing_takes_no_torch() -> None:
+    code = "import sys, absa_edit; dir(absa_edit); print([m for m in ('torch', 'peft', 'wandb') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(absa_edit.__all__) == set(absa_edit._HOMES)
+    assert all(getattr(absa_edit, name) for name in absa_edit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        absa_edit.lode  # noqa: B018
+
+
+@pytest.fixture
+def model(small: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> absa_edit.Model:
+    monkeypatch.setattr("absa_edit.api.load_model", lambda settings: small)
+    return absa_edit.Model("tiny", device="cpu")
+
+
+@pytest.fixture
+def data(examples) -> Splits:
+    whole = Dataset("mine", "train", "xml", examples, {})
+    return Splits(whole, whole, (whole,), ())
+
+
+def test_any_method_trains_and_the_model_stays(model: absa_edit.Model, data: Splits) -> None:
+    before = {name: value.clone() for name, value in model.lm.model.state_dict().items()}
+    once = FitSettings(epochs=1)
+    trained = model.edit(None, data, method=Full(lr=1e-3), fit=once)
+    assert trained.adapted.kind == "full"
+    assert all(torch.equal(value, before[name]) for name, value in model.lm.model.state_dict().items())
+    score = trained.score(data.tests[0], draws=50)
+    assert score.accuracy.n == len(data.tests[0])
+    plan = model.plan(kind="manual", layers=[1], parts=["mlp"], rank=2)
+    assert [str(t.site) for t in plan.targets] == ["mlp@1"]
+    edited = model.edit(plan, data, fit=once)
+    assert edited.adapted.count() == plan.parameters
+
+
+def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
+    one = absa_edit.example("The fan never stops.", "fan", "negative")
+    assert (one.start, one.end) == (4, 7)
+    assert model.trace([one], filter=False, samples=1, engine="attribution").engine == "attribution"
+    with pytest.raises(DataError, match="does not stand in the sentence"):
+        absa_edit.example("The fan never stops.", "screen", "negative")
+
+
+def test_settings_are_checked_as_on_the_command_line(model: absa_edit.Model, examples) -> None:
+    with pytest.raises(SettingsError, match="exampels: no such setting of TraceSettings; there are engine, examples"):
+        model.trace(examples, exampels=3)
+    with pytest.raises(SettingsError, match="engine='fast': Input should be 'exact' or 'attribution'"):
+        model.trace(examples, engine="fast")
+    with pytest.raises(SettingsError, match=r"locate\.rank=0"):
+        model.plan(kind="all", rank=0)
+
+
+def test_the_learning_rate_is_the_command_lines() -> None:
+    from absa_edit.api import LEARNING_RATE
+
+    assert f"lr: {LEARNING_RATE:.0e}".replace("e-03", "e-3") in (ROOT / "conf/method/edit.yaml").read_text()
