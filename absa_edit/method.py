@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -196,10 +196,10 @@ def _kept(kind: type[R], path: Path, key: str) -> R | None:
 
 
 def tracker_for(run: Run, name: str, job_type: str) -> Any:
-    """A tracker run; those that differ only by the seed share a group."""
-    group = f"{run.experiment}/{run.lm.name}"
+    """A tracker run with every setting; those that differ only by the seed share a group."""
+    group = f"{run.experiment}/{run.lm.name}/{name}"
     seed = run.settings.seed
-    config = {"experiment": run.experiment, "seed": seed, "config_hash": run.config_hash(), "method": name}
+    config = asdict(run.settings) | {"experiment": run.experiment, "config_hash": run.config_hash(), "method": name}
     tags = [run.splits.train.name, run.lm.name, name]
     return track(
         run.settings.track,

@@ -49,7 +49,7 @@ def publish_trace(tracker: Tracker, effects: Effects, trace: Trace, figure: Path
 
 
 def publish_method(tracker: Tracker, name: str, record: MethodRecord, predictions: Sequence[Prediction]) -> None:
-    """Hand over a method's scores with intervals, its cost and damage, and its predictions."""
+    """Hand over a method's scores with intervals, its confusions, cost and damage, and its predictions."""
     said: dict[str, Value] = {"method": name, "kind": record.kind}
     for test, score in record.scores.items():
         said |= _flat(f"test/{test}/accuracy", score.accuracy)
@@ -73,6 +73,9 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
         for p in predictions[:MOST_PREDICTIONS]
     ]
     tracker.table("predictions", names, rows)
+    for test, score in record.scores.items():
+        counts: list[list[Value]] = [[gold, *row] for gold, row in zip(labels, score.confusion, strict=True)]
+        tracker.table(f"confusion/{test}", ["gold", *(f"predicted_{x}" for x in labels)], counts)
 
 
 def publish_comparison(tracker: Tracker, record: RunRecord, figures: Sequence[Path] = ()) -> None:

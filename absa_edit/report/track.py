@@ -135,14 +135,14 @@ def _start(wandb: Any, settings: TrackSettings, folder: Path, about: Mapping[str
 def _mode() -> str:
     """WANDB_MODE where it is set; else online with a login and offline without one."""
     asked = os.environ.get("WANDB_MODE")
-    if asked == "online" and not _logged_in():
+    if asked == "online" and not logged_in():
         raise SettingsError(
             "WANDB_MODE=online, but there is no login: run `wandb login`, set WANDB_API_KEY, or track=none"
         )
-    return asked or ("online" if _logged_in() else "offline")
+    return asked or ("online" if logged_in() else "offline")
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether wandb would find a key without asking: in the environment, or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True

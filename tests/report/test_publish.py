@@ -83,6 +83,9 @@ def test_method_becomes_scores_with_intervals_cost_and_predictions(
         "gold": "negative", "predicted": "negative", "correct": True,
         "p_positive": 0.1, "p_negative": 0.7, "p_neutral": 0.2,
     }  # fmt: skip
+    columns, rows = notebook.tables["confusion/laptop14"]
+    assert columns == ["gold", "predicted_positive", "predicted_negative", "predicted_neutral"]
+    assert [row[1:] for row in rows] == [list(row) for row in record.methods["edit"].scores["laptop14"].confusion]
 
 
 def test_long_predictions_are_cut_and_counted(

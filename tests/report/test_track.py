@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,12 +122,25 @@ def test_an_unreachable_server_means_offline(
 
 
 def stored(folder: Path) -> list[Any]:
-    """The records of the one offline run under `folder`."""
+    """The records of the one offline run under `folder`, once its last one is there.
+
+    `finish()` returns while wandb's service still writes the file: for up to a second it may hold nothing.
+    """
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    for _ in range(100):
+        records = parsed(path.read_bytes())
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
+def parsed(data: bytes) -> list[Any]:
+    """The whole records of a run file."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     records, whole = [], b""
-    for kind, piece in chunks(path.read_bytes()):
+    for kind, piece in chunks(data):
         whole += piece
         if kind in (1, 4):  # full, or the last piece
             record = Record()
@@ -188,6 +204,7 @@ def test_an_offline_run_keeps_everything_in_its_folder(
     assert summary["test/laptop14/macro_f1_n"] == 638
     table = json.loads(next(folder.glob("wandb/*/files/media/table/predictions*.json")).read_text())
     assert table["columns"][:2] == ["id", "test"] and len(table["data"]) == 6
+    assert next(folder.glob("wandb/*/files/media/table/confusion/laptop14*.json")).exists()
     assert next(folder.glob("wandb/*/files/media/table/compare/scores*.json")).exists()
     kept = {a.name: a.type for r in records if r.WhichOneof("record_type") == "artifact" for a in [r.artifact]}
     assert kept["laptop14-edit-0"] == "adapter"
@@ -207,3 +224,23 @@ def test_an_error_marks_the_run_failed_and_the_next_starts_fresh(tmp_path: Path)
     ]
     assert codes == [1, 0]
     assert items(stored(tmp_path / "b"), "history")["fit/loss"] == 0.5
+
+
+@pytest.mark.slow
+def test_multirun_gives_separate_runs_that_share_a_group(tmp_path: Path) -> None:
+    """Two seeds of one method: runs of their own, told apart by the seed alone."""
+    command = [sys.executable, "train.py", "-m", "+experiment=smoke", "track=wandb", "seed=0,1", f"output={tmp_path}"]
+    command += ["method=zero_shot", "stages=[methods]", "data.limit_train=20", "data.limit_test=4", "data.tests=[]"]
+    root = Path(__file__).resolve().parents[2]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    subprocess.run(command, cwd=root, env=environ, check=True, capture_output=True, timeout=300)
+    folders = sorted(tmp_path.rglob("seed?"))
+    assert [folder.name for folder in folders] == ["seed0", "seed1"]
+    runs = [next(r.run for r in stored(f) if r.WhichOneof("record_type") == "run") for f in folders]
+    assert len({run.run_id for run in runs}) == 2 and len({run.run_group for run in runs}) == 1
+    assert runs[0].run_group.endswith("/reviewlm/zero_shot")
+    assert [run.display_name for run in runs] == ["zero_shot-seed0", "zero_shot-seed1"]
+    for seed, run in enumerate(runs):
+        config = {item.key: json.loads(item.value_json) for item in run.config.update}
+        assert config["seed"] == seed and config["data"]["limit_train"] == 20
+        assert config["method"] == "zero_shot" and config["fit"]["epochs"] == 1

@@ -1,0 +1,45 @@
+"""Make the wandb workspace view that shows this project's runs: results by method, tables, traces, curves, cost.
+
+pip install 'absa_edit[dashboard]' && wandb login
+python scripts/wandb_dashboard.py outputs/laptop14                    # the test sets of the runs found there
+python scripts/wandb_dashboard.py outputs/laptop14 --project absa_edit --entity my-team
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from absa_edit.config import TrackSettings
+from absa_edit.errors import AbsaEditError, RecordError
+from absa_edit.report.dashboard import save_dashboard
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with finished runs, whose test sets are shown")
+    parser.add_argument("--project", default=TrackSettings().project)
+    parser.add_argument("--entity", help="user or team; default: the login's")
+    arguments = parser.parse_args()
+    try:
+        settings = TrackSettings(project=arguments.project, entity=arguments.entity)
+        print(save_dashboard(settings, tests_in(arguments.folder)))
+    except AbsaEditError as error:
+        sys.exit(f"error: {error}")
+
+
+def tests_in(folder: Path) -> list[str]:
+    """Names of the test sets that the runs under `folder` were scored on, each once."""
+    names: dict[str, None] = {}
+    for path in sorted(folder.rglob("results.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))["data"]
+        names |= dict.fromkeys(key.removeprefix("test/") for key in data if key.startswith("test/"))
+    if not names:
+        raise RecordError(f"{folder}: no results.json under it; expected a folder that train.py wrote")
+    return list(names)
+
+
+if __name__ == "__main__":
+    main()
