@@ -1,9 +1,11 @@
-"""The stages from Python: the same functions, settings and records as `train.py`, without folders and Hydra.
+"""The stages from Python, without folders and Hydra:
 
-model = Model("reviewlm")
-trace = model.trace(data.train)      # Trace
-plan = model.plan(trace)             # EditPlan
-classifier = model.edit(plan, data)  # Classifier
+    model = Model("reviewlm")
+    trace = model.trace(data.train)      # Trace
+    plan = model.plan(trace)             # EditPlan
+    classifier = model.edit(plan, data)  # Classifier
+
+The functions, settings, draws and records are those of `train.py`.
 """
 
 from __future__ import annotations

@@ -199,7 +199,9 @@ def tracker_for(run: Run, name: str, job_type: str) -> Any:
     """A tracker run with every setting; those that differ only by the seed share a group."""
     group = f"{run.experiment}/{run.lm.name}/{name}"
     seed = run.settings.seed
-    config = asdict(run.settings) | {"experiment": run.experiment, "config_hash": run.config_hash(), "method": name}
+    config = asdict(run.settings)
+    config["methods"] = config["method"]
+    config |= {"experiment": run.experiment, "config_hash": run.config_hash(), "method": name}
     tags = [run.splits.train.name, run.lm.name, name]
     return track(
         run.settings.track,

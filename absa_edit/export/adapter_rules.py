@@ -133,7 +133,9 @@ def base_modules(adapter: Adapter) -> Iterator[Problem]:
         )
         return
     for path, pair in adapter.modules().items():
-        weight = adapter.base_shapes.get(f"{path}.weight")
+        # Some checkpoints leave out the name of the model without its head (`transformer.`, `model.`).
+        names = (f"{path}.weight", f"{path.partition('.')[2]}.weight")
+        weight = next((adapter.base_shapes[name] for name in names if name in adapter.base_shapes), None)
         if weight is None:
             yield Problem(
                 f"{path} is no module of the base model: the delta is refused, or passed over without a word",

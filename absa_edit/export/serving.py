@@ -15,7 +15,7 @@ from absa_edit.export.adapter_rules import ADAPTER_RULES, Adapter, Problem, Shap
 from absa_edit.lm.load import reviewlm
 
 REQUIRED: dict[str, tuple[str, tuple[type, ...]]] = {
-    "r": ("number", (int,)),
+    "r": ("positive number", (int,)),
     "lora_alpha": ("number", (int, float)),
     "target_modules": ("list", (list, str)),
 }
@@ -55,10 +55,14 @@ def _is_export(folder: Path) -> bool:
 
 
 def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
+    """Deltas on a base model. Source: `ADAPTER_RULES`; vllm/lora/ops/triton_ops on 16 bits."""
     problems: list[Problem] = []
     config = _json(folder / "adapter_config.json", problems)
     shapes = _shapes(folder, "adapter_model.safetensors", problems)
-    wrong = [key for key, (_, kind) in REQUIRED.items() if config is not None and not isinstance(config.get(key), kind)]
+    read = config or {}
+    wrong = [key for key, (_, kind) in REQUIRED.items() if config is not None and not isinstance(read.get(key), kind)]
+    if not wrong and read.get("r", 1) < 1:
+        wrong = ["r"]
     if wrong:
         what = f"adapter_config.json: {wrong[0]} is missing or no {REQUIRED[wrong[0]][0]}"
         problems.append(Problem(what, "export it again"))
@@ -70,12 +74,12 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
                 "serve it through absa_edit.load, or train with representation=false",
             )
         )
-    name = base or (config or {}).get("base_model_name_or_path") or "<base model>"
+    name = base or read.get("base_model_name_or_path") or "<base model>"
     where = reviewlm() if name == "reviewlm" else Path(name)
     if config is not None and shapes is not None and not wrong:
         there = (where / "config.json").exists()
-        settings = (_json(where / "config.json", problems) if there else None) or {}
-        base_shapes = _shapes(where, "*.safetensors", problems) if there else None
+        settings = (_json(where / "config.json", []) if there else None) or {}
+        base_shapes = _shapes(where, "*.safetensors", []) if there else None
         architecture = next(iter(settings.get("architectures") or ()), None)
         adapter = Adapter(folder, config, shapes, architecture, base_shapes, max_rank)
         problems += [problem for rule in ADAPTER_RULES for problem in rule(adapter)]

@@ -79,7 +79,8 @@ def test_a_run_folder_is_checked_whole(small, trained, about, tmp_path) -> None:
         ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication is set, and vLLM drops it"),
         ({"r": 64}, "rank 64, and a server started with --max-lora-rank 16 refuses it"),
         ({"r": 1024}, "rank 1024, and vLLM stops at 512"),
-        ({"r": None}, "r is missing or no number"),
+        ({"r": None}, "r is missing or no positive number"),
+        ({"r": 0}, "r is missing or no positive number"),
         ({"target_modules": None}, "target_modules is missing"),
     ],
 )
@@ -154,6 +155,16 @@ def test_families_that_vllm_takes_no_adapters_for(tiny, trained, about, tmp_path
     write_adapter(adapted, tmp_path / "a", about(adapted, base=str(tmp_path / "base")), "")
     (found,) = fatal(tmp_path / "a")
     assert found == f"vLLM takes no adapters for {type(tiny.model).__name__}"
+
+
+def test_a_base_that_names_its_weights_without_the_head(small, trained, about, base_folder, tmp_path) -> None:
+    shutil.copytree(base_folder, tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    tensors = {name.removeprefix("model."): value for name, value in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted, base=str(tmp_path / "base")), "")
+    assert not fatal(tmp_path / "a")
 
 
 @pytest.mark.parametrize("tiny", ["gemma3", "opt", "phi3"], indirect=True)

@@ -244,3 +244,4 @@ def test_multirun_gives_separate_runs_that_share_a_group(tmp_path: Path) -> None
         config = {item.key: json.loads(item.value_json) for item in run.config.update}
         assert config["seed"] == seed and config["data"]["limit_train"] == 20
         assert config["method"] == "zero_shot" and config["fit"]["epochs"] == 1
+        assert list(config["methods"]) == ["zero_shot"]
