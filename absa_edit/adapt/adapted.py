@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,10 @@ class Adapted:
         """Where the representation edit acts in each prompt; None without one."""
         edit = self.representation
         return [edit.at(prompt) for prompt in prompts] if edit else None
+
+    def on(self, prompt: Prompt) -> AbstractContextManager[None]:
+        """What has to surround the model's own runs over rows of `prompt`."""
+        return self.representation.on(self.decoder, prompt) if self.representation else nullcontext()
 
     def answers(self, prompts: Sequence[Prompt], words: Sequence[Sequence[int]]) -> Answers:
         """Prompts, each with an answer, ready to be asked of the model as it is edited."""

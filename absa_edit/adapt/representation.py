@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError
-from absa_edit.records import Role
+from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.hooks import edited
+from absa_edit.records import Part, Role, Site
 
 
 class LoReFT(nn.Module):
@@ -66,3 +69,19 @@ class RepresentationEdit(nn.Module):
                 "edit acts; choose another method.edit.position"
             )
         return positions[-1]
+
+    @contextmanager
+    def on(self, decoder: Decoder, prompt: Prompt) -> Iterator[None]:
+        """Edit every run of `decoder` over rows that are all `prompt` inside the block."""
+        at = self.at(prompt)
+        with ExitStack() as stack:
+            for layer, edit in self.by_layer().items():
+                block = decoder.module(Site(layer, Part.block))
+                stack.enter_context(edited(block, lambda hidden, edit=edit: _edit(hidden, at, edit)))  # type: ignore[misc]
+            yield
+
+
+def _edit(hidden: Tensor, at: int, edit: LoReFT) -> Tensor:
+    rows = torch.arange(len(hidden), device=hidden.device)
+    where = (rows, torch.full_like(rows, at))
+    return hidden.index_put(where, edit(hidden[where]))

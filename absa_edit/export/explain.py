@@ -84,7 +84,7 @@ def explain(
     corrupted = noisy(embeds, drowned, samples, *noise)
     case = Case(decoder, embeds, corrupted, drowned[0], Answer(words, POLARITIES.index(label)), batch_tokens)
     if classifier.adapted.representation:
-        with classifier.adapted.on([prompt]):
+        with classifier.adapted.on(prompt):
             found = _whole_runs(case)
     else:
         found = _traced(case)

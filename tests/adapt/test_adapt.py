@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plainly import hooked
 from torch import Tensor
 
 from absa_edit.adapt import Adapted, adapt, changed_elsewhere
@@ -45,7 +44,7 @@ def train(adapted: Adapted, prompts, labels, steps: int = 3) -> None:
     adapted.modes(training=True)
     for _ in range(steps):
         for prompt in prompts[:2]:
-            with hooked(adapted, [prompt]):
+            with adapted.on(prompt):
                 logits = adapted.model(input_ids=torch.tensor([prompt.ids]), use_cache=False).logits[:, -1]
             target = torch.tensor([labels[prompt.example.polarity][0]])
             torch.nn.functional.cross_entropy(logits, target).backward()

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from plainly import hooked
 
 from absa_edit.adapt import Adapted, adapt, changed_elsewhere
 from absa_edit.config import Delta, Edit, FitSettings, Full, Lora, Method, Precision
@@ -56,7 +55,7 @@ def forest_of(prompts) -> Forest:
 
 
 def plain_loop(adapted: Adapted, prompts, labels, settings: FitSettings) -> list[float]:
-    """Mean loss of each epoch; full forward passes of padded rows, nothing cached, all logits."""
+    """Mean loss of each epoch; a full forward pass an example, nothing cached or shared, all logits."""
     groups = [{**g, "weight_decay": 0.0, "initial": g["lr"]} for g in adapted.parameter_groups()]
     optimizer = torch.optim.AdamW(groups)
     parameters = [p for g in groups for p in g["params"]]
@@ -67,14 +66,13 @@ def plain_loop(adapted: Adapted, prompts, labels, settings: FitSettings) -> list
         losses = 0.0
         for batch in epoch_batches(forest_of(prompts), settings.batch_size, np.random.default_rng([7, epoch])):
             chosen = [prompts[i] for i in batch]
-            longest = max(len(p.ids) for p in chosen)
-            ids = torch.tensor([[*p.ids, *[0] * (longest - len(p.ids))] for p in chosen])
-            mask = torch.tensor([[1] * len(p.ids) + [0] * (longest - len(p.ids)) for p in chosen])
-            with hooked(adapted, chosen):
-                logits = adapted.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            at = torch.tensor([len(p.ids) - 1 for p in chosen])
-            gold = torch.tensor([labels[p.example.polarity][0] for p in chosen])
-            loss = torch.nn.functional.cross_entropy(logits[torch.arange(len(chosen)), at], gold)
+            total_loss = torch.zeros(())
+            for prompt in chosen:
+                with adapted.on(prompt):
+                    logits = adapted.model(input_ids=torch.tensor([prompt.ids]), use_cache=False).logits[:, -1]
+                gold = torch.tensor([labels[prompt.example.polarity][0]])
+                total_loss = total_loss + torch.nn.functional.cross_entropy(logits, gold)
+            loss = total_loss / len(chosen)
             loss.backward()
             losses += float(loss.detach()) * len(chosen)
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)

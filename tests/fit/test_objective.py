@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plainly import hooked
 
 from absa_edit.adapt import Adapted, adapt
 from absa_edit.config import Edit, Full, Lora
@@ -34,7 +33,7 @@ def by_hand(adapted: Adapted, prompts, labels) -> torch.Tensor:
     total = torch.zeros(())
     for prompt in prompts:
         answer = labels[prompt.example.polarity]
-        with hooked(adapted, [prompt]):
+        with adapted.on(prompt):
             logits = adapted.model(input_ids=torch.tensor([[*prompt.ids, *answer]])).logits[0].float()
         scores = logits.log_softmax(-1)
         at = len(prompt.ids) - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plainly import hooked
 
 from absa_edit.adapt import Adapted, adapt
 from absa_edit.config import Edit, Lora, Method
@@ -26,7 +25,7 @@ def plain(adapted: Adapted, prompts, chosen=CHOSEN) -> torch.Tensor:
     every = words(prompts)
     found = []
     for i in chosen:
-        with hooked(adapted, [prompts[i]]):
+        with adapted.on(prompts[i]):
             logits = adapted.model(input_ids=torch.tensor([[*prompts[i].ids, *every[i][:-1]]])).logits[0]
         found.append(logits[len(prompts[i].ids) - 1 :])
     return torch.cat(found)
