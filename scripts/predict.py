@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
 from itertools import islice
@@ -62,11 +63,12 @@ def main() -> None:
 
 
 def load(arguments: argparse.Namespace) -> Classifier:
-    from transformers.utils import logging
+    from transformers.utils import logging  # after the arguments are known to be right: torch takes seconds
 
-    import absa_edit  # after the arguments are known to be right: torch takes seconds
+    import absa_edit
 
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")  # peft 0.21 reads transformers' old name
     return absa_edit.load(arguments.folder, device=arguments.device, base=arguments.base)
 
 

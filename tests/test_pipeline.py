@@ -317,7 +317,7 @@ def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: 
         [*command, "--sentence", "The fan never stops.", "--aspect", "fan"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
-    assert all(label in one.stdout for label in LABELS)
+    assert all(label in one.stdout for label in LABELS) and not one.stderr
     wrong = subprocess.run(
         [*command, "--sentence", "The fan never stops.", "--aspect", "screen"],
         cwd=ROOT, capture_output=True, text=True, timeout=200,
