@@ -204,11 +204,10 @@ def _export(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str,
     adapter = merged = None
     gaps = [0.0]
     try:
-        if adapted.peft:
+        if adapted.peft or edit:
             adapter = export / "adapter"
-            write_adapter(adapted, adapter, about, adapter_card(record, name, about))
-            plain = replace(plain_adapter(adapter, run.lm.model), representation=edit)
-            gaps.append(check("adapter", plain, first, again)[0])
+            write_adapter(adapted, adapter, about, adapter_card(record, name, about, deltas=adapted.peft is not None))
+            gaps.append(check("adapter", plain_adapter(adapter, run.lm.model), first, again)[0])
         if settings.export.merged and edit is None:  # a representation edit folds into no weight
             merged = export / "merged"
             write_merged(adapted, run.lm.tokenizer, merged, about, merged_card(record, name, about))

@@ -15,15 +15,18 @@ SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by
 """Figures of a run that a card shows, with their captions."""
 
 
-def adapter_card(record: RunRecord, method: str, about: Description) -> str:
+def adapter_card(record: RunRecord, method: str, about: Description, *, deltas: bool = True) -> str:
     """The README of an adapter, with metadata that the hub reads."""
-    note = (
-        "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and "
-        "which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
-        if about.representation
-        else ""
-    )
-    return _card(record, method, about, "peft", note, _PEFT + ("" if about.representation else _VLLM_ADAPTER))
+    if not deltas:
+        note = "\n\nNo weight changes: `representation.safetensors` acts at the aspect, through `absa_edit.load` alone."
+        return _card(record, method, about, "absa_edit", note, "")
+    if about.representation:
+        note = (
+            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and "
+            "which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
+        )
+        return _card(record, method, about, "peft", note, _PEFT)
+    return _card(record, method, about, "peft", "", _PEFT + _VLLM_ADAPTER)
 
 
 def merged_card(record: RunRecord, method: str, about: Description) -> str:
@@ -53,7 +56,7 @@ def _card(record: RunRecord, method: str, about: Description, library: str, note
         library_name=library,
         pipeline_tag="text-generation",
         base_model=None if is_local else base,
-        base_model_relation=None if is_local else "adapter" if library == "peft" else "finetune",
+        base_model_relation=None if is_local else "finetune" if library == "transformers" else "adapter",
         datasets=[record.data["train"].name],
         metrics=["accuracy", "f1"],
         tags=["aspect-based-sentiment", "absa_edit"],

@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import PreTrainedModel
 
 from absa_edit.adapt import Adapted
-from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.data.rows import occurrences
 from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.evaluate.score import score
-from absa_edit.export.folder import ABOUT, Description
-from absa_edit.lm.decoder import Decoder
+from absa_edit.export.folder import ABOUT, Description, read_representation
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Dataset, Example, Polarity, Prediction, Score
@@ -88,13 +83,15 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
     """
     path = _exported(Path(folder))
     about = load_record(Description, path / ABOUT)
-    if (path / "adapter_config.json").exists():
+    peft = None
+    if (path / "config.json").exists():
+        lm = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype))
+    else:
         lm = _base(path, about, base or about.base, about.revision if base is None else None, device)
+    if (path / "adapter_config.json").exists():
         peft = PeftModel.from_pretrained(lm.model, path)
         peft.eval().requires_grad_(False)
-    else:
-        lm, peft = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype)), None
-    adapted = Adapted(about.kind, lm.model, peft, _representation(path, about, lm.model), None, {}, 0, 0)
+    adapted = Adapted(about.kind, lm.model, peft, read_representation(path, about, lm.model), None, {}, 0, 0)
     return Classifier(lm, adapted, about.prompt)
 
 
@@ -126,20 +123,6 @@ def _base(path: Path, about: Description, name: str, revision: str | None, devic
         )
     log.warning("%s: a folder and a hub commit cannot be compared: make sure that %s is %s", path, name, about.base)
     return lm
-
-
-def _representation(path: Path, about: Description, model: PreTrainedModel) -> RepresentationEdit | None:
-    said = about.representation
-    if said is None:
-        return None
-    state = load_file(path / "representation.safetensors")
-    edit = RepresentationEdit(said.layers, model.config.hidden_size, said.rank, said.position)
-    with torch.no_grad():
-        for layer, one in edit.by_layer().items():
-            one.rotation.weight = state[f"{layer}.rotation"]
-            one.source.weight.copy_(state[f"{layer}.source.weight"])
-            one.source.bias.copy_(state[f"{layer}.source.bias"])
-    return edit.to(Decoder(model).device).requires_grad_(False)
 
 
 def example(sentence: str, aspect: str, name: str, polarity: Polarity = Polarity.neutral) -> Example:

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.adapt import Adapted
+from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.records import Role
 from absa_edit.storage import write_json
@@ -26,9 +27,12 @@ ABOUT = "absa_edit.json"
 """The file that tells `absa_edit.load` how to ask the model: base, prompt, labels, kind."""
 
 
+REPRESENTATION = "representation.safetensors"
+
+
 @dataclass(frozen=True)
 class Representation:
-    """The shape of a representation edit; its tensors are in `representation.safetensors`."""
+    """The shape of a representation edit; its tensors are in a file of their own."""
 
     layers: tuple[int, ...]
     rank: int
@@ -65,12 +69,12 @@ def describe(adapted: Adapted, model: ModelSettings, sha256: str, prompt: Prompt
 
 
 def write_adapter(adapted: Adapted, folder: Path, about: Description, card: str) -> None:
-    """Write an adapter folder that plain `peft` loads; with a representation edit, that edit beside it."""
-    assert adapted.peft is not None
+    """Write an adapter folder that plain `peft` loads; a representation edit lies beside it, or alone."""
     with whole_folder(folder) as temporary:
-        adapted.peft.peft_config["default"].base_model_name_or_path = about.base
-        adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
-        _one_rank(temporary)
+        if adapted.peft:
+            adapted.peft.peft_config["default"].base_model_name_or_path = about.base
+            adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
+            _one_rank(temporary)
         if adapted.representation:
             edit = adapted.representation
             state = {
@@ -82,8 +86,23 @@ def write_adapter(adapted: Adapted, folder: Path, about: Description, card: str)
                     ("source.bias", one.source.bias),
                 )
             }
-            save_file(state, temporary / "representation.safetensors")
+            save_file(state, temporary / REPRESENTATION)
         _finish(temporary, adapted, about, card)
+
+
+def read_representation(folder: Path, about: Description, model: PreTrainedModel) -> RepresentationEdit | None:
+    """The representation edit in a folder that `write_adapter` wrote, on the device of `model`."""
+    said = about.representation
+    if said is None:
+        return None
+    state = load_file(folder / REPRESENTATION)
+    edit = RepresentationEdit(said.layers, model.config.hidden_size, said.rank, said.position)
+    with torch.no_grad():
+        for layer, one in edit.by_layer().items():
+            one.rotation.weight = state[f"{layer}.rotation"]
+            one.source.weight.copy_(state[f"{layer}.source.weight"])
+            one.source.bias.copy_(state[f"{layer}.source.bias"])
+    return edit.to(model.device).requires_grad_(False)
 
 
 def write_merged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from absa_edit.adapt import Adapted
 from absa_edit.errors import ExportMismatch
+from absa_edit.export.folder import ABOUT, Description, read_representation
 from absa_edit.records import POLARITIES, Prediction
+from absa_edit.storage import load
 
 GAP = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}
 """Largest gap of a label's log-probability that rounding explains, by dtype: some hundred units in the last place."""
@@ -25,10 +28,14 @@ Again = Callable[[Adapted], Sequence[Prediction]]
 
 
 def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
-    """The adapter in `folder` as `peft` alone loads it onto a copy of `base`."""
-    peft = PeftModel.from_pretrained(copy.deepcopy(base), folder)
-    peft.eval()
-    return _bare(cast(PreTrainedModel, peft.get_base_model()), peft)
+    """The adapter in `folder` as `peft` alone loads it onto a copy of `base`, with its representation edit."""
+    model, peft = copy.deepcopy(base), None
+    if (folder / "adapter_config.json").exists():
+        peft = PeftModel.from_pretrained(model, folder)
+        peft.eval()
+        model = cast(PreTrainedModel, peft.get_base_model())
+    edit = read_representation(folder, load(Description, folder / ABOUT), model)
+    return replace(_bare(model, peft), representation=edit)
 
 
 def plain_merged(folder: Path, like: PreTrainedModel) -> Adapted:

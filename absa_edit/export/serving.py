@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from absa_edit.errors import RecordError
 from absa_edit.export.adapter_rules import ADAPTER_RULES, Adapter, Problem, Shapes
+from absa_edit.export.folder import REPRESENTATION
 from absa_edit.lm.load import reviewlm
 
 REQUIRED: dict[str, tuple[str, tuple[type, ...]]] = {
@@ -47,7 +48,11 @@ def check_serving(folder: Path, *, max_rank: int = 16, base: str | None = None) 
             f"{folder}: nothing to serve in it; expected adapter_config.json (an adapter), config.json (a checkpoint), "
             "or a run folder with export/"
         )
-    return [_adapter(one, max_rank, base) if any(one.glob("adapter_*")) else _checkpoint(one) for one in found]
+    return [_adapter(one, max_rank, base) if _is_adapter(one) else _checkpoint(one) for one in found]
+
+
+def _is_adapter(folder: Path) -> bool:
+    return any(folder.glob("adapter_*")) or (folder / REPRESENTATION).exists()
 
 
 def _is_export(folder: Path) -> bool:
@@ -57,6 +62,8 @@ def _is_export(folder: Path) -> bool:
 def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
     """Deltas on a base model. Source: `ADAPTER_RULES`; vllm/lora/ops/triton_ops on 16 bits."""
     problems: list[Problem] = []
+    if (folder / REPRESENTATION).exists() and not any(folder.glob("adapter_*")):
+        return Served(folder, "", (_acts_at_the_aspect(),))
     config = _json(folder / "adapter_config.json", problems)
     shapes = _shapes(folder, "adapter_model.safetensors", problems)
     read = config or {}
@@ -66,14 +73,8 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
     if wrong:
         what = f"adapter_config.json: {wrong[0]} is missing or no {REQUIRED[wrong[0]][0]}"
         problems.append(Problem(what, "export it again"))
-    if (folder / "representation.safetensors").exists():
-        problems.append(
-            Problem(
-                "a representation edit acts at the aspect, which no weight can express, and vLLM has no place for it "
-                "(vllm-project/vllm#4413)",
-                "serve it through absa_edit.load, or train with representation=false",
-            )
-        )
+    if (folder / REPRESENTATION).exists():
+        problems.append(_acts_at_the_aspect())
     name = base or read.get("base_model_name_or_path") or "<base model>"
     where = reviewlm() if name == "reviewlm" else Path(name)
     if config is not None and shapes is not None and not wrong:
@@ -93,6 +94,14 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
             )
     command = f"vllm serve {where} --enable-lora --max-lora-rank {max_rank} --lora-modules absa={folder}"
     return Served(folder, command, tuple(problems))
+
+
+def _acts_at_the_aspect() -> Problem:
+    return Problem(
+        "a representation edit acts at the aspect, which no weight can express, and vLLM has no place for it "
+        "(vllm-project/vllm#4413)",
+        "serve it through absa_edit.load, or train with representation=false",
+    )
 
 
 def _checkpoint(folder: Path) -> Served:

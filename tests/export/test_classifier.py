@@ -40,12 +40,13 @@ def asked(classifier: Classifier, examples) -> np.ndarray:
 
 
 @pytest.mark.parametrize("position", [Role.aspect_again, Role.aspect])
-@pytest.mark.parametrize("representation", [False, True])
+@pytest.mark.parametrize(("weights", "representation"), [(True, False), (True, True), (False, True)])
 def test_adapter_answers_like_the_model_in_memory(
-    small, trained, about, tmp_path, examples, representation, position
+    small, trained, about, tmp_path, examples, weights, representation, position
 ) -> None:
     settings = PromptSettings(labels=["good", "bad", "okay"])
-    adapted = trained(small, Edit(lr=1e-3, representation=representation, position=position))
+    method = Edit(lr=1e-3, weights=weights, representation=representation, position=position)
+    adapted = trained(small, method)
     write_adapter(adapted, tmp_path / "a", about(adapted, prompt=settings), "")
     expected = in_memory(adapted, small, encode(examples, small.tokenizer, settings), settings)
     np.testing.assert_allclose(asked(absa_edit.load(tmp_path / "a", device="cpu"), examples), expected, atol=1e-5)

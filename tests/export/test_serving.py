@@ -175,8 +175,9 @@ def test_other_families_can_be_served(tiny, trained, about, tmp_path) -> None:
     assert not fatal(tmp_path / "a")
 
 
-def test_a_representation_edit_needs_this_package(small, trained, about, tmp_path) -> None:
-    adapted = trained(small, Edit(lr=1e-3, representation=True))
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_representation_edit_needs_this_package(small, trained, about, tmp_path, weights) -> None:
+    adapted = trained(small, Edit(lr=1e-3, weights=weights, representation=True))
     write_adapter(adapted, tmp_path / "a", about(adapted), "")
     (found,) = fatal(tmp_path / "a")
     assert "a representation edit acts at the aspect" in found
