@@ -22,8 +22,8 @@ def adapter_card(record: RunRecord, method: str, about: Description, *, deltas: 
         return _card(record, method, about, "absa_edit", note, "")
     if about.representation:
         note = (
-            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect and "
-            "which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
+            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect "
+            "and which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
         )
         return _card(record, method, about, "peft", note, _PEFT)
     return _card(record, method, about, "peft", "", _PEFT + _VLLM_ADAPTER)
