@@ -40,6 +40,15 @@ class Engine(StrEnum):
     """All are estimated to first order from a few backward passes."""
 
 
+class Dtype(StrEnum):
+    """What the matrix products of a trace are computed in."""
+
+    float32 = "float32"
+    """The model's own dtype: nothing is rounded."""
+    bfloat16 = "bfloat16"
+    """Faster where the machine has bfloat16 units, and an approximation: single effects move in the third digit."""
+
+
 class Tokens(StrEnum):
     """Which tokens the noise falls on."""
 
@@ -190,10 +199,12 @@ class TraceSettings:
     """Keep only examples that the clean run gets right and the corrupted run wrong, as the paper does."""
     window: int = 3
     """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
+    dtype: Dtype = Dtype.float32
+    """Of the matrix products inside the blocks; the residual stream, norms and softmax keep the model's dtype."""
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
     steps: int = 3
-    """Points between the corrupted and the clean input that attribution takes its gradient at."""
+    """Gradients an example of attribution: at points between corrupted and clean input, dealt out to the samples."""
     checked: int = 10
     """Kept examples that attribution is compared with the exact engine on."""
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from absa_edit.adapt import Adapted, adapt
-from absa_edit.config import Edit, Engine, Localiser, Lora, Stage, ZeroShot
+from absa_edit.config import Dtype, Edit, Engine, Localiser, Lora, Stage, ZeroShot
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import ExportMismatch, PlanError, SettingsError
 from absa_edit.evaluate.score import compare
@@ -112,6 +112,11 @@ def _trace(run: Run) -> Trace:
     if found := load_trace(folder, key):
         log.info("trace: found in %s", folder)
         return found
+    if settings.trace.dtype is not Dtype.float32:
+        log.warning(
+            "trace: matrix products in %s, an approximation: effects move in the third digit",
+            settings.trace.dtype.value,
+        )
     examples = run.splits.train.examples
     chosen = run.rng("trace examples").permutation(len(examples))[: settings.trace.examples]
     prompts = run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
@@ -145,7 +150,7 @@ def _summary(run: Run, trace: Trace) -> TraceSummary:
     checked = trace.first(settings.trace.checked)
     examples = {e.id: e for e in run.splits.train.examples}
     prompts = run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in checked.example_ids)))
-    exactly = replace(settings.trace, engine=Engine.exact, filter=False)
+    exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)
     exact = trace_prompts(
         run.lm, prompts, run.labels, exactly, settings.prompt, seed=settings.seed, progress=run.progress
     )

@@ -196,7 +196,8 @@ class Trace:
 
     Probabilities are of the gold label's first token among those of the three label words; `*_margin` is the
     logit of the gold label minus the larger of the other two. Corrupted and restored figures are
-    means over the noise samples. Roles that an example lacks are nan in `restored*`.
+    means over the noise samples. Roles that an example lacks are nan in `restored*`. In an estimated trace the
+    effect in `restored*_margin` is that on the log-odds of the gold label, all others taken together.
     """
 
     engine: str
@@ -223,6 +224,8 @@ class Trace:
     restored_margin: np.ndarray
     restored_heads: np.ndarray = field(default_factory=lambda: np.zeros(0))  # example role layer head; empty without
     restored_heads_margin: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    dtype: str = "float32"
+    """Of the matrix products; bfloat16 makes the trace an approximation."""
 
     def first(self, count: int) -> Trace:
         """The trace of its first examples only."""
@@ -390,6 +393,8 @@ class TraceSummary:
     middle_third_share: dict[str, float]
     agreement: Agreement | None = None
     """With the exact engine, of a trace that was estimated."""
+    dtype: str = "float32"
+    """Of the trace's matrix products; bfloat16 makes it an approximation."""
 
 
 @dataclass(frozen=True, slots=True)

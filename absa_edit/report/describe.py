@@ -17,10 +17,11 @@ def model(of: ModelSummary) -> str:
 def trace(of: TraceSummary) -> str:
     """How many examples were traced, how many passed the filter, and how they were traced."""
     counts = of.counts
+    approximate = "" if of.dtype == "float32" else f" with products in {of.dtype} (an approximation)"
     return (
         f"{counts.seen:,} training examples looked at: {counts.clean_wrong:,} left out because the clean run "
         f"answers wrong, {counts.corrupted_right:,} because the corrupted run answers right, "
-        f"**{counts.kept:,} kept**. Engine `{of.engine}`, corruption `{of.corruption}` on "
+        f"**{counts.kept:,} kept**. Engine `{of.engine}`{approximate}, corruption `{of.corruption}` on "
         f"`{of.corrupted_tokens}`, {of.samples} samples, windows of {of.window} layers for attn and "
         f"mlp, {words.duration(of.seconds)}."
     )

@@ -1,9 +1,10 @@
-"""Attribution patching: what each restoration would bring back, to first order, from one backward pass.
+"""Attribution patching: what each restoration would bring back, to first order, for all sites from one backward pass.
 
 The effect of putting a clean state back is estimated as (clean - corrupted) times the gradient of the answer with
 respect to that state. Source: Nanda 2023; Kramar et al. 2024 (AtP*, arXiv 2403.00745). The answer is far from
-linear between the two runs, so the gradient is the mean of those at points between them: the inputs are moved from
-corrupted to clean in a few steps (integrated gradients; Hanna et al. 2024, arXiv 2403.17806).
+linear between the two runs, so gradients are taken at points between them: the inputs are moved some way from
+corrupted to clean (integrated gradients; Hanna et al. 2024, arXiv 2403.17806). The points are dealt out to the noise
+samples in turn, so that an example costs one backward pass a point, however many samples there are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from absa_edit.lm.decoder import Decoder
@@ -22,129 +23,123 @@ from absa_edit.lm.hooks import entering, recorded
 from absa_edit.records import Part, Site
 from absa_edit.trace.exact import Cell
 
-Sites = dict[tuple[Part, int], Float[Tensor, "row pos wide"]]
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows of one length, padded on the right."""
+
+    embeds: Float[Tensor, "row pos embedding"]
+    ends: Int[Tensor, " row"]
+    """The last position of each row that is not padding: where the answer is read."""
+
+    @classmethod
+    def of(cls, embeds: Sequence[Float[Tensor, "_ _ embedding"]], length: int) -> Inputs:
+        """All rows of inputs of different length, in order."""
+        padded = torch.cat([torch.nn.functional.pad(e, (0, 0, 0, length - e.shape[1])) for e in embeds])
+        return cls(padded, torch.tensor([e.shape[1] - 1 for e in embeds for _ in e], device=padded.device))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a run over some inputs leaves behind."""
+
+    inputs: Inputs
+    states: dict[tuple[Part, int], Float[Tensor, "row pos wide"]]
+    """By part and layer."""
+    logits: Float[Tensor, "row word"]
+    """Of the label words."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One prompt of a batch."""
+    """One prompt to estimate the restorations of."""
 
-    clean: Float[Tensor, "1 pos embedding"]
-    corrupted: Float[Tensor, "sample pos embedding"]
+    row: int
+    """In the clean run; in the corrupted one its samples stand where those of the rows before it end."""
     gold: int
     units: Sequence[Sequence[int]]
     """Sets of positions to restore."""
 
 
+def run(decoder: Decoder, inputs: Inputs, parts: Sequence[Part], words: Sequence[int]) -> Outputs:
+    """A run over `inputs` with the states at all sites; with gradients where they are enabled."""
+    with torch.no_grad():
+        frame = decoder.begin(inputs.embeds)
+    hidden = frame.hidden.detach().requires_grad_(torch.is_grad_enabled())
+    states: dict[tuple[Part, int], Tensor] = {}
+    for layer in range(decoder.layers):
+        with ExitStack() as stack:
+            kept = {
+                part: stack.enter_context(
+                    (entering if part is Part.head else recorded)(decoder.module(Site(layer, part)))
+                )
+                for part in parts
+                if part is not Part.block
+            }
+            hidden = decoder.run(hidden, layer, layer + 1, frame)
+        outputs = {part: found[0] for part, found in kept.items()} | {Part.block: hidden}
+        states |= {(part, layer): outputs[part] for part in parts}
+    last = hidden[torch.arange(len(hidden)), inputs.ends]
+    return Outputs(inputs, states, decoder.logits(last, words).float())
+
+
 def attribute(
-    decoder: Decoder, cases: Sequence[Case], every: Sequence[Cell], words: Sequence[int], steps: int
+    decoder: Decoder,
+    cases: Sequence[Case],
+    every: Sequence[Cell],
+    words: Sequence[int],
+    clean: Outputs,
+    corrupted: Outputs,
+    steps: int,
 ) -> list[dict[Part, np.ndarray]]:
-    """Estimated indirect effects on probability and margin of each case's restorations.
+    """Estimated indirect effects on probability and log-odds of each case's restorations.
 
     By part an array (measure, unit, layer), for head (measure, unit, layer, head); nan for units without positions.
     """
+    if not cases:
+        return []
     parts = tuple(dict.fromkeys(c.part for c in every))
-    samples = [len(case.corrupted) for case in cases]
-    golds = [case.gold for case in cases for _ in case.corrupted]
-    with torch.no_grad():
-        clean = _run(decoder, [case.clean for case in cases], parts, words, [case.gold for case in cases])[0]
-    of_case = torch.repeat_interleave(torch.arange(len(cases)), torch.tensor(samples))
-    differences: Sites = {}
-    gradients: list[Sites] = [{}, {}]
-    for step in range(steps):
-        between = [case.corrupted + step / steps * (case.clean - case.corrupted) for case in cases]
-        with torch.enable_grad():
-            states, answers = _run(decoder, between, parts, words, golds)
-            for measure, answer in enumerate(answers):
-                found = torch.autograd.grad(answer.sum(), list(states.values()), retain_graph=measure == 0)
-                for site, gradient in zip(states, found, strict=True):
-                    by_row = gradient.reshape(len(golds), -1, gradient.shape[-1])  # OPT's MLPs see a single row
-                    gradients[measure][site] = gradients[measure].get(site, 0) + by_row / steps
-        if not step:
-            for site, state in states.items():
-                width = state.shape[-1]
-                own, other = state.detach().reshape(len(golds), -1, width), clean[site].reshape(len(cases), -1, width)
-                differences[site] = other[of_case] - own
-    estimates = [_by_position(decoder, parts, differences, of_measure, samples) for of_measure in gradients]
-    return [
-        _of_units(case, every, [{part: every_case[part][i] for part in parts} for every_case in estimates])
-        for i, case in enumerate(cases)
-    ]
+    device = clean.logits.device
+    samples = len(corrupted.logits) // len(clean.logits)
+    dealt = [(case.row, case.row * samples + k % samples, case.gold) for case in cases for k in range(steps)]
+    whole, broken, gold = torch.tensor(dealt, device=device).unbind(1)
+    share = ((torch.arange(steps, device=device) + 0.5) / steps).repeat(len(cases))[:, None, None]
+    between = torch.lerp(
+        corrupted.inputs.embeds[broken], clean.inputs.embeds[whole], share.to(clean.inputs.embeds.dtype)
+    )
+    with torch.enable_grad():
+        found = run(decoder, Inputs(between, clean.inputs.ends[whole]), parts, words)
+        others = found.logits.scatter(1, gold[:, None], float("-inf")).logsumexp(1)
+        log_odds = found.logits.gather(1, gold[:, None])[:, 0] - others
+        gradients = torch.autograd.grad(log_odds.sum(), list(found.states.values()))
+    probability = log_odds.detach().sigmoid()
+    scales = torch.stack((probability * (1 - probability), torch.ones_like(probability))).view(2, -1, steps) / steps
+    by_layer: dict[Part, list[Tensor]] = {part: [] for part in parts}
+    for (part, layer), gradient in zip(found.states, gradients, strict=True):
+        shape = -1, between.shape[1], gradient.shape[-1]  # OPT's MLPs see a single row
+        states = (run.states[part, layer].view(shape)[rows] for run, rows in ((clean, whole), (corrupted, broken)))
+        product = (next(states) - next(states)).float() * gradient.view(shape)
+        by_head = product.unflatten(-1, (decoder.heads if part is Part.head else 1, -1)).sum(-1)
+        by_layer[part].append(torch.einsum("mcs,csph->mcph", scales, by_head.unflatten(0, (-1, steps))))
+    return _of_units(cases, every, {part: torch.stack(grids, 2) for part, grids in by_layer.items()})
 
 
-def label_logits(
-    decoder: Decoder, embeds: Sequence[Float[Tensor, "row _ embedding"]], words: Sequence[int]
-) -> list[Float[Tensor, "row word"]]:
-    """Logits of the label words after each of some inputs of different length."""
-    padded, last = _padded(embeds)
-    frame = decoder.begin(padded)
-    hidden = decoder.run(frame.hidden, 0, decoder.layers, frame)
-    logits = decoder.logits(hidden[torch.arange(len(last)), last], words).float()
-    return list(logits.split([len(e) for e in embeds]))
-
-
-def _padded(embeds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """All rows, padded on the right, and the last position of each."""
-    longest = max(e.shape[1] for e in embeds)
-    padded = torch.cat([torch.nn.functional.pad(e, (0, 0, 0, longest - e.shape[1])) for e in embeds])
-    return padded, torch.tensor([e.shape[1] - 1 for e in embeds for _ in e], device=padded.device)
-
-
-def _run(
-    decoder: Decoder, embeds: Sequence[Tensor], parts: Sequence[Part], words: Sequence[int], golds: Sequence[int]
-) -> tuple[Sites, tuple[Tensor, Tensor]]:
-    """The states at all sites, and each row's probability and margin of its gold label."""
-    padded, last = _padded(embeds)
-    with torch.no_grad():
-        frame = decoder.begin(padded)
-    hidden = frame.hidden.detach().requires_grad_(torch.is_grad_enabled())
-    states: Sites = {}
-    for layer in range(decoder.layers):
-        with ExitStack() as stack:
-            kept = {}
-            for part in parts:
-                if part is not Part.block:
-                    reading = entering if part is Part.head else recorded
-                    kept[part] = stack.enter_context(reading(decoder.module(Site(layer, part))))
-            hidden = decoder.run(hidden, layer, layer + 1, frame)
-        states |= {(part, layer): found[0] for part, found in kept.items()}
-        if Part.block in parts:
-            states[Part.block, layer] = hidden
-    logits = decoder.logits(hidden[torch.arange(len(last)), last], words).float()
-    gold = torch.tensor(golds, device=logits.device)[:, None]
-    own = logits.gather(1, gold)[:, 0]
-    others = logits.scatter(1, gold, float("-inf")).amax(1)
-    return states, (logits.softmax(-1).gather(1, gold)[:, 0], own - others)
-
-
-def _by_position(
-    decoder: Decoder, parts: Sequence[Part], differences: Sites, gradients: Sites, samples: Sequence[int]
-) -> dict[Part, list[Float[np.ndarray, "layer pos head"]]]:
-    """By part and case, the estimate of restoring one position in one layer: mean over the samples."""
-    found: dict[Part, list[np.ndarray]] = {}
-    for part in parts:
-        heads = decoder.heads if part is Part.head else 1
-        layers = []
-        for layer in range(decoder.layers):
-            product = (differences[part, layer] * gradients[part, layer]).float()
-            rows, length = len(product.flatten(0, -3)), product.shape[-2]
-            layers.append(product.view(rows, length, heads, -1).sum(-1))
-        whole = torch.stack(layers, 1).split(list(samples))
-        found[part] = [rows.mean(0).cpu().numpy() for rows in whole]
-    return found
-
-
-def _of_units(case: Case, every: Sequence[Cell], measures: Sequence[dict[Part, np.ndarray]]) -> dict[Part, np.ndarray]:
+def _of_units(
+    cases: Sequence[Case], every: Sequence[Cell], effects: dict[Part, Float[Tensor, "measure case layer pos head"]]
+) -> list[dict[Part, np.ndarray]]:
     """Sums over the positions of each unit and the layers of each window."""
-    grids: dict[Part, np.ndarray] = {}
+    some = next(iter(effects.values()))
+    inside = some.new_zeros(len(cases), len(cases[0].units), some.shape[3])
+    for chosen, case in zip(inside, cases, strict=True):
+        for row, positions in zip(chosen, case.units, strict=True):
+            row[list(positions)] = 1
+    sums = {part: torch.einsum("cup,mclph->cmulh", inside, grid).cpu().numpy() for part, grid in effects.items()}
+    grids = {part: np.zeros_like(each) for part, each in sums.items()}
     for cell in every:
-        layers, _, heads = measures[0][cell.part].shape
-        shape = (2, len(case.units), layers, *((heads,) if cell.part is Part.head else ()))
-        grid = grids.setdefault(cell.part, np.full(shape, np.nan))
-        for number, positions in enumerate(case.units):
-            if positions:
-                at = (number, cell.layer, *((cell.head,) if cell.part is Part.head else ()))
-                for measure, estimates in enumerate(measures):
-                    chosen = estimates[cell.part][cell.start : cell.stop, list(positions), cell.head]
-                    grid[(measure, *at)] = chosen.sum()
-    return grids
+        window = sums[cell.part][:, :, :, cell.start : cell.stop, cell.head]
+        grids[cell.part][:, :, :, cell.layer, cell.head] = window.sum(-1)
+    absent = ~inside.bool().any(-1).cpu().numpy()
+    for part, grid in grids.items():
+        np.moveaxis(grid, 2, 1)[absent] = np.nan
+        grids[part] = grid if part is Part.head else grid[..., 0]
+    return [{part: grid[i] for part, grid in grids.items()} for i in range(len(cases))]

@@ -87,6 +87,7 @@ def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSum
         Peak(trace.parts[part], layer, trace.roles[role], _mean(effects[:, part, role, layer], weights)),
         depth,
         {part: d.middle_third_share.value for part, d in depth.items()},
+        dtype=trace.dtype,
     )
 
 

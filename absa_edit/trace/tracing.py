@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
+from absa_edit.config import Corruption, Dtype, Engine, PromptSettings, TraceSettings
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError, ModelError
 from absa_edit.lm.decoder import Decoder
@@ -21,14 +21,17 @@ from absa_edit.lm.load import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
-from absa_edit.trace.attribution import Case, attribute, label_logits
+from absa_edit.trace.attribution import Case, Inputs, attribute, run
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, cells, restored
 from absa_edit.trace.partial import Traced, TraceLog, plain
+from absa_edit.trace.rounded import RoundedDecoder, reused_casts
 from absa_edit.trace.runs import Runs, run_both
 
 Labels = dict[Polarity, tuple[int, ...]]
 Logits = Float[Tensor, "_ word"]
+CACHED = 500
+"""Tokens of prompts that are estimated together on a CPU: with more, their states spill out of its cache."""
 CLEAN_WRONG, CORRUPTED_RIGHT = "clean_wrong", "corrupted_right"
 
 
@@ -79,7 +82,7 @@ def trace_prompts(
     began = time.perf_counter()
     with torch.inference_mode():
         corrupter = Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-    tracer = _Tracer(Decoder(lm.model), _first_words(labels), corrupter, settings)
+    tracer = _Tracer(_decoder(lm, settings), _first_words(labels), corrupter, settings)
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
@@ -98,6 +101,10 @@ def trace_prompts(
     found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
     log.remove()
     return found
+
+
+def _decoder(lm: LanguageModel, settings: TraceSettings) -> Decoder:
+    return (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
 
 
 def _first_words(labels: Labels) -> tuple[int, ...]:
@@ -124,12 +131,15 @@ class _Tracer:
         """Prompts that are traced together: one by one, for attribution as many of like length as the memory allows."""
         if self.settings.engine is Engine.exact:
             return [[prompt] for prompt in prompts]
-        most = max(1, self.settings.batch_tokens // self.corrupter.samples)
+        most = self.settings.batch_tokens // max(self.corrupter.samples, self.settings.steps)
+        if self.decoder.device.type == "cpu":
+            most = min(most, CACHED)
         return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
 
     def trace(self, batch: Sequence[Prompt]) -> list[Traced]:
         """A batch of examples: the filter, then every cell of every role."""
-        return self.exactly(batch[0]) if self.settings.engine is Engine.exact else self.attributed(batch)
+        with reused_casts(self.decoder.device):
+            return self.exactly(batch[0]) if self.settings.engine is Engine.exact else self.attributed(batch)
 
     def inputs(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
         """Clean and corrupted embeddings."""
@@ -165,19 +175,21 @@ class _Tracer:
         return [replace(found, restored=plain(grids))]
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
-        """Examples whose cells are estimated, all from one backward pass a step."""
+        """Examples whose cells are estimated, all from one backward pass."""
+        length = max(len(prompt.ids) for prompt in batch)
         answers = [self.answer(prompt) for prompt in batch]
         with torch.no_grad():
-            inputs = [self.inputs(prompt) for prompt in batch]
-            clean = label_logits(self.decoder, [one for one, _ in inputs], self.words)
-            corrupted = label_logits(self.decoder, [many for _, many in inputs], self.words)
+            embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
+            clean = run(self.decoder, Inputs.of(embeds, length), self.settings.parts, self.words)
+            corrupted = run(self.decoder, Inputs.of(damaged, length), self.settings.parts, self.words)
+        by_prompt = zip(clean.logits.split(1), corrupted.logits.split(self.corrupter.samples), strict=True)
         found = [
             Traced(p.example.id, answer.note(c, d), answer.means(c), answer.means(d), None)
-            for p, answer, c, d in zip(batch, answers, clean, corrupted, strict=True)
+            for p, answer, (c, d) in zip(batch, answers, by_prompt, strict=True)
         ]
         chosen = [i for i, one in enumerate(found) if not (one.note and self.settings.filter)]
-        cases = [Case(*inputs[i], answers[i].gold, self.units(batch[i])) for i in chosen]
-        effects = attribute(self.decoder, cases, self.cells(), self.words, self.settings.steps) if cases else []
+        cases = [Case(i, answers[i].gold, self.units(batch[i])) for i in chosen]
+        effects = attribute(self.decoder, cases, self.cells(), self.words, clean, corrupted, self.settings.steps)
         for i, grids in zip(chosen, effects, strict=True):
             restored = {
                 part: grid + np.reshape(found[i].corrupted, (2, *(1,) * (grid.ndim - 1)))
@@ -223,6 +235,7 @@ def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Trace
         seconds=seconds,
         example_ids=tuple(p.example.id for p, _ in pairs),
         sentence_ids=tuple(p.example.sentence_id for p, _ in pairs),
+        dtype=settings.dtype.value,
         **{name: values[0] for name, values in both.items()},
         **{f"{name}_margin": values[1] for name, values in both.items()},
     )
