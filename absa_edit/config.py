@@ -38,6 +38,8 @@ class Engine(StrEnum):
     """Every restoration is run."""
     attribution = "attribution"
     """All are estimated to first order from a few backward passes."""
+    auto = "auto"
+    """All are estimated, and those that can decide a plan are run."""
 
 
 class Dtype(StrEnum):

@@ -41,6 +41,8 @@ from absa_edit.report.terminal import print_results
 from absa_edit.run import Run, git_commit, versions
 from absa_edit.storage import atomic, load, load_trace, save_trace, write_json
 from absa_edit.trace.agreement import agreement
+from absa_edit.trace.auto import trace_auto
+from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.effects import average_effects, average_head_effects, summarise
 from absa_edit.trace.tracing import trace_prompts
 
@@ -117,10 +119,8 @@ def _trace(run: Run) -> Trace:
             "trace: matrix products in %s, an approximation: effects move in the third digit",
             settings.trace.dtype.value,
         )
-    examples = run.splits.train.examples
-    chosen = run.rng("trace examples").permutation(len(examples))[: settings.trace.examples]
-    prompts = run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
-    trace = trace_prompts(
+    prompts = _prompts_to_trace(run)
+    trace = (trace_auto if settings.trace.engine is Engine.auto else trace_prompts)(
         run.lm,
         prompts,
         run.labels,
@@ -138,7 +138,15 @@ def _trace(run: Run) -> Trace:
         "trace: %d examples, %d kept (clean run wrong %d, corrupted run right %d), %.0f s",
         c.seen, c.kept, c.clean_wrong, c.corrupted_right, trace.seconds,
     )  # fmt: skip
+    if trace.exact_cells:
+        log.info("trace: %d of %d cells run, the others estimated", len(trace.exact_cells), trace.restored[0].size)
     return trace
+
+
+def _prompts_to_trace(run: Run) -> list[Prompt]:
+    examples = run.splits.train.examples
+    chosen = run.rng("trace examples").permutation(len(examples))[: run.settings.trace.examples]
+    return run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
 
 
 def _summary(run: Run, trace: Trace) -> TraceSummary:
@@ -148,17 +156,24 @@ def _summary(run: Run, trace: Trace) -> TraceSummary:
     if settings.trace.engine is Engine.exact:
         return summary
     checked = trace.first(settings.trace.checked)
-    examples = {e.id: e for e in run.splits.train.examples}
-    prompts = run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in checked.example_ids)))
+    every = _prompts_to_trace(run)
+    prompts = [p for p in every if p.example.id in set(checked.example_ids)]
     exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)
     exact = trace_prompts(
-        run.lm, prompts, run.labels, exactly, settings.prompt, seed=settings.seed, progress=run.progress
+        run.lm,
+        prompts,
+        run.labels,
+        exactly,
+        settings.prompt,
+        seed=settings.seed,
+        progress=run.progress,
+        corrupter=Corrupter.of(run.lm, every, exactly, settings.prompt, settings.seed),
     )
     found = agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
     log.info(
-        "trace: estimated; against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
+        "trace: %s; against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
         "cells the same",
-        len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
+        settings.trace.engine.value, len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
     )  # fmt: skip
     return replace(summary, agreement=found)
 

@@ -226,6 +226,8 @@ class Trace:
     restored_heads_margin: np.ndarray = field(default_factory=lambda: np.zeros(0))
     dtype: str = "float32"
     """Of the matrix products; bfloat16 makes the trace an approximation."""
+    exact_cells: tuple[tuple[str, str, int], ...] = ()
+    """Part, role and layer of the cells that the engine `auto` ran; its others are estimates."""
 
     def first(self, count: int) -> Trace:
         """The trace of its first examples only."""

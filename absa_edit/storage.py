@@ -108,6 +108,7 @@ def load_trace(folder: Path, key: str | None = None) -> Trace | None:
     about["counts"] = TraceCounts(**about["counts"])
     for name in ("example_ids", "sentence_ids"):
         about[name] = tuple(about[name])
+    about["exact_cells"] = tuple(map(tuple, about["exact_cells"]))
     about |= load_file(folder / "trace.safetensors")
     return Trace(**about)
 

@@ -345,10 +345,12 @@ def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -
 
 
 def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(tmp_path: Path) -> None:
-    asked = TraceSettings(engine=Engine.attribution, examples=6, samples=1, filter=False, checked=3)
+    asked = TraceSettings(engine=Engine.auto, examples=6, samples=1, filter=False, checked=3)
     run, record, _ = execute(settings(tmp_path, trace=asked, stages=[Stage.trace]))
     assert (run.folder / "figures" / "trace.png").stat().st_size > 10_000
     assert not record.methods
-    assert record.trace and record.trace.engine == "attribution" and record.trace.agreement
+    assert record.trace and record.trace.engine == "auto" and record.trace.agreement
     assert record.trace.agreement.rank_correlation.n == 3
     assert 0.3 < record.trace.agreement.rank_correlation.value <= 1
+    trace = load_trace(run.folder / "trace")
+    assert trace and trace.exact_cells and {part for part, _, _ in trace.exact_cells} == set(trace.parts)

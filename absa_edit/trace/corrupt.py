@@ -68,6 +68,7 @@ class Corrupter:
     mean: Float[Tensor, " embedding"] | None
 
     @classmethod
+    @torch.inference_mode()
     def of(
         cls, lm: LanguageModel, prompts: Sequence[Prompt], settings: TraceSettings, prompt: PromptSettings, seed: int
     ) -> Corrupter:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from absa_edit.config import Corruption, Dtype, Engine, PromptSettings, TraceSettings
@@ -30,6 +30,7 @@ from absa_edit.trace.runs import Runs, run_both
 
 Labels = dict[Polarity, tuple[int, ...]]
 Logits = Float[Tensor, "_ word"]
+Only = Bool[np.ndarray, "part role layer"]
 CACHED = 500
 """Tokens of prompts that are estimated together on a CPU: with more, their states spill out of its cache."""
 CLEAN_WRONG, CORRUPTED_RIGHT = "clean_wrong", "corrupted_right"
@@ -72,17 +73,20 @@ def trace_prompts(
     seed: int,
     partial: Path | None = None,
     progress: Progress = silent,
+    corrupter: Corrupter | None = None,
+    only: Only | None = None,
 ) -> Trace:
     """The trace of those prompts that pass the paper's filter (clean run right, corrupted run wrong).
 
-    Finished examples are kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
+    `corrupter` is that of a larger set that the prompts are part of; without one, they have their own.
+    With `only`, the exact engine runs some cells, and what it says of the others means nothing. Finished examples are
+    kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
     Raises `DataError` when the filter keeps none, `ModelError` when two label words begin alike.
     Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
     """
     began = time.perf_counter()
-    with torch.inference_mode():
-        corrupter = Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-    tracer = _Tracer(_decoder(lm, settings), _first_words(labels), corrupter, settings)
+    corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
+    tracer = _Tracer(_decoder(lm, settings), _first_words(labels), corrupter, settings, only)
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
@@ -90,7 +94,8 @@ def trace_prompts(
                 "trace.corruption=counterfactual: none of the traced examples has a twin that lines up with it; "
                 "use data with twins (the bundled samples have them) or trace.corruption=noise"
             )
-    log = TraceLog(partial, content_hash(lm.sha256, settings, prompt_settings, seed, [p.ids for p in prompts]))
+    some = None if only is None else only.tolist()
+    log = TraceLog(partial, content_hash(lm.sha256, settings, prompt_settings, seed, [p.ids for p in prompts], some))
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
@@ -126,6 +131,7 @@ class _Tracer:
     words: tuple[int, ...]
     corrupter: Corrupter
     settings: TraceSettings
+    only: Only | None
 
     def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
         """Prompts that are traced together: one by one, for attribution as many of like length as the memory allows."""
@@ -169,9 +175,8 @@ class _Tracer:
         found = Traced(prompt.example.id, note, answer.means(clean), answer.means(corrupted), None)
         if note and self.settings.filter:
             return [found]
-        grids = restore(
-            self.decoder, runs, self.units(prompt), self.cells(), answer, found.corrupted, self.settings.batch_tokens
-        )
+        shared = (self.cells(), answer, found.corrupted, self.settings.batch_tokens, self.only)
+        grids = restore(self.decoder, runs, self.units(prompt), *shared)
         return [replace(found, restored=plain(grids))]
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
@@ -249,23 +254,23 @@ def restore(
     answer: Answer,
     damaged: tuple[float, float],
     most: int,
+    only: Only | None = None,
 ) -> dict[Part, np.ndarray]:
-    """Probability and margin of every cell, restored at each of `units` (sets of positions).
+    """Probability and margin of every cell, or of `only` some, restored at each of `units` (sets of positions).
 
     By part an array (measure, unit, layer), for head (measure, unit, layer, head); means over the samples. `damaged` is
     what the corrupted run gives, and so does every cell that cannot reach the answer; nan for a unit without positions.
     """
     shape = (2, len(units), decoder.layers)
-    grids = {
-        part: np.full((*shape, decoder.heads) if part is Part.head else shape, np.nan)
-        for part in dict.fromkeys(c.part for c in every)
-    }
+    parts = tuple(dict.fromkeys(c.part for c in every))
+    grids = {part: np.full((*shape, decoder.heads) if part is Part.head else shape, np.nan) for part in parts}
     for number, positions in enumerate(units):
         if not positions:
             continue
         for grid in grids.values():
             grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
-        groups = list(restored(decoder, runs, positions, every, most))
+        asked = [c for c in every if only is None or only[parts.index(c.part), number, c.layer]]
+        groups = list(restored(decoder, runs, positions, asked, most))
         if not groups:
             continue
         states = torch.cat([state for _, state in groups])

@@ -1,0 +1,59 @@
+"""Estimate all cells, run those that decide: what was run is exact, what was left is the estimate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
+from absa_edit.records import Part, Role
+from absa_edit.trace.auto import deciding_cells, trace_auto
+from absa_edit.trace.tracing import trace_prompts
+
+
+def test_deciding_cells_are_exact_and_the_others_estimated(small, prompts, labels, tmp_path) -> None:
+    settings = TraceSettings(
+        engine=Engine.auto,
+        samples=2,
+        filter=False,
+        parts=[Part.block, Part.head, Part.mlp],
+        roles=[Role.after, Role.last],
+    )
+    trace = trace_auto(
+        small, prompts[:4], labels, settings, PromptSettings(), seed=3, partial=tmp_path / "partial.jsonl"
+    )
+    exact, estimated = (
+        trace_prompts(small, prompts[:4], labels, replace(settings, engine=e), PromptSettings(), seed=3)
+        for e in (Engine.exact, Engine.attribution)
+    )
+    run = np.zeros(trace.restored.shape[1:], dtype=bool)
+    for part, role, layer in trace.exact_cells:
+        run[trace.parts.index(Part(part)), trace.roles.index(Role(role)), layer] = True
+    assert 0 < run.sum() < run.size
+    np.testing.assert_allclose(trace.restored[:, run], exact.restored[:, run], atol=1e-6)
+    np.testing.assert_array_equal(trace.restored[:, ~run], estimated.restored[:, ~run])
+    np.testing.assert_array_equal(trace.restored_heads, estimated.restored_heads)
+    assert np.nanmax(np.abs(exact.restored - estimated.restored)) > 1e-3
+    assert trace.engine == "auto" and trace.counts == exact.counts
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_examples_that_are_run_are_corrupted_as_all_of_them_were(bundled, prompts, labels) -> None:
+    """The mean that stands in for the tokens is that of all prompts, though the filter keeps some of them."""
+    settings = TraceSettings(corruption=Corruption.mean, parts=[Part.block], roles=[Role.last], engine=Engine.auto)
+    trace = trace_auto(bundled, prompts, labels, settings, PromptSettings(), seed=3)
+    exact = trace_prompts(bundled, prompts, labels, replace(settings, engine=Engine.exact), PromptSettings(), seed=3)
+    assert len(trace.exact_cells) == trace.layers and 0 < trace.counts.kept < len(prompts)
+    np.testing.assert_allclose(trace.restored, exact.restored, atol=1e-5)
+
+
+def test_every_layer_has_its_strongest_role_among_the_deciding_cells(small, prompts, labels) -> None:
+    settings = TraceSettings(engine=Engine.attribution, samples=1, filter=False, parts=[Part.attn])
+    trace = trace_prompts(small, prompts[:4], labels, settings, PromptSettings(), seed=3)
+    effects = np.zeros_like(trace.restored_margin)
+    effects[:, 0, 1, :] = 1.0
+    effects[:, 0, 2, 0] = 2.0
+    weak = replace(trace, restored_margin=effects + trace.corrupted_margin[:, None, None, None])
+    found = deciding_cells(weak, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.argwhere(found), [[0, 1, layer] for layer in range(1, trace.layers)] + [[0, 2, 0]])
