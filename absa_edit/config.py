@@ -209,15 +209,17 @@ class TraceSettings:
     """Gradients an example of attribution: at points between corrupted and clean input, dealt out to the samples."""
     checked: int = 10
     """Kept examples that attribution is compared with the exact engine on."""
+    grids: int = 0
+    """Kept examples to trace token by token too, for a picture of each; one costs about as much as five examples."""
 
     def __post_init__(self) -> None:
         for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
-        if self.noise < 0 or not {*self.parts} - {Part.head} or not self.roles:
+        if self.grids < 0 or self.noise < 0 or not {*self.parts} - {Part.head} or not self.roles:
             raise SettingsError(
-                "trace: expected noise of 0 or more, at least one role, and in parts at least one of block, attn, mlp "
-                "(head is traced beside them)"
+                "trace: expected noise and grids of 0 or more, at least one role, and in parts at least one of block, "
+                "attn, mlp (head is traced beside them)"
             )
 
 

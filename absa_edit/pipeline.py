@@ -30,6 +30,7 @@ from absa_edit.records import (
     MethodRecord,
     Prediction,
     RunRecord,
+    TokenGrid,
     Trace,
     TraceSummary,
 )
@@ -38,12 +39,22 @@ from absa_edit.report.html import report_html
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import publish_comparison, publish_export, publish_trace
 from absa_edit.report.terminal import print_results
+from absa_edit.report.token_heatmap import token_heatmap
 from absa_edit.run import Run, git_commit, versions
-from absa_edit.storage import atomic, load, load_trace, save_trace, write_json
+from absa_edit.storage import (
+    atomic,
+    load,
+    load_token_grids,
+    load_trace,
+    save_token_grids,
+    save_trace,
+    write_json,
+)
 from absa_edit.trace.agreement import agreement
 from absa_edit.trace.auto import trace_auto
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.effects import average_effects, average_head_effects, summarise
+from absa_edit.trace.tokens import token_grids
 from absa_edit.trace.tracing import trace_prompts
 
 log = logging.getLogger("absa_edit")
@@ -57,9 +68,11 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     exported = _export_method(run) if Stage.export in settings.stages else None
     seconds: dict[str, float] = {}
     trace = plan = None
+    grids: tuple[TokenGrid, ...] = ()
     if Stage.trace in settings.stages:
         with _timed(seconds, "trace"):
             trace = _trace(run)
+            grids = _token_grids(run, trace)
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
             plan = locate(settings.locate, run.lm.model, trace, draws=200, rng=run.rng("locate"))
@@ -101,7 +114,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
         write_json(record, run.folder / "results.json")
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
     if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is there to be looked at
-        _report(run, record, trace, rows, command)
+        _report(run, record, trace, grids, rows, command)
     if records:
         print_results(record, console)
     return record
@@ -109,7 +122,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
 
 def _trace(run: Run) -> Trace:
     settings = run.settings
-    key = run.key("trace", settings.trace)
+    key = run.key("trace", replace(settings.trace, grids=0))
     folder = run.folder / "trace"
     if found := load_trace(folder, key):
         log.info("trace: found in %s", folder)
@@ -141,6 +154,26 @@ def _trace(run: Run) -> Trace:
     if trace.exact_cells:
         log.info("trace: %d of %d cells run, the others estimated", len(trace.exact_cells), trace.restored[0].size)
     return trace
+
+
+def _token_grids(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
+    settings = run.settings.trace
+    key, folder = run.key("tokens", settings), run.folder / "trace"
+    if not settings.grids:
+        return ()
+    if found := load_token_grids(folder, key):
+        return found
+    every, ids = _prompts_to_trace(run), trace.example_ids[: settings.grids]
+    grids = token_grids(
+        run.lm,
+        [p for p in every if p.example.id in ids],
+        run.labels,
+        settings,
+        Corrupter.of(run.lm, every, settings, run.settings.prompt, run.settings.seed),
+        progress=run.progress,
+    )
+    save_token_grids(grids, folder, key)
+    return grids
 
 
 def _prompts_to_trace(run: Run) -> list[Prompt]:
@@ -243,11 +276,20 @@ def _export(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str,
     return found
 
 
-def _report(run: Run, record: RunRecord, trace: Trace | None, rows: dict[str, Rows], command: str | None) -> None:
+def _report(
+    run: Run,
+    record: RunRecord,
+    trace: Trace | None,
+    grids: Sequence[TokenGrid],
+    rows: dict[str, Rows],
+    command: str | None,
+) -> None:
     draws = run.settings.score.resamples
     effects = average_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
     heads = average_head_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
     names = write_figures(record, effects, run.folder / "figures")
+    for number, grid in enumerate(grids, 1):
+        token_heatmap(grid, run.folder / "figures" / f"trace_tokens_{number}.png", model=record.model.name)
     for exported in (record.export.adapter, record.export.merged) if record.export else ():
         if exported:
             add_figures(run.folder / exported, [run.folder / "figures" / name for name in names])

@@ -246,6 +246,20 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenGrid:
+    """The trace of one example by token; figures are as in `Trace`."""
+
+    id: str
+    tokens: tuple[str, ...]
+    """Text of each prompt token, without the space before it."""
+    roles: tuple[Role, ...]
+    parts: tuple[Part, ...]
+    clean: float
+    corrupted: float
+    restored: np.ndarray  # part pos layer
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A figure with its 95 % interval and the number of examples it stands on."""
 

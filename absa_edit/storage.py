@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load_file, save_file
 
 from absa_edit.errors import RecordError
-from absa_edit.records import Part, Prediction, Role, Trace, TraceCounts
+from absa_edit.records import Part, Prediction, Role, TokenGrid, Trace, TraceCounts
 
 R = TypeVar("R")
 
@@ -111,6 +111,31 @@ def load_trace(folder: Path, key: str | None = None) -> Trace | None:
     about["exact_cells"] = tuple(map(tuple, about["exact_cells"]))
     about |= load_file(folder / "trace.safetensors")
     return Trace(**about)
+
+
+def save_token_grids(grids: tuple[TokenGrid, ...], folder: Path, key: str) -> None:
+    """Write `tokens.safetensors`, an array an example, then `tokens.json` (its presence says that all are there)."""
+    (folder / "tokens.json").unlink(missing_ok=True)
+    with atomic(folder / "tokens.safetensors") as temporary:
+        save_file({grid.id: np.ascontiguousarray(grid.restored) for grid in grids}, temporary)
+    plain = [{f.name: getattr(g, f.name) for f in fields(g) if f.name != "restored"} for g in grids]
+    write_json({"key": key, "grids": plain}, folder / "tokens.json")
+
+
+def load_token_grids(folder: Path, key: str | None = None) -> tuple[TokenGrid, ...] | None:
+    """The grids in `folder`; None when there are none, or they were made with another `key`."""
+    path = folder / "tokens.json"
+    if not path.exists():
+        return None
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if key is not None and about["key"] != key:
+        return None
+    arrays = load_file(folder / "tokens.safetensors")
+    grids = []
+    for row in about["grids"]:
+        row |= {"tokens": tuple(row["tokens"]), "roles": tuple(map(Role, row["roles"]))}
+        grids.append(TokenGrid(**row | {"parts": tuple(map(Part, row["parts"])), "restored": arrays[row["id"]]}))
+    return tuple(grids)
 
 
 def save_predictions(predictions: tuple[Prediction, ...], path: Path) -> None:

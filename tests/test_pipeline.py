@@ -345,9 +345,10 @@ def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -
 
 
 def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(tmp_path: Path) -> None:
-    asked = TraceSettings(engine=Engine.auto, examples=6, samples=1, filter=False, checked=3)
+    asked = TraceSettings(engine=Engine.auto, grids=1, examples=6, samples=1, filter=False, checked=3)
     run, record, _ = execute(settings(tmp_path, trace=asked, stages=[Stage.trace]))
     assert (run.folder / "figures" / "trace.png").stat().st_size > 10_000
+    assert (run.folder / "figures" / "trace_tokens_1.png").stat().st_size > 10_000
     assert not record.methods
     assert record.trace and record.trace.engine == "auto" and record.trace.agreement
     assert record.trace.agreement.rank_correlation.n == 3

@@ -86,7 +86,7 @@ def trace_prompts(
     """
     began = time.perf_counter()
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-    tracer = _Tracer(_decoder(lm, settings), _first_words(labels), corrupter, settings, only)
+    tracer = _Tracer(_decoder(lm, settings), first_words(labels), corrupter, settings, only)
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
@@ -112,7 +112,7 @@ def _decoder(lm: LanguageModel, settings: TraceSettings) -> Decoder:
     return (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
 
 
-def _first_words(labels: Labels) -> tuple[int, ...]:
+def first_words(labels: Labels) -> tuple[int, ...]:
     """The first token of each label word. Raises `ModelError` when two words share it."""
     words = tuple(labels[p][0] for p in POLARITIES)
     if len(set(words)) < len(words):
