@@ -41,15 +41,7 @@ from absa_edit.report.publish import publish_comparison, publish_export, publish
 from absa_edit.report.terminal import print_results
 from absa_edit.report.token_heatmap import token_heatmap
 from absa_edit.run import Run, git_commit, versions
-from absa_edit.storage import (
-    atomic,
-    load,
-    load_token_grids,
-    load_trace,
-    save_token_grids,
-    save_trace,
-    write_json,
-)
+from absa_edit.storage import atomic, load, load_token_grids, load_trace, save_token_grids, save_trace, write_json
 from absa_edit.trace.agreement import agreement
 from absa_edit.trace.auto import trace_auto
 from absa_edit.trace.corrupt import Corrupter
@@ -128,10 +120,7 @@ def _trace(run: Run) -> Trace:
         log.info("trace: found in %s", folder)
         return found
     if settings.trace.dtype is not Dtype.float32:
-        log.warning(
-            "trace: matrix products in %s, an approximation: effects move in the third digit",
-            settings.trace.dtype.value,
-        )
+        log.warning("trace: products in %s, an approximation: effects move in the third digit", settings.trace.dtype)
     prompts = _prompts_to_trace(run)
     trace = (trace_auto if settings.trace.engine is Engine.auto else trace_prompts)(
         run.lm,
@@ -157,6 +146,7 @@ def _trace(run: Run) -> Trace:
 
 
 def _token_grids(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
+    """The first kept examples token by token, as many as the settings ask for."""
     settings = run.settings.trace
     key, folder = run.key("tokens", settings), run.folder / "trace"
     if not settings.grids:
@@ -177,6 +167,7 @@ def _token_grids(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
 
 
 def _prompts_to_trace(run: Run) -> list[Prompt]:
+    """The seeded draw of training examples that is looked at."""
     examples = run.splits.train.examples
     chosen = run.rng("trace examples").permutation(len(examples))[: run.settings.trace.examples]
     return run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
@@ -204,7 +195,7 @@ def _summary(run: Run, trace: Trace) -> TraceSummary:
     )
     found = agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
     log.info(
-        "trace: %s; against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
+        "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
         "cells the same",
         settings.trace.engine.value, len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
     )  # fmt: skip

@@ -21,7 +21,9 @@ from absa_edit.trace.effects import layer_profile
 from absa_edit.trace.tracing import Labels, Only, trace_prompts
 
 DRAWS = 200
+"""Resamples of the sentences."""
 OFTEN = 0.05
+"""Share of them that a role must be the strongest in to be run."""
 
 
 def trace_auto(
@@ -67,7 +69,7 @@ def trace_auto(
 def deciding_cells(estimated: Trace, rng: np.random.Generator) -> Bool[np.ndarray, "part role layer"]:
     """The roles that may be the strongest of a part in a layer: a plan looks at no others.
 
-    Those that the estimate finds strongest in more than one of twenty resamples of the sentences. By log-odds: in
+    Those that the estimate finds strongest in more than `OFTEN` of the resamples. By log-odds: in
     probability a first-order estimate levels large effects down, and near ties would send expensive cells to be run.
     """
     effects = estimated.restored_margin - estimated.corrupted_margin[:, None, None, None]

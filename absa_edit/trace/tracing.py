@@ -31,6 +31,7 @@ from absa_edit.trace.runs import Runs, run_both
 Labels = dict[Polarity, tuple[int, ...]]
 Logits = Float[Tensor, "_ word"]
 Only = Bool[np.ndarray, "part role layer"]
+"""Which cells to run, where not all."""
 CACHED = 500
 """Tokens of prompts that are estimated together on a CPU: with more, their states spill out of its cache."""
 CLEAN_WRONG, CORRUPTED_RIGHT = "clean_wrong", "corrupted_right"
@@ -137,7 +138,7 @@ class _Tracer:
         """Prompts that are traced together: one by one, for attribution as many of like length as the memory allows."""
         if self.settings.engine is Engine.exact:
             return [[prompt] for prompt in prompts]
-        most = self.settings.batch_tokens // max(self.corrupter.samples, self.settings.steps)
+        most = self.settings.batch_tokens // (1 + self.corrupter.samples + self.settings.steps)
         if self.decoder.device.type == "cpu":
             most = min(most, CACHED)
         return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
