@@ -39,8 +39,11 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "absa_edit" / "assets" / "sample"
 REVIEWLM = HERE.parent / "absa_edit" / "assets" / "reviewlm"
 DOMAINS = ("laptop", "restaurant", "device", "service")
-TARGET = {"train": 2000, "test": 480}
-"""Aspects a split."""
+TARGET = {
+    "train": {"laptop": 2400, "restaurant": 2000, "device": 2000, "service": 2600},
+    "test": dict.fromkeys(DOMAINS, 480),
+}
+"""Aspects of a domain in a split; more for training where there are more clauses."""
 NEUTRAL = {"train": 0.175, "test": 0.175}
 TEST_SHARE = {"": 0.18, "twin": 0.36}
 """Share of the lines of a group and polarity that go to the test split; more of those that give a
@@ -171,9 +174,9 @@ def sound(pieces: list[Piece]) -> bool:
     return all(len(re.findall(rf"\b{re.escape(term)}(?:s|es)?\b", text, re.IGNORECASE)) == 1 for term in terms)
 
 
-def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> list[list[Piece]]:
+def write_split(pool: Pool, split: str, target: int, taken: set[str], rng: random.Random) -> list[list[Piece]]:
     """The sentences of a split: every whole sentence of the material, then framed clauses until
-    the target is met. `taken` holds texts already used and is added to."""
+    there are `target` aspects. `taken` holds texts already used and is added to."""
     kinds = sorted({line.kind for line in pool.lines} - {""}) or [""]
     counts: Counter[str] = Counter()
     done: list[list[Piece]] = []
@@ -197,7 +200,7 @@ def write_split(pool: Pool, split: str, taken: set[str], rng: random.Random) -> 
     for settled_lines in whole.values():
         for line in rng.sample(settled_lines, min(len(settled_lines), VARIANTS[split])):
             add(capital(realise(line, rng)))
-    while (total := counts.total()) < TARGET[split]:
+    while (total := counts.total()) < target:
         wants_neutral = counts["0"] < NEUTRAL[split] * total
         frames = [f for f in pool.frames if ("0" in f.signs) == wants_neutral]
         frame = rng.choice(frames)
@@ -267,7 +270,7 @@ def make(domain: str, tokenizer: Tokenizer, seed: int) -> dict[str, str]:
     files = {}
     for split in ("test", "train"):
         own = [f for f in frames if f.test == (split == "test") or f.text == "$1."]
-        sentences = write_split(Pool(dealt[split], own), split, taken, rng)
+        sentences = write_split(Pool(dealt[split], own), split, TARGET[split][domain], taken, rng)
         files[f"{domain}_{split}.xml"] = to_xml(sentences, f"{domain}-{split}", tokenizer)
     return files
 
