@@ -43,7 +43,7 @@ from absa_edit.config import (
 from absa_edit.errors import ExportMismatch, SettingsError
 from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
-from absa_edit.records import POLARITIES, EditPlan, Role, RunRecord
+from absa_edit.records import POLARITIES, EditPlan, Part, Role, RunRecord
 from absa_edit.run import Run, prepare, variant
 from absa_edit.storage import load, load_predictions, load_trace
 
@@ -345,7 +345,9 @@ def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -
 
 
 def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(tmp_path: Path) -> None:
-    asked = TraceSettings(engine=Engine.auto, grids=1, examples=6, samples=1, filter=False, checked=3)
+    asked = TraceSettings(
+        engine=Engine.auto, grids=1, examples=4, samples=1, filter=False, checked=3, parts=[Part.block, Part.attn]
+    )
     run, record, _ = execute(settings(tmp_path, trace=asked, stages=[Stage.trace]))
     assert (run.folder / "figures" / "trace.png").stat().st_size > 10_000
     assert (run.folder / "figures" / "trace_tokens_1.png").stat().st_size > 10_000
