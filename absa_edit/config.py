@@ -146,9 +146,6 @@ class ModelSettings:
     """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
     device_map: str | None = None
     """Passed to transformers (e.g. `auto`); leaves `device` unused."""
-    attention: str | None = None
-    """transformers' `attn_implementation`: sdpa, eager, flash_attention_2; None is eager on a CPU, where that is faster
-    for prompts, and elsewhere transformers' choice for the family."""
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

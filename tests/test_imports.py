@@ -13,13 +13,13 @@ LAYERS = (
     {"data", "lm"},
     {"trace", "locate", "adapt", "evaluate"},
     {"fit", "export", "report"},
-    {"run", "method", "pipeline", "api"},
+    {"run", "stages", "pipeline", "api"},
 )
 SAME_LAYER = {
     ("locate", "trace"),  # a localiser reads traces
     ("evaluate", "adapt"),  # predictions are an adapted model's
-    ("method", "run"),
-    *(("pipeline", part) for part in ("run", "method")),
+    ("stages", "run"),
+    *(("pipeline", part) for part in ("run", "stages")),
     *((a, b) for a in LAYERS[0] for b in LAYERS[0]),
 }
 HOME = {

@@ -55,7 +55,7 @@ def test_an_unknown_family_is_an_error(tokenizer, tmp_path) -> None:
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="no known family"):
-        load_model(ModelSettings(name=str(tmp_path), device="cpu", attention="eager"))
+        load_model(ModelSettings(name=str(tmp_path), device="cpu"))
 
 
 def test_devices() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from absa_edit.records import Dataset, Part, Prediction, Role, RunRecord, Site, Target, Trace
+from absa_edit.records import Dataset, Part, Prediction, Role, RunRecord, Site, Target, TokenGrid, Trace
 from absa_edit.report.html import PAGE, prose, report_html
 from absa_edit.report.html.predictions import answered, disagreement, explorer
 from absa_edit.report.html.scores import budget_points, confusion_tables, score_tables
@@ -48,6 +48,19 @@ def test_every_section_is_there_with_its_sentence(html: str) -> None:
         "python train.py +experiment=laptop14",
     ):
         assert sentence in html, sentence
+
+
+def test_examples_traced_by_token_come_first(page_inputs: dict[str, Any], trace: Trace, train: Dataset) -> None:
+    restored = np.full((1, 4, 3), 0.25)
+    restored[0, 2:] += np.arange(6).reshape(2, 3) / 10  # before the third token, nothing was corrupted
+    roles = (Role.instruction, Role.before, Role.aspect, Role.after)
+    grid = TokenGrid(train.examples[0].id, ("Given", "The", "screen", "is"), roles, (Part.block,), 0.9, 0.25, restored)
+    found = payload(report_html(**page_inputs | {"grids": [grid]}))["examples"]
+    assert len(found) == 1 + len(example_maps(trace, train))
+    (view,) = found[0]["maps"][0]["views"]
+    assert [row["name"] for row in view["rows"]] == ["screen", "is"]
+    assert view["effect"] == [[0.0, 10.0, 20.0], [30.0, 40.0, 50.0]]
+    assert (found[0]["text"], found[0]["clean"]) == (train.examples[0].text, 90.0)
 
 
 def test_the_same_records_give_the_same_bytes(page_inputs: dict[str, Any], html: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from absa_edit.records import Dataset, RunRecord, Trace
+from absa_edit.records import Dataset, RunRecord, TokenGrid, Trace
 from absa_edit.report import describe
 from absa_edit.report.findings import caveats, sample_warning
 from absa_edit.report.html.content import figures, headline, sections
@@ -41,6 +41,7 @@ def report_html(
     effects: Effects | None = None,
     heads: Effects | None = None,
     trace: Trace | None = None,
+    grids: Sequence[TokenGrid] = (),
     train: Dataset | None = None,
     tests: Sequence[Dataset] = (),
     predictions: Predictions | None = None,
@@ -51,7 +52,7 @@ def report_html(
     What the run has no numbers for is left out. `heads` are the effects of single heads, `train` has the
     sentences of the traced examples, `tests` those of `predictions`.
     """
-    shown = sections(record, effects, heads, trace, train, tests, predictions or {})
+    shown = sections(record, effects, heads, trace, grids, train, tests, predictions or {})
     methods = method_looks(record)
     drawn = {key: shown[key].data for key in DRAWN if key in shown and shown[key].data}
     libraries = [_read(name) for name in LIBRARIES if {"budget", "learning"} & set(drawn)]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from absa_edit.records import Dataset, RunRecord, Trace
+from absa_edit.records import Dataset, RunRecord, TokenGrid, Trace
 from absa_edit.report import words
 from absa_edit.report.findings import against_baselines, budget, confused, findings, learned, main_test, peak
 from absa_edit.report.html.predictions import Predictions, answered, disagreement, explorer
 from absa_edit.report.html.scores import budget_points, confusion_tables, learning_curves, score_tables
-from absa_edit.report.html.trace import average_maps, chosen, example_maps
+from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
 from absa_edit.report.results import (
     COMPARED,
     DAMAGED,
@@ -53,6 +53,7 @@ def sections(
     effects: Effects | None,
     heads: Effects | None,
     trace: Trace | None,
+    grids: Sequence[TokenGrid],
     train: Dataset | None,
     tests: Sequence[Dataset],
     predictions: Predictions,
@@ -60,10 +61,13 @@ def sections(
     """The sections that the run has something for, by their place on the page."""
     test, rows = main_test(record), answered(tests, predictions)
     maps = average_maps(effects, heads, record.plan) if effects else []
+    by_token = token_maps(grids, train) if train else []
     examples = example_maps(trace, train) if trace and train else []
     found = {
         "trace": Section("Where the model decides", peak(record), maps),
-        "examples": Section("Single examples", chosen(len(examples), trace) if trace else None, examples),
+        "examples": Section(
+            "Single examples", chosen(len(by_token), len(examples), trace) if trace else None, [*by_token, *examples]
+        ),
         "scores": Section(
             "Scores",
             next(iter(against_baselines(record, test)), None),

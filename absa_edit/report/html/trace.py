@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from absa_edit.records import Dataset, EditPlan, Example, Part, Trace
+from absa_edit.records import Dataset, EditPlan, Example, Part, TokenGrid, Trace
 from absa_edit.report.heatmap import PARTS
 from absa_edit.report.words import ROLES
 from absa_edit.trace.effects import Effects, indirect_effects
@@ -58,11 +58,23 @@ def example_maps(trace: Trace, train: Dataset) -> list[Json]:
     ]
 
 
-def chosen(shown: int, trace: Trace) -> str:
-    """Which examples `example_maps` shows, in a sentence."""
+def token_maps(grids: Sequence[TokenGrid], train: Dataset) -> list[Json]:
+    """The maps of examples that were traced token by token, from the first token that was corrupted on."""
+    known = {example.id: example for example in train.examples}
+    found = []
+    for grid in grids:
+        effects = grid.restored.astype(float) - grid.corrupted
+        effects[:, np.abs(effects).max((0, 2)).cumsum() == 0] = np.nan
+        found.append(example_map(known[grid.id], grid.clean, grid.corrupted, grid.parts, grid.tokens, effects))
+    return found
+
+
+def chosen(tokens: int, shown: int, trace: Trace) -> str:
+    """Which examples `token_maps` and `example_maps` show, in a sentence."""
+    by_token = f"{tokens} token by token; " if tokens else ""
     return (
-        f"{shown} of the {len(trace.example_ids):,} traced examples, evenly spaced from the smallest to the largest "
-        "total effect; an average hides how much they differ."
+        f"{by_token}{shown} of the {len(trace.example_ids):,} traced examples, evenly spaced from the smallest to the "
+        "largest total effect; an average hides how much they differ."
     )
 
 

@@ -1,0 +1,111 @@
+"""The trace of a run: averaged over examples, of single ones token by token, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from absa_edit.config import Dtype, Engine
+from absa_edit.data.prompts import Prompt
+from absa_edit.records import TokenGrid, Trace, TraceSummary
+from absa_edit.run import Run
+from absa_edit.storage import load_token_grids, load_trace, save_token_grids, save_trace
+from absa_edit.trace.agreement import agreement
+from absa_edit.trace.auto import trace_auto
+from absa_edit.trace.corrupt import Corrupter
+from absa_edit.trace.effects import summarise
+from absa_edit.trace.tokens import token_grids
+from absa_edit.trace.tracing import trace_prompts
+
+log = logging.getLogger("absa_edit")
+
+
+def trace_stage(run: Run) -> Trace:
+    """The trace of a seeded draw of training examples."""
+    settings = run.settings
+    key = run.key("trace", replace(settings.trace, grids=0))
+    folder = run.folder / "trace"
+    if found := load_trace(folder, key):
+        log.info("trace: found in %s", folder)
+        return found
+    if settings.trace.dtype is not Dtype.float32:
+        log.warning("trace: products in %s, an approximation: effects move in the third digit", settings.trace.dtype)
+    prompts = _prompts_to_trace(run)
+    trace = (trace_auto if settings.trace.engine is Engine.auto else trace_prompts)(
+        run.lm,
+        prompts,
+        run.labels,
+        settings.trace,
+        settings.prompt,
+        seed=settings.seed,
+        partial=folder / "partial.jsonl",
+        progress=run.progress,
+    )
+    save_trace(trace, folder, key)
+    c = trace.counts
+    if c.seen < len(prompts):
+        log.warning("trace: %d of %d examples have no twin that lines up", len(prompts) - c.seen, len(prompts))
+    log.info(
+        "trace: %d examples, %d kept (clean run wrong %d, corrupted run right %d), %.0f s",
+        c.seen, c.kept, c.clean_wrong, c.corrupted_right, trace.seconds,
+    )  # fmt: skip
+    if trace.exact_cells:
+        log.info("trace: %d of %d cells run, the others estimated", len(trace.exact_cells), trace.restored[0].size)
+    return trace
+
+
+def token_stage(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
+    """The first kept examples token by token, as many as the settings ask for."""
+    settings = run.settings.trace
+    key, folder = run.key("tokens", settings), run.folder / "trace"
+    if not settings.grids:
+        return ()
+    if found := load_token_grids(folder, key):
+        return found
+    every, ids = _prompts_to_trace(run), trace.example_ids[: settings.grids]
+    grids = token_grids(
+        run.lm,
+        [p for p in every if p.example.id in ids],
+        run.labels,
+        settings,
+        Corrupter.of(run.lm, every, settings, run.settings.prompt, run.settings.seed),
+        progress=run.progress,
+    )
+    save_token_grids(grids, folder, key)
+    return grids
+
+
+def _prompts_to_trace(run: Run) -> list[Prompt]:
+    """The seeded draw of training examples that is looked at."""
+    examples = run.splits.train.examples
+    chosen = run.rng("trace examples").permutation(len(examples))[: run.settings.trace.examples]
+    return run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
+
+
+def trace_summary(run: Run, trace: Trace) -> TraceSummary:
+    """What `results.json` says of the trace; of an estimated one also how it agrees with the exact engine."""
+    settings, draws = run.settings, run.settings.score.resamples
+    summary = summarise(trace, draws=draws, rng=run.rng("effects"))
+    if settings.trace.engine is Engine.exact:
+        return summary
+    checked = trace.first(settings.trace.checked)
+    every = _prompts_to_trace(run)
+    prompts = [p for p in every if p.example.id in set(checked.example_ids)]
+    exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)
+    exact = trace_prompts(
+        run.lm,
+        prompts,
+        run.labels,
+        exactly,
+        settings.prompt,
+        seed=settings.seed,
+        progress=run.progress,
+        corrupter=Corrupter.of(run.lm, every, exactly, settings.prompt, settings.seed),
+    )
+    found = agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
+    log.info(
+        "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
+        "cells the same",
+        settings.trace.engine.value, len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
+    )  # fmt: skip
+    return replace(summary, agreement=found)
