@@ -40,10 +40,12 @@ def main() -> None:
         one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
         one.add_argument("--examples", type=int, default=256)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    fit.add_argument("--meta", action="store_true", help="also count a 7B model's step on the meta device")
     for one in (trace, fit, score):
         one.add_argument("--threads", type=int, default=2)
     for one in (trace, fit):
+        one.add_argument(
+            "--meta", action="store_true", help="also count FLOPs and bytes of a 7B model, without running it"
+        )
         one.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from bench import OUT
+from fits import Job, prompts_of
 from matplotlib.figure import Figure
+from meta import SHAPE_7B, model_7b
 from peers import Measure, Workload, available
 from rich.console import Console
 from rich.table import Table
@@ -26,8 +28,9 @@ from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from absa_edit.config import TraceSettings
 from absa_edit.lm.decoder import Decoder
-from absa_edit.records import Part
+from absa_edit.records import Part, Role
 from absa_edit.trace.exact import cells
 from absa_edit.trace.runs import run_both
 from absa_edit.trace.tracing import Answer, restore
@@ -75,15 +78,20 @@ def workload(layers: int, length: int, samples: int = SAMPLES) -> Workload:
 
 
 @torch.inference_mode()
-def exact(work: Workload, parts: Sequence[Part], model: LlamaForCausalLM | None = None) -> dict[Part, np.ndarray]:
-    """Our grid: probability by part, an array (position, layer)."""
+def exact(
+    work: Workload,
+    parts: Sequence[Part],
+    model: LlamaForCausalLM | None = None,
+    units: Sequence[Sequence[int]] | None = None,
+) -> dict[Part, np.ndarray]:
+    """Our grid: probability by part, an array (unit, layer); a unit is a position where no other are given."""
     decoder = Decoder(model or work.model)
     embeds = decoder.embed(work.ids)
     corrupted = embeds.repeat(len(work.noise), 1, 1)
     corrupted[:, work.span] += work.noise.to(embeds.dtype)
     runs = run_both(decoder, embeds, corrupted)
     answer = Answer(work.words, 0)
-    units = [[t] for t in range(work.ids.shape[1])]
+    units = units or [[t] for t in range(work.ids.shape[1])]
     every = cells(parts, decoder.layers, WINDOW)
     corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
     grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
@@ -97,42 +105,54 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, result
 
 
-def floor_flops(work: Workload, parts: Sequence[Part]) -> float:
+def floor_flops(
+    config: LlamaConfig, length: int, samples: int, first: int, parts: Sequence[Part], units: Sequence[Sequence[int]]
+) -> float:
     """FLOPs (two a multiply-add) of the matrix products that no exact engine with the whole grid can do without.
 
-    Both runs; inside each restored layer, the restored position after its attention; then for each distinct row of
-    the batch: in its first block all but queries, keys and values of later positions, which are the corrupted run's; in
-    the last block keys and values, and the rest at one position; in between everything. Windows that start at
-    the same layer are one row until they end. Label words' logits are left out: they are nothing.
+    `units` are the positions that are restored together, `first` is the first corrupted one. Both runs; inside each
+    restored layer, the restored positions after its attention; then for each distinct row of the batch: in its first
+    block all but queries, keys and values of positions that were not restored, which are the corrupted run's; in the
+    last block keys and values, and the rest at one position; in between everything. Windows that start at the same
+    layer are one row until they end. Label words' logits are left out: they are nothing.
     """
-    config = work.model.config
-    width, layers, length = config.hidden_size, config.num_hidden_layers, work.ids.shape[1]
-    samples, first = len(work.noise), work.corrupted[0]
+    width, layers = config.hidden_size, config.num_hidden_layers
     asking, rest = 6 * width**2, 2 * width**2 + 6 * width * config.intermediate_size  # of one position
     mixing = 4 * width  # of one query and key
 
-    def row(joins: int, late: int, fresh: bool) -> float:
-        """A row from block `joins` to the end, with `late` positions to compute."""
+    def row(joins: int, late: int, fresh: int) -> float:
+        """A row from block `joins` to the end, with `late` positions to compute, of which `fresh` were restored."""
         total = 0.0
         for layer in range(joins, layers):
-            known = fresh and layer == joins
+            known = fresh if layer == joins else 0
             if layer == layers - 1:
-                total += rest + mixing * length + (0 if known else asking / 3 * (1 + 2 * late))
+                total += rest + mixing * length + (known * asking if known else asking / 3 * (1 + 2 * late))
             else:
-                total += late * (rest + mixing * (length - (late - 1) / 2)) + asking * (1 if known else late)
+                total += late * (rest + mixing * (length - (late - 1) / 2)) + asking * (known or late)
         return total
 
     whole = asking + rest + mixing * (length + 1) / 2
     total = (length + samples * (length - first)) * layers * whole
     for part in parts:
         windows = cells([part], layers, WINDOW)
-        for late in range(1, length - first + 1):
+        for unit in units:
+            restored = [position for position in unit if position >= first]
+            if not restored:
+                continue
+            late = length - restored[0]
             for start in {c.start for c in windows}:
                 stops = sorted({c.stop for c in windows if c.start == start})
-                total += samples * row(start + 1, late, fresh=True)
-                total += samples * sum(row(stop, late, fresh=False) for stop in stops[:-1])
-                total += samples * (rest if part is Part.attn else 0)
+                total += samples * row(start + 1, late, len(restored))
+                total += samples * sum(row(stop, late, 0) for stop in stops[:-1])
+                total += samples * len(restored) * (rest if part is Part.attn else 0)
     return total
+
+
+def floor_of(work: Workload, parts: Sequence[Part]) -> float:
+    """`floor_flops` of a grid over every token."""
+    length = work.ids.shape[1]
+    every = [[position] for position in range(length)]
+    return floor_flops(work.model.config, length, len(work.noise), work.corrupted[0], parts, every)
 
 
 def measured_peers(work: Workload, parts: Sequence[Part], console: Console) -> dict[str, dict[str, float]]:
@@ -178,7 +198,7 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
     for name, parts in GRIDS.items():
         with FlopCounterMode(display=False) as counter:
             exact(work, parts)
-        flops[name] = {"ours": counter.get_total_flops(), "floor": floor_flops(work, parts)}
+        flops[name] = {"ours": counter.get_total_flops(), "floor": floor_of(work, parts)}
     console.print("counted; timing")
     peers = measured_peers(work, GRIDS["all"], console)
     ours = {
@@ -262,6 +282,30 @@ def draw_scaling(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def counted_7b(examples: int = 8, samples: int = 3) -> dict[str, float]:
+    """FLOPs and bytes of tracing some prompts by role in a 7B Llama in bfloat16, counted from its shape: not run.
+
+    FLOPs are the floor, to which the engine is held where it runs. Bytes: the weights; what both runs leave behind; and
+    one batch of `trace.batch_tokens` states, at its widest inside an MLP.
+    """
+    config = LlamaConfig(**SHAPE_7B)
+    prompts, _ = prompts_of(Job("edit", examples=examples))
+    parts, flops, kept = GRIDS["all"], 0.0, 0
+    for prompt in prompts:
+        units = [prompt.positions(role) for role in Role if role is not Role.instruction]
+        first = min(prompt.positions(Role.before, Role.aspect, Role.after, Role.punctuation))
+        length, late = len(prompt.ids), len(prompt.ids) - first
+        flops += floor_flops(config, length, samples, first, parts, [unit for unit in units if unit])
+        states = (len(parts) + 1) * length + 2 * samples * late + 2 * samples * length
+        kept = max(kept, 2 * config.num_hidden_layers * states * config.hidden_size)
+    batch = 2 * TraceSettings().batch_tokens * (3 * config.intermediate_size + 2 * config.hidden_size)
+    weights = 2 * sum(p.numel() for p in model_7b().parameters())
+    return {
+        "examples": len(prompts), "flops": flops, "weights": weights, "both runs": kept, "widest batch": batch,
+        "bytes": weights + kept + batch,
+    }  # fmt: skip
+
+
 def show(found: dict[str, Any], console: Console) -> None:
     table = Table("seconds a grid", *GRIDS)
     for name, row in found["seconds"].items():
@@ -281,6 +325,9 @@ def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/trace.json`, also shown."""
     found = bench_trace(arguments.layers, arguments.length, console)
     show(found, console)
+    if arguments.meta:
+        found["counted_7b"] = counted_7b()
+        console.print_json(data=found["counted_7b"])
     if arguments.scaling:
         found["scaling"] = scaling(console)
         draw_scaling(found["scaling"], OUT / "figures" / "trace_scaling.png")

@@ -21,7 +21,10 @@ from absa_edit.lm.attention import Heads, Mixed, attention_by, mix
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import grow
 
-SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+SHAPE_7B = {
+    "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "max_position_embeddings": 4096,
+}  # fmt: skip
 EDITED = range(10, 16)
 """Source: arXiv 2503.15117 edits layers 10 to 15 of Llama-2-7b."""
 WAYS: dict[str, tuple[list[str] | None, int]] = {
@@ -39,21 +42,22 @@ def counted() -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {"batch": {"rows": shared[0], "slots": shared[1], "padded": padded[1]}}
     for way, (modules, start) in WAYS.items():
         rows, slots = padded if way == "lora, padded rows" else shared
-        model: Any = _model()
+        model: Any = model_7b()
         if modules is None:
             model.requires_grad_(True)
         else:
             rank = 4 if way == "edit" else 8
             config = LoraConfig(r=rank, lora_alpha=16, target_modules=modules, task_type=TaskType.CAUSAL_LM)
-            model = get_peft_model(model, config).get_base_model()
+            model = get_peft_model(model, config).get_basemodel_7b()
         found[way] = _step(model, start, rows, slots, rows * slots if way == "lora, padded rows" else BATCH)
-    found["inference"] = _inference(_model(), *shared)
+    found["inference"] = _inference(model_7b(), *shared)
     return found
 
 
-def _model() -> LlamaForCausalLM:
+def model_7b() -> LlamaForCausalLM:
+    """A Llama of 6.7 billion bfloat16 weights that have shapes and no values."""
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=32_000, max_position_embeddings=4096, **SHAPE))
+        model = LlamaForCausalLM(LlamaConfig(**SHAPE_7B))
     return model.to(torch.bfloat16).requires_grad_(False)
 
 
@@ -71,7 +75,7 @@ def _median_batch() -> tuple[tuple[int, int], tuple[int, int]]:
 def _run(model: LlamaForCausalLM, start: int, rows: int, slots: int, answers: int) -> Tensor:
     """The summed log-probabilities at as many of a batch's tokens as have answers."""
     decoder = Decoder(model)
-    entering = torch.empty(rows, slots, SHAPE["hidden_size"], dtype=torch.bfloat16, device="meta")
+    entering = torch.empty(rows, slots, SHAPE_7B["hidden_size"], dtype=torch.bfloat16, device="meta")
     with torch.no_grad():
         frame = decoder.begin(entering, torch.empty(rows, slots, dtype=torch.long, device="meta"))
     hidden = entering.requires_grad_(model.get_input_embeddings().weight.requires_grad)
@@ -107,7 +111,7 @@ def _step(model: LlamaForCausalLM, start: int, rows: int, slots: int, answers: i
 def _inference(model: LlamaForCausalLM, rows: int, slots: int) -> dict[str, float]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         _run(model, 0, rows, slots, BATCH)
-    widest = rows * slots * 2 * (2 * SHAPE["intermediate_size"] + 2 * SHAPE["hidden_size"])
+    widest = rows * slots * 2 * (2 * SHAPE_7B["intermediate_size"] + 2 * SHAPE_7B["hidden_size"])
     return _bytes(model, {"states of one block": widest}) | {"flops": float(counter.get_total_flops())}
 
 

@@ -8,7 +8,7 @@ not compute, and no family's block is written again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,23 @@ def attention_by(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
             yield
     finally:
         _attend.pop()
+
+
+def asked(model: PreTrainedModel, run: Callable[[], object]) -> Heads:
+    """What the first attention in `run` is asked; nothing after that is computed."""
+    found: list[Heads] = []
+
+    def keep(heads: Heads) -> Mixed:
+        found.append(heads)
+        raise _Enough
+
+    with suppress(_Enough), attention_by(model, keep):
+        run()
+    return found[0]
+
+
+class _Enough(Exception):
+    """Leaves a block once its queries, keys and values are known."""
 
 
 def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tuple[Keys, Keys] | None = None) -> Mixed:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from absa_edit.lm.attention import Heads, Keys, Mixed, attention_by, mix
+from absa_edit.lm.attention import Heads, Keys, Mixed, asked, attention_by, mix
 from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.forest import Batch
 from absa_edit.lm.hooks import silent
@@ -50,14 +49,14 @@ class Course:
     ) -> Float[Tensor, "token hidden"]:
         """The states that leave the last block at some slots; of the others only keys and values are computed."""
         layer = self.decoder.layers - 1
-        asked = self.asks(layer, hidden)
+        whole = self.asks(layer, hidden)
         place = _places(rows)
         chosen = slots.new_zeros(len(hidden), int(place.max()) + 1).index_put((rows, place), slots)
         every = torch.arange(len(hidden), device=rows.device)[:, None]
 
         def attend(heads: Heads) -> Mixed:
-            whole = Heads(heads.query, asked.key, asked.value, heads.scale, heads.softcap)
-            return self._mix(layer, whole, self._mask(layer)[:, 0, 0][every, chosen][:, None, None])
+            heads = Heads(heads.query, whole.key, whole.value, heads.scale, heads.softcap)
+            return self._mix(layer, heads, self._mask(layer)[:, 0, 0][every, chosen][:, None, None])
 
         known = self.decoder.layout.asking[1:]
         with silent(self.decoder.blocks[layer], known), attention_by(self.decoder.model, attend):
@@ -66,17 +65,10 @@ class Course:
 
     def asks(self, layer: int, hidden: States) -> Heads:
         """The keys and values of a block, and as little further of it as can be."""
-        found: list[Heads] = []
-
-        def keep(heads: Heads) -> Mixed:
-            found.append(heads)
-            raise _Enough
-
         asking = self.decoder.layout.asking
         queries = asking[:1] if len(asking) > 1 else ()
-        with suppress(_Enough), silent(self.decoder.blocks[layer], queries), attention_by(self.decoder.model, keep):
-            self.decoder.run(hidden, layer, layer + 1, self.frame)
-        return found[0]
+        with silent(self.decoder.blocks[layer], queries):
+            return asked(self.decoder.model, lambda: self.decoder.run(hidden, layer, layer + 1, self.frame))
 
     def _mix(self, layer: int, heads: Heads, mask: Tensor) -> Mixed:
         if self.known is not None:
@@ -97,7 +89,3 @@ def _places(rows: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
     """How many tokens of the same row come before each."""
     same = rows[:, None] == rows
     return same.tril(-1).sum(1)
-
-
-class _Enough(Exception):
-    """Raised inside a block to leave it once its keys and values are known."""

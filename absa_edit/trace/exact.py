@@ -11,14 +11,14 @@ and of the vocabulary only the label words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absa_edit.lm.attention import Heads, Mixed, attention_by, mix
+from absa_edit.lm.attention import Heads, Mixed, asked, attention_by, mix
 from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.hooks import edited, entering, silent
 from absa_edit.records import Part, Site
@@ -89,10 +89,6 @@ class _Row:
     @property
     def part(self) -> Part:
         return self.cells[0].part
-
-
-class _Enough(Exception):
-    """Raised inside a block to leave it once its keys and values are known."""
 
 
 @dataclass
@@ -176,17 +172,9 @@ class _Sweep:
 
     def asks(self, index: int, flat: Tensor, frame: Frame, silent_queries: bool = False) -> Heads:
         """The queries, keys and values of a block, and nothing further of it."""
-        found: list[Heads] = []
-
-        def keep(heads: Heads) -> Mixed:
-            found.append(heads)
-            raise _Enough
-
         asking = self.decoder.layout.asking
-        quiet = asking[:1] if silent_queries and len(asking) > 1 else ()
-        with suppress(_Enough), silent(self.decoder.blocks[index], quiet), attention_by(self.decoder.model, keep):
-            self.decoder.run(flat, index, index + 1, frame)
-        return found[0]
+        with silent(self.decoder.blocks[index], asking[:1] if silent_queries and len(asking) > 1 else ()):
+            return asked(self.decoder.model, lambda: self.decoder.run(flat, index, index + 1, frame))
 
     def asked(self, index: int, flat: Tensor) -> Heads:
         """The queries, keys and values of fresh rows: the corrupted run's but for the restored positions."""

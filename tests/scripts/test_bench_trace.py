@@ -36,4 +36,13 @@ def test_our_matrix_products_are_at_the_floor(bench: ModuleType, grid: str) -> N
     work = bench.workload(6, 24, 2)
     with FlopCounterMode(display=False) as counter:
         bench.exact(work, bench.GRIDS[grid])
-    assert 0.97 < counter.get_total_flops() / bench.floor_flops(work, bench.GRIDS[grid]) < 1.1
+    assert 0.97 < counter.get_total_flops() / bench.floor_of(work, bench.GRIDS[grid]) < 1.1
+
+
+def test_the_floor_of_roles_is_theirs_too(bench: ModuleType) -> None:
+    work, parts = bench.workload(6, 24, 2), bench.GRIDS["all"]
+    units = [[9, 10, 12], [11], [20, 21, 22], [23]]
+    with FlopCounterMode(display=False) as counter:
+        bench.exact(work, parts, units=units)
+    floor = bench.floor_flops(work.model.config, 24, 2, work.corrupted[0], parts, units)
+    assert 0.97 < counter.get_total_flops() / floor < 1.1
