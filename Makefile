@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: help run test test-slow check format smoke
+.PHONY: help run test test-slow check figures format smoke
 
 help:
 	@sed -n 's/^# //p; s/^\([a-z-]*\):.*## /  \1: /p' Makefile
@@ -20,6 +20,10 @@ run: .venv/installed ## the main job on laptop14, or on the bundled sample where
 
 smoke: .venv/installed ## every stage on a few examples, in seconds
 	$(BIN)/python train.py +experiment=smoke
+
+RUNS ?= $(wildcard outputs/laptop14/reviewlm/seed0 outputs/laptop14-laptop-sample/reviewlm/seed0)
+figures: .venv/installed ## the README's pictures, from finished runs (RUNS=...)
+	$(BIN)/python scripts/figures.py $(RUNS)
 
 test: .venv/installed ## the tests that need no network, no GPU and little time
 	$(BIN)/python -m pytest

@@ -1,0 +1,65 @@
+"""Bring the README's pictures up to date from finished runs.
+
+    python scripts/figures.py outputs/laptop14/reviewlm/seed0 outputs/laptop14-laptop-sample/reviewlm/seed0
+
+Of each run the trace's heat map goes to `docs/`. Pictures with sentences in them (an example token by token, the page)
+are taken of runs on the bundled sample alone: other data's licences forbid it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from absa_edit.data.catalogue import SUFFIX
+from absa_edit.errors import AbsaEditError, RecordError
+from absa_edit.records import RunRecord
+from absa_edit.storage import load
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+WINDOW = "1100,1500"
+"""Width and height of the browser's window, in pixels."""
+
+
+def pictures(run: Path) -> dict[str, Path]:
+    """Where each picture of a run lies, by its name in `docs/`."""
+    record = load(RunRecord, run / "results.json")
+    name, figures = record.experiment.split("+")[0], run / "figures"
+    found = {f"{name}_trace.png": figures / "trace.png"}
+    if record.data["train"].name.endswith(SUFFIX):
+        found[f"{name}_tokens.png"] = figures / "trace_tokens_1.png"
+        found[f"{name}_report.png"] = run / "report.html"
+    return {name: path for name, path in found.items() if path.exists()}
+
+
+def photograph(page: Path, picture: Path) -> None:
+    """A screenshot of the head of a page, by Debian's Chromium."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        raise RecordError(f"{picture.name} needs Chromium, which is not installed here: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "shot.png"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={WINDOW}", f"--screenshot={shot}"]
+        subprocess.run([browser, *options, page.resolve().as_uri()], check=True, capture_output=True, timeout=60)
+        shutil.copyfile(shot, picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    DOCS.mkdir(exist_ok=True)
+    try:
+        for run in parser.parse_args().runs:
+            for name, path in pictures(run).items():
+                photograph(path, DOCS / name) if path.suffix == ".html" else shutil.copyfile(path, DOCS / name)
+                print(f"docs/{name} from {path}")
+    except AbsaEditError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
