@@ -38,7 +38,7 @@ def main() -> None:
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
     for one in (fit, score):
         one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
-        one.add_argument("--examples", type=int, default=256)
+        one.add_argument("--examples", type=int, default=128)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     for one in (trace, fit, score):
         one.add_argument("--threads", type=int, default=2)
