@@ -21,18 +21,23 @@ TRUNK, PADDING = 0, -1
 """Branch numbers of slots that are in no branch."""
 
 
+Span = tuple[int, int, range]
+"""Tree, branch and nodes of tokens that lie side by side."""
+
+
 @dataclass(frozen=True)
 class Slots:
-    """Places of tokens, row by row; the branches of a row are numbered from 1."""
+    """Places of tokens, row by row; branches are numbered from 1."""
 
     node: Int[Tensor, "row slot"]
     position: Int[Tensor, "row slot"]
+    tree: Int[Tensor, "row slot"]
     branch: Int[Tensor, "row slot"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sequences of a forest, those of one tree in one row."""
+    """Some sequences of a forest: a row a tree; or one row of branches, where trunks are known."""
 
     known: Slots
     """Trunks that nothing changes, and that are not computed: there, if at all, instead of in `own`."""
@@ -48,8 +53,12 @@ class Batch:
 
     def visible(self) -> Bool[Tensor, "row slot key"]:
         """Whether a slot's sequence holds each key, before or after it."""
-        keys = torch.cat((self.known.branch, self.own.branch), 1)[:, None]
-        return (keys == self.own.branch[:, :, None]) | (keys == TRUNK)
+        tree, branch = (
+            torch.cat((known, own), 1)[:, None]
+            for known, own in ((self.known.tree, self.own.tree), (self.known.branch, self.own.branch))
+        )
+        same = (branch == self.own.branch[:, :, None]) | (branch == TRUNK)
+        return same & (tree == self.own.tree[:, :, None])
 
 
 @dataclass(frozen=True)
@@ -88,36 +97,41 @@ class Forest:
 
     def batch(self, indices: Sequence[int], device: torch.device, *, trunks_known: bool = False) -> Batch:
         """The batch of some sequences, in their order; one that is given twice has two branches."""
-        rows: dict[int, list[int]] = {}
+        trees: dict[int, list[int]] = {}
         for place, i in enumerate(indices):
-            rows.setdefault(int(self.tree[i]), []).append(place)
+            trees.setdefault(int(self.tree[i]), []).append(place)
         row, shift = np.zeros((2, len(indices)), dtype=int)
-        known: list[list[tuple[int, range]]] = []
-        own: list[list[tuple[int, range]]] = []
-        for number, places in enumerate(rows.values()):
+        rows = 1 if trunks_known else len(trees)
+        known: list[list[Span]] = [[] for _ in range(rows)]
+        own: list[list[Span]] = [[] for _ in range(rows)]
+        used = [0] * rows
+        branch = 0
+        for number, (tree, places) in enumerate(trees.items()):
+            at = 0 if trunks_known else number
             trunk = range(*self.trunk[indices[places[0]]])
-            known.append([(TRUNK, trunk)] if trunks_known else [])
-            own.append([] if trunks_known else [(TRUNK, trunk)])
-            used = 0 if trunks_known else len(trunk)
-            for branch, place in enumerate(places, 1):
+            (known if trunks_known else own)[at].append((tree, TRUNK, trunk))
+            used[at] += 0 if trunks_known else len(trunk)
+            for place in places:
                 nodes = range(*self.branch[indices[place]])
-                row[place], shift[place] = number, used - len(trunk)
-                own[-1].append((branch, nodes))
-                used += len(nodes)
+                branch += 1
+                row[place], shift[place] = at, used[at] - len(trunk)
+                own[at].append((tree, branch, nodes))
+                used[at] += len(nodes)
         where = (torch.from_numpy(array).to(device) for array in (row, shift))
         return Batch(self._slots(known, device), self._slots(own, device), *where)
 
-    def _slots(self, rows: list[list[tuple[int, range]]], device: torch.device) -> Slots:
-        width = max(sum(len(nodes) for _, nodes in spans) for spans in rows)
-        node, branch = np.zeros((len(rows), width), dtype=int), np.full((len(rows), width), PADDING)
+    def _slots(self, rows: list[list[Span]], device: torch.device) -> Slots:
+        width = max(sum(len(nodes) for _, _, nodes in spans) for spans in rows)
+        node = np.zeros((len(rows), width), dtype=int)
+        tree, branch = np.full((2, len(rows), width), PADDING)
         for number, spans in enumerate(rows):
             used = 0
-            for name, nodes in spans:
+            for one, name, nodes in spans:
                 here = slice(used, used + len(nodes))
-                node[number, here], branch[number, here] = nodes, name
+                node[number, here], tree[number, here], branch[number, here] = nodes, one, name
                 used += len(nodes)
         position = np.where(branch == PADDING, 0, self.position[node])
-        return Slots(*(torch.from_numpy(array).to(device) for array in (node, position, branch)))
+        return Slots(*(torch.from_numpy(array).to(device) for array in (node, position, tree, branch)))
 
 
 def grow(sequences: Sequence[Ids], own: Sequence[int]) -> Forest:
