@@ -21,7 +21,7 @@ run: .venv/installed ## the main job on laptop14, or on the bundled sample where
 smoke: .venv/installed ## every stage on a few examples, in seconds
 	$(BIN)/python train.py +experiment=smoke
 
-RUNS ?= $(wildcard outputs/laptop14/reviewlm/seed0 outputs/laptop14-laptop-sample/reviewlm/seed0)
+RUNS ?= $(wildcard outputs/laptop14/reviewlm/seed0 outputs/laptop-sample/reviewlm/seed0)
 figures: .venv/installed ## the README's pictures, from finished runs (RUNS=...)
 	$(BIN)/python scripts/figures.py $(RUNS)
 

@@ -1,9 +1,9 @@
 """Bring the README's pictures up to date from finished runs.
 
-    python scripts/figures.py outputs/laptop14/reviewlm/seed0 outputs/laptop14-laptop-sample/reviewlm/seed0
+    python scripts/figures.py outputs/laptop14/reviewlm/seed0 outputs/laptop-sample/reviewlm/seed0
 
-Of each run the trace's heat map goes to `docs/`. Pictures with sentences in them (an example token by token, the page)
-are taken of runs on the bundled sample alone: other data's licences forbid it.
+Of a run on public data the trace's heat map goes to `docs/`; of a run on the bundled sample an example token by token and
+the page as a browser shows it: these have sentences in them, which other data's licences forbid.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ WINDOW = "1100,1500"
 
 def pictures(run: Path) -> dict[str, Path]:
     """Where each picture of a run lies, by its name in `docs/`."""
+    if not (run / "results.json").exists():
+        raise RecordError(f"{run}: no results.json in it; expected the folder of a finished run")
     record = load(RunRecord, run / "results.json")
     name, figures = record.experiment.split("+")[0], run / "figures"
-    found = {f"{name}_trace.png": figures / "trace.png"}
-    if record.data["train"].name.endswith(SUFFIX):
-        found[f"{name}_tokens.png"] = figures / "trace_tokens_1.png"
-        found[f"{name}_report.png"] = run / "report.html"
-    return {name: path for name, path in found.items() if path.exists()}
+    if not record.data["train"].name.endswith(SUFFIX):
+        return {f"{name}_trace.png": figures / "trace.png"}
+    return {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
 
 
 def photograph(page: Path, picture: Path) -> None:

@@ -36,9 +36,9 @@ def test_runs_on_licensed_data_show_averages_only(figures: ModuleType, record: R
     assert found == {"laptop14_trace.png": tmp_path / "run" / "figures" / "trace.png"}
 
 
-def test_runs_on_the_sample_show_all(figures: ModuleType, sample_record: RunRecord, tmp_path: Path) -> None:
+def test_runs_on_the_sample_show_sentences(figures: ModuleType, sample_record: RunRecord, tmp_path: Path) -> None:
     found = figures.pictures(finished(sample_record, tmp_path / "run"))
-    assert {str(path.relative_to(tmp_path / "run")) for path in found.values()} == set(LEFT)
+    assert {str(path.relative_to(tmp_path / "run")) for path in found.values()} == set(LEFT[1:])
 
 
 def test_no_browser_is_an_error_that_names_it(figures: ModuleType, tmp_path: Path, monkeypatch) -> None:
