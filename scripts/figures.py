@@ -2,8 +2,8 @@
 
     python scripts/figures.py outputs/laptop14/reviewlm/seed0 outputs/laptop-sample/reviewlm/seed0
 
-Of a run on public data the trace's heat map goes to `docs/`; of a run on the bundled sample an example token by token and
-the page as a browser shows it: these have sentences in them, which other data's licences forbid.
+Of a run on public data the trace's heat map goes to `docs/`; of a run on the bundled sample an example token by token,
+and the page as a browser shows it: these have sentences in them, which other data's licences forbid.
 """
 
 from __future__ import annotations

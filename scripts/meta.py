@@ -48,7 +48,7 @@ def counted() -> dict[str, dict[str, float]]:
         else:
             rank = 4 if way == "edit" else 8
             config = LoraConfig(r=rank, lora_alpha=16, target_modules=modules, task_type=TaskType.CAUSAL_LM)
-            model = get_peft_model(model, config).get_basemodel_7b()
+            model = get_peft_model(model, config).get_base_model()
         found[way] = _step(model, start, rows, slots, rows * slots if way == "lora, padded rows" else BATCH)
     found["inference"] = _inference(model_7b(), *shared)
     return found

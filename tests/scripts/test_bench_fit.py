@@ -42,7 +42,7 @@ def test_other_tools_get_our_batches(fits: ModuleType) -> None:
 
 def test_longer_prompts_are_longer(fits: ModuleType) -> None:
     lengths = [sum(len(p.ids) for p in fits.prompts_of(fits.Job("edit", examples=8, tokens=t))[0]) for t in (45, 90)]
-    assert lengths[1] == lengths[0] + 8 * 45
+    assert 8 * 45 <= lengths[1] - lengths[0] <= 8 * 46
 
 
 @pytest.mark.slow
