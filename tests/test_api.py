@@ -88,7 +88,7 @@ def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
 def test_settings_are_checked_as_on_the_command_line(model: absa_edit.Model, examples) -> None:
     with pytest.raises(SettingsError, match="exampels: no such setting of TraceSettings; there are engine, examples"):
         model.trace(examples, exampels=3)
-    with pytest.raises(SettingsError, match="engine='fast': Input should be 'exact' or 'attribution'"):
+    with pytest.raises(SettingsError, match="engine='fast': Input should be 'exact', 'attribution' or 'auto'"):
         model.trace(examples, engine="fast")
     with pytest.raises(SettingsError, match=r"locate\.rank=0"):
         model.plan(kind="all", rank=0)
