@@ -25,6 +25,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.slow
 def test_the_lines_in_the_readme_run(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"### From Python\n\n```python\n(.*?)```", text, re.DOTALL)

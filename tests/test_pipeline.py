@@ -45,7 +45,7 @@ from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
 from absa_edit.records import POLARITIES, EditPlan, Part, Role, RunRecord
 from absa_edit.run import Run, prepare, variant
-from absa_edit.stages import export
+from absa_edit.stages import export as export_stage
 from absa_edit.storage import load, load_predictions, load_trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -272,7 +272,7 @@ def test_an_export_that_differs_fails_the_run(
             adapted.model.get_output_embeddings().weight.mul_(-1)
         return adapted
 
-    monkeypatch.setattr(export, "plain_merged", tampered)
+    monkeypatch.setattr(export_stage, "plain_merged", tampered)
     before = load(RunRecord, run.folder / "results.json")
     with pytest.raises(ExportMismatch, match=r"merged checkpoint: \d+ of 40 test predictions differ"):
         execute(run.settings)

@@ -12,6 +12,7 @@ from absa_edit.export.classifier import Classifier
 from absa_edit.lm.load import LanguageModel
 
 
+@pytest.mark.slow
 def test_generation_and_scoring_agree(bundled: LanguageModel, examples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
     import bench_predict
