@@ -345,6 +345,7 @@ def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -
     assert variant(overrides) == suffix
 
 
+@pytest.mark.slow
 def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(tmp_path: Path) -> None:
     asked = TraceSettings(
         engine=Engine.auto, grids=1, examples=4, samples=1, filter=False, checked=3, parts=[Part.block, Part.attn]
