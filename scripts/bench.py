@@ -9,10 +9,13 @@ python scripts/bench.py fit --scaling      # also cost against layers, length an
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from absa_edit.run import versions
@@ -28,6 +31,28 @@ def machine() -> dict[str, Any]:
     model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "unknown")
     seen = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     return {"cpu": model, "flags": seen, "threads": torch.get_num_threads(), "versions": versions()}
+
+
+def exponents(rows: Sequence[dict[str, float]], axis: str) -> dict[str, float]:
+    """The power of `axis` that each other column grows with: slopes of logarithms."""
+    x = np.log([row[axis] for row in rows])
+    return {who: float(np.polyfit(x, np.log([row[who] for row in rows]), 1)[0]) for who in rows[0] if who != axis}
+
+
+def draw_scaling(found: dict[str, Any], what: str, path: Path) -> None:
+    """A panel for each size that changes, both axes logarithmic; `what` is measured."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        sizes = [row[axis] for row in one["rows"]]
+        for who, exponent in one["exponents"].items():
+            axes.loglog(sizes, [row[who] for row in one["rows"]], marker="o", label=f"{who}, exponent {exponent:.2f}")
+        axes.set_xlabel(axis)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.minorticks_off()
+        axes.legend()
+    figure.axes[0].set_ylabel(what)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:

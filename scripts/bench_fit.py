@@ -18,10 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from bench import OUT
+from bench import OUT, draw_scaling, exponents
 from fits import OURS, THEIRS, Job, gemm_rate
-from matplotlib.figure import Figure
 from meta import counted
 from profiles import profiled
 from rich.console import Console
@@ -135,27 +133,8 @@ def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             ]
             rows.append({axis: size, **{way: one["seconds"] for way, one in measured(jobs, console).items()}})
             console.print(rows[-1])
-        ways = [way for way in rows[0] if way != axis]
-        x = np.log([row[axis] for row in rows])
-        exponents = {way: float(np.polyfit(x, np.log([row[way] for row in rows]), 1)[0]) for way in ways}
-        found[axis] = {"rows": rows, "exponents": exponents}
+        found[axis] = {"rows": rows, "exponents": exponents(rows, axis)}
     return found
-
-
-def draw(found: dict[str, Any], path: Path) -> None:
-    """A panel for each size that changes, both axes logarithmic."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
-        sizes = [row[axis] for row in one["rows"]]
-        for way, exponent in one["exponents"].items():
-            axes.loglog(sizes, [row[way] for row in one["rows"]], marker="o", label=f"{way}, exponent {exponent:.2f}")
-        axes.set_xlabel(axis)
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-        axes.legend()
-    figure.axes[0].set_ylabel("seconds an epoch")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
 
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -170,5 +149,5 @@ def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.print_json(data=found["meta_7b"])
     if arguments.scaling:
         found["scaling"] = scaling(arguments, console)
-        draw(found["scaling"], OUT / "figures" / "fit_scaling.png")
+        draw_scaling(found["scaling"], "seconds an epoch", OUT / "figures" / "fit_scaling.png")
     return found

@@ -12,14 +12,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench import OUT
+from bench import OUT, draw_scaling, exponents
 from fits import Job, prompts_of
-from matplotlib.figure import Figure
 from meta import SHAPE_7B, model_7b
 from peers import Measure, Workload, available
 from rich.console import Console
@@ -251,35 +249,11 @@ def scaling(console: Console) -> dict[str, Any]:
             took, _ = timed(lambda work=work: exact(work, GRIDS["all"]))
             peers = measured_peers(work, GRIDS["all"], console)
             rows.append(
-                {axis: size, "seconds": took, "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers)}
+                {axis: size, "absa_edit": took, "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers)}
             )
             console.print(rows[-1])
-        slope = {
-            who: float(np.polyfit(np.log([r[axis] for r in rows]), np.log([r[who] for r in rows]), 1)[0])
-            for who in ("seconds", "fastest_peer")
-        }
-        found[axis] = {"rows": rows, "exponent": slope["seconds"], "exponent_of_fastest_peer": slope["fastest_peer"]}
+        found[axis] = {"rows": rows, "exponents": exponents(rows, axis)}
     return found
-
-
-def draw_scaling(found: dict[str, Any], path: Path) -> None:
-    """A panel for each size that changes, both axes logarithmic."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
-        sizes = [row[axis] for row in one["rows"]]
-        for who, name, exponent in (
-            ("fastest_peer", "fastest other tool", one["exponent_of_fastest_peer"]),
-            ("seconds", "absa_edit", one["exponent"]),
-        ):
-            label = f"{name}, exponent {exponent:.2f}"
-            axes.loglog(sizes, [row[who] for row in one["rows"]], marker="o", label=label)
-        axes.set_xlabel(axis)
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
-        axes.legend()
-    figure.axes[0].set_ylabel("seconds, all three grids")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
 
 
 def counted_7b(examples: int = 8, samples: int = 3) -> dict[str, float]:
@@ -330,5 +304,5 @@ def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.print_json(data=found["counted_7b"])
     if arguments.scaling:
         found["scaling"] = scaling(console)
-        draw_scaling(found["scaling"], OUT / "figures" / "trace_scaling.png")
+        draw_scaling(found["scaling"], "seconds, all three grids", OUT / "figures" / "trace_scaling.png")
     return found
