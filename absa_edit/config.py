@@ -228,19 +228,27 @@ class LocateSettings:
     layers: list[int] = field(default_factory=list)
     """For `manual`: the layers to edit, counted from 0."""
     parts: list[Part] = field(default_factory=lambda: [Part.attn, Part.mlp])
-    """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`."""
+    """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`; or `[head]`, for single
+    heads: a head's columns of `o_proj`."""
     width: int | None = None
     """Layers in the window; None is a third of the model's."""
     rank: int = 4
+    """Of the delta of each site."""
     shape: Shape = Shape.window
+    sites: int | None = None
+    """How many, for `shape=sites`; None is as many as a window's layers hold."""
     plan: str | None = None
     """A `plan.json` to use as it is (`kind=file`)."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise SettingsError(f"locate.rank={self.rank}: expected at least 1")
-        if not self.parts or set(self.parts) - {Part.attn, Part.mlp}:
-            raise SettingsError("locate.parts: expected attn, mlp or both")
+        if not self.parts or (set(self.parts) - {Part.attn, Part.mlp} and self.parts != [Part.head]):
+            raise SettingsError("locate.parts: expected attn, mlp or both, or head alone")
+        if self.parts == [Part.head] and self.kind is Localiser.trace and self.shape is Shape.window:
+            raise SettingsError("locate.parts=[head] takes the strongest heads anywhere: add locate.shape=sites")
+        if self.sites is not None and (self.shape is not Shape.sites or self.sites < 1):
+            raise SettingsError(f"locate.sites={self.sites}: expected at least 1, with locate.shape=sites")
         if (self.kind is Localiser.manual) != bool(self.layers):
             raise SettingsError(
                 f"locate.layers={self.layers} with locate={self.kind.value}: layers go with locate=manual, "

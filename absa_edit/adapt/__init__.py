@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from typing import cast
 
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from absa_edit.adapt.adapted import Adapted, changed_elsewhere
+from absa_edit.adapt.confined import confine
 from absa_edit.adapt.representation import RepresentationEdit
 from absa_edit.config import Delta, Edit, Full, Lora, Method, ZeroShot
 from absa_edit.errors import PlanError
 from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.sites import layout, site_inputs, site_shape
 from absa_edit.records import EditPlan, Role
 
 __all__ = ["Adapted", "adapt", "changed_elsewhere"]
@@ -55,27 +58,32 @@ def _needed(plan: EditPlan | None, method: str) -> EditPlan:
 def _edit(model: PreTrainedModel, method: Edit, plan: EditPlan) -> Adapted:
     decoder = Decoder(model)
     lr: dict[str, float] = {}
-    peft, touched, start = None, 0, decoder.layers
+    peft, touched, held, start = None, 0, 0, decoder.layers
     if method.weights:
-        peft, touched = _deltas(model, method, plan)
+        peft, touched, held = _deltas(model, method, plan)
         start, lr["weights"] = min(plan.layers()), method.lr
     representation = None
     if method.representation:
         representation = _representation(decoder, method, plan).to(model.device)
         start, lr["representation"] = min(start, representation.layers[0] + 1), method.representation_lr
-    return Adapted("edit", model, peft, representation, plan, lr, start, touched)
+    return Adapted("edit", model, peft, representation, plan, lr, start, touched, held)
 
 
-def _deltas(model: PreTrainedModel, method: Edit, plan: EditPlan) -> tuple[PeftModel, int]:
-    """Rank-limited deltas at the plan's sites, and the entries of the matrices that they are added to."""
-    decoder = Decoder(model)
-    paths = {decoder.layout.path(t.site): t.rank for t in plan.targets}
-    touched = _entries(model.get_submodule(path) for path in paths)
+def _deltas(model: PreTrainedModel, method: Edit, plan: EditPlan) -> tuple[PeftModel, int, int]:
+    """Rank-limited deltas at the plan's sites; entries of weights that they change, and of their own held at 0.
+
+    Sites that share a projection (heads of a layer) share an adapter, stacked: its rank is the sum of theirs.
+    """
+    by_path: dict[str, list[tuple[int, slice]]] = {}
+    for target in plan.targets:
+        by_path.setdefault(layout(model).path(target.site), []).append((target.rank, site_inputs(model, target.site)))
+    paths = {path: sum(rank for rank, _ in blocks) for path, blocks in by_path.items()}
+    touched = sum(math.prod(site_shape(model, t.site)) for t in plan.targets)
     rank = max(paths.values())
-    scale = method.alpha / rank
+    scale = method.alpha / max(t.rank for t in plan.targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_alpha=scale * rank,  # type: ignore[arg-type]
         lora_dropout=method.dropout,
         target_modules=list(paths),
         rank_pattern={path: r for path, r in paths.items() if r != rank},
@@ -84,7 +92,11 @@ def _deltas(model: PreTrainedModel, method: Edit, plan: EditPlan) -> tuple[PeftM
         task_type=TaskType.CAUSAL_LM,
         fan_in_fan_out=_transposed(model, paths),
     )
-    return _peft(model, config, expected=len(paths)), touched
+    peft = _peft(model, config, expected=len(paths))
+    held = sum(
+        confine(model.get_parameter(f"{path}.lora_A.default.weight"), blocks) for path, blocks in by_path.items()
+    )
+    return peft, touched, held
 
 
 def _representation(decoder: Decoder, method: Edit, plan: EditPlan) -> RepresentationEdit:
@@ -100,6 +112,8 @@ def _representation(decoder: Decoder, method: Edit, plan: EditPlan) -> Represent
 
 def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:
     decoder = Decoder(model.float())
+    if heads := [t.site for t in plan.targets if t.site.index is not None]:
+        raise PlanError(f"{heads[0]}: method delta trains whole matrices; single heads go with method=edit")
     modules = [decoder.module(t.site) for t in plan.targets]
     for module in modules:
         module.weight.requires_grad_(True)

@@ -36,6 +36,8 @@ class Adapted:
     of the block below)."""
     touched: int
     """Entries of base weight matrices that change once the method is merged."""
+    held: int = 0
+    """Entries of trained tensors that stay 0: those of heads' adapters that read another head."""
 
     @property
     def decoder(self) -> Decoder:
@@ -79,7 +81,7 @@ class Adapted:
 
     def count(self) -> int:
         """Number of trained parameters."""
-        return sum(p.numel() for p in self.trainable().values())
+        return sum(p.numel() for p in self.trainable().values()) - self.held
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
         """Put saved trained parameters back; every one must be there."""

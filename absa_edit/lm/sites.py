@@ -68,7 +68,16 @@ def output_width(projection: nn.Module) -> tuple[int, int]:
     return (rows, columns) if type(projection).__name__ == "Conv1D" else (columns, rows)
 
 
-def rank_parameters(model: PreTrainedModel, site: Site, rank: int) -> int:
-    """Trainable parameters of a delta of `rank` at `site`."""
-    inputs, outputs = output_width(model.get_submodule(layout(model).path(site)))
-    return rank * (inputs + outputs)
+def site_inputs(model: PreTrainedModel, site: Site) -> slice:
+    """The inputs of `site`'s projection that it stands for: all, or those that one head fills."""
+    inputs, _ = output_width(model.get_submodule(layout(model).path(site)))
+    if site.index is None:
+        return slice(0, inputs)
+    width = inputs // model.config.num_attention_heads
+    return slice(site.index * width, (site.index + 1) * width)
+
+
+def site_shape(model: PreTrainedModel, site: Site) -> tuple[int, int]:
+    """Inputs and outputs of the part of its projection's weight that `site` stands for."""
+    inputs = site_inputs(model, site)
+    return inputs.stop - inputs.start, output_width(model.get_submodule(layout(model).path(site)))[1]

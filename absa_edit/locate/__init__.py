@@ -9,9 +9,9 @@ from absa_edit.config import Localiser, LocateSettings
 from absa_edit.errors import PlanError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.locate.by_chance import by_chance
-from absa_edit.locate.by_trace import by_trace, window_width
-from absa_edit.locate.plan import every_layer, plan_of, read_plan
-from absa_edit.records import EditPlan, Site, Trace
+from absa_edit.locate.by_trace import by_trace, site_count
+from absa_edit.locate.plan import every_layer, plan_of, read_plan, sites_of
+from absa_edit.records import EditPlan, Trace
 
 
 def locate(
@@ -35,8 +35,7 @@ def locate(
     if settings.kind is Localiser.all:
         return plan_of(model, every_layer(model, settings.parts), settings.rank, "all")
     if settings.kind is Localiser.manual:
-        sites = [Site(layer, part) for layer in settings.layers for part in settings.parts]
-        return plan_of(model, sites, settings.rank, "manual")
-    first = window_width(settings, Decoder(model).layers)
-    window = plan_of(model, [Site(i, p) for i in range(first) for p in settings.parts], settings.rank, "manual")
-    return by_chance(window, model, rng=rng)
+        return plan_of(model, sites_of(model, settings.layers, settings.parts), settings.rank, "manual")
+    sites = every_layer(model, settings.parts)
+    first = sites[: site_count(settings, Decoder(model).layers, len(sites))]
+    return by_chance(plan_of(model, first, settings.rank, "manual"), model, rng=rng)

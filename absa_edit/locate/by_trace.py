@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
 from absa_edit.config import LocateSettings, Shape
 from absa_edit.errors import PlanError
-from absa_edit.locate.plan import plan_of
+from absa_edit.locate.plan import kinds_of, plan_of
 from absa_edit.records import EditPlan, Part, Site, Trace
 from absa_edit.statistics import bootstrap_weights, weighted_means
 from absa_edit.trace.effects import indirect_effects, layer_profile, mean_effect
@@ -22,21 +24,19 @@ def by_trace(
     draws: int,
     rng: np.random.Generator,
 ) -> EditPlan:
-    """The window of layers, or the single sites, with the largest effects, and how stable that choice is.
+    """The window of layers, or the single sites (heads, too), with the largest effects, and how stable that choice is.
 
     A site's score is its average indirect effect at the role where it is largest. A window's score is the
-    sum over its sites. Both hold the same number of sites, so that they cost the same.
+    sum over its sites. Both hold the same number of sites unless `settings.sites` says another, so that they cost
+    the same.
     """
-    missing = [part.value for part in settings.parts if part not in trace.parts]
-    if missing:
-        raise PlanError(f"locate=trace needs {missing[0]} traced; add it to trace.parts or take it off locate.parts")
-    columns = [trace.parts.index(part) for part in settings.parts]
-    effects = indirect_effects(trace)[:, columns]
-    chosen = _choose(layer_profile(mean_effect(effects)), settings)
+    kinds = kinds_of(model, settings.parts)
+    effects = _effects(trace, settings.parts)
+    chosen = _choose(layer_profile(mean_effect(effects)), kinds, settings)
     weights = bootstrap_weights(trace.sentence_ids, draws, rng)
     overlaps = []
     for mean in weighted_means(weights, effects):
-        other = _choose(layer_profile(mean), settings)
+        other = _choose(layer_profile(mean), kinds, settings)
         overlaps.append(len(chosen & other) / len(chosen | other))
     return plan_of(model, chosen, settings.rank, "trace", float(np.mean(overlaps)))
 
@@ -49,16 +49,36 @@ def window_width(settings: LocateSettings, layers: int) -> int:
     return width
 
 
-def _choose(scores: Float[np.ndarray, "part layer"], settings: LocateSettings) -> set[Site]:
+def site_count(settings: LocateSettings, layers: int, sites: int) -> int:
+    """Sites of a plan: as set, else those of a window's layers; `sites` is how many all layers have.
+
+    Raises `PlanError` for more than there are.
+    """
+    count = settings.sites or window_width(settings, layers) * sites // layers
+    if count > sites:
+        raise PlanError(f"locate.sites={count}: the model has {sites} of the kinds in locate.parts")
+    return count
+
+
+def _effects(trace: Trace, parts: list[Part]) -> Float[np.ndarray, "example kind role layer"]:
+    """Indirect effects of the sites of `parts`; heads stand where parts do."""
+    if parts == [Part.head] and trace.restored_heads.size:
+        heads = np.moveaxis(trace.restored_heads, -1, 1)
+        return indirect_effects(replace(trace, restored=heads))
+    missing = [part.value for part in parts if part not in trace.parts]
+    if missing:
+        raise PlanError(f"locate=trace needs {missing[0]} traced; add it to trace.parts or take it off locate.parts")
+    return indirect_effects(trace)[:, [trace.parts.index(part) for part in parts]]
+
+
+def _choose(
+    scores: Float[np.ndarray, "kind layer"], kinds: list[tuple[Part, int | None]], settings: LocateSettings
+) -> set[Site]:
     layers = scores.shape[1]
-    width = window_width(settings, layers)
     if settings.shape is Shape.window:
+        width = window_width(settings, layers)
         sums = np.convolve(scores.sum(0), np.ones(width), "valid")
         first = int(sums.argmax())
-        return {Site(layer, part) for part in settings.parts for layer in range(first, first + width)}
-    strongest = np.argsort(-scores, axis=None, kind="stable")[: width * len(settings.parts)]
-    return {_site(settings.parts, int(i), layers) for i in strongest}
-
-
-def _site(parts: list[Part], index: int, layers: int) -> Site:
-    return Site(index % layers, parts[index // layers])
+        return {Site(layer, *kind) for kind in kinds for layer in range(first, first + width)}
+    strongest = np.argsort(-scores, axis=None, kind="stable")[: site_count(settings, layers, scores.size)]
+    return {Site(int(i % layers), *kinds[i // layers]) for i in strongest}

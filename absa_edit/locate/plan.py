@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from absa_edit.errors import PlanError
 from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.sites import output_width, rank_parameters
+from absa_edit.lm.sites import site_shape
 from absa_edit.records import EditPlan, Part, Site, Target
 from absa_edit.storage import load
 
@@ -23,9 +23,21 @@ def plan_of(
     return _counted(EditPlan(source, targets, 0, stability), model)
 
 
-def every_layer(model: PreTrainedModel, parts: Iterable[Part]) -> list[Site]:
+def every_layer(model: PreTrainedModel, parts: Sequence[Part]) -> list[Site]:
     """All sites of the given parts."""
-    return [Site(layer, part) for layer in range(Decoder(model).layers) for part in parts]
+    return sites_of(model, range(Decoder(model).layers), parts)
+
+
+def sites_of(model: PreTrainedModel, layers: Iterable[int], parts: Sequence[Part]) -> list[Site]:
+    """All sites of the given parts in some layers, layer by layer."""
+    kinds = kinds_of(model, parts)
+    return [Site(layer, *kind) for layer in layers for kind in kinds]
+
+
+def kinds_of(model: PreTrainedModel, parts: Sequence[Part]) -> list[tuple[Part, int | None]]:
+    """Part and index of each site that a layer has of the given parts: `head` stands for every head."""
+    heads = Decoder(model).heads
+    return [(part, i) for part in parts for i in (range(heads) if part is Part.head else (None,))]
 
 
 def read_plan(path: str, model: PreTrainedModel) -> EditPlan:
@@ -45,15 +57,19 @@ def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
         raise PlanError(f"the plan from {plan.source} has no targets")
     seen = set()
     for site, rank in ((t.site, t.rank) for t in plan.targets):
-        if site.part not in (Part.attn, Part.mlp):
-            raise PlanError(f"{site}: only attn and mlp outputs can be edited with a low-rank delta")
-        if site.index is not None:
-            raise PlanError(f"{site}: only heads have an index; take it off")
+        if site.part is Part.block:
+            raise PlanError(f"{site}: only attn, mlp and head outputs can be edited with a low-rank delta")
         if not 0 <= site.layer < decoder.layers:
             raise PlanError(f"{site}: the model has layers 0 to {decoder.layers - 1}")
+        if site.part is not Part.head and site.index is not None:
+            raise PlanError(f"{site}: only heads have an index; take it off")
+        if site.part is Part.head and (site.index is None or not 0 <= site.index < decoder.heads):
+            raise PlanError(f"{site}: expected the head's index, 0 to {decoder.heads - 1}")
         if site in seen:
             raise PlanError(f"{site}: stands in the plan twice")
-        most = min(output_width(decoder.module(site)))
+        if site.part is Part.head and Site(site.layer, Part.attn) in {t.site for t in plan.targets}:
+            raise PlanError(f"{site}: the plan edits all heads of the layer as attn@{site.layer}; take one of them out")
+        most = min(site_shape(model, site))
         if not 1 <= rank <= most:
             raise PlanError(f"{site}: rank {rank}, expected 1 to {most}")
         seen.add(site)
@@ -62,4 +78,4 @@ def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
 
 def _counted(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
     targets = checked(plan, model).targets
-    return replace(plan, parameters=sum(rank_parameters(model, t.site, t.rank) for t in targets))
+    return replace(plan, parameters=sum(t.rank * sum(site_shape(model, t.site)) for t in targets))

@@ -13,7 +13,9 @@ from absa_edit.adapt import Adapted, adapt, changed_elsewhere
 from absa_edit.config import Delta, Edit, Full, Lora, Method, ZeroShot
 from absa_edit.errors import PlanError
 from absa_edit.evaluate.predict import log_probabilities
+from absa_edit.export.folder import merged
 from absa_edit.lm.load import LanguageModel
+from absa_edit.lm.sites import layout
 from absa_edit.locate.plan import plan_of
 from absa_edit.records import EditPlan, Part, Site, Target
 
@@ -201,3 +203,51 @@ def test_what_trains_is_float32_on_a_bfloat16_base(small, name) -> None:
     with torch.no_grad():
         gap = (adapted.model(ids).logits.float() - half.model(ids).logits.float()).abs().max()
     assert gap < 0.05 * half.model(ids).logits.float().abs().max(), "bfloat16's own rounding, and no more"
+
+
+HEADS = [Site(0, Part.head, 2), Site(1, Part.head, 0), Site(1, Part.head, 3)]
+
+
+def heads_of(lm: LanguageModel, rank: int = 2) -> Adapted:
+    return adapt(lm.model, replace(EDIT, alpha=8.0), plan_of(lm.model, HEADS, rank, "manual"), seed=0)
+
+
+def test_an_edit_of_heads_changes_their_columns_and_no_others(tiny, prompts, labels) -> None:
+    adapted = heads_of(tiny)
+    train(adapted, prompts, labels)
+    assert adapted.count() == adapted.plan.parameters
+    whole, base = merged(adapted), tiny.model
+    moved = {}
+    for layer in range(2):
+        path = layout(base).path(Site(layer, Part.attn))
+        after, before = (model.get_parameter(f"{path}.weight") for model in (whole, base))
+        if "c_proj" in path:  # GPT-2 keeps inputs in rows
+            after, before = after.T, before.T
+        by_head = (after != before).unflatten(1, (4, -1)).any(2).any(0)
+        moved[layer] = by_head.tolist()
+        assert by_head.any()
+    assert moved == {0: [False, False, True, False], 1: [True, False, False, True]}
+    assert not list(changed_elsewhere(adapted, base))
+
+
+def test_heads_of_a_layer_keep_a_delta_each_at_one_scale(small, prompts, labels) -> None:
+    """Head 0's columns come from its own rows of A, as if it were edited alone with that rank."""
+    adapted = heads_of(small, 2)
+    train(adapted, prompts, labels)
+    first, second = (adapted.model.model.layers[i].self_attn.o_proj for i in range(2))
+    assert (first.r["default"], second.r["default"]) == (2, 4)
+    assert first.scaling["default"] == second.scaling["default"] == 8.0 / 2
+    free = second.lora_A["default"].weight.unflatten(1, (4, 8)).ne(0).all(2)
+    assert free.tolist() == [[True, False, False, False]] * 2 + [[False, False, False, True]] * 2
+    held = second.lora_A["default"].weight.unflatten(1, (4, 8))[free.logical_not()]
+    assert not held.any()
+
+
+def test_a_heads_delta_starts_as_wide_as_one_of_its_own_inputs(small) -> None:
+    weight = heads_of(small, 8).model.model.layers[0].self_attn.o_proj.lora_A["default"].weight
+    assert float(weight[:, 16:24].abs().max()) == pytest.approx(8**-0.5, rel=0.2)  # uniform up to 1 / sqrt(inputs)
+
+
+def test_a_delta_of_single_heads_is_an_error(small) -> None:
+    with pytest.raises(PlanError, match=r"head\.2@0: method delta trains whole matrices"):
+        adapt(small.model, Delta(lr=1e-3), plan_of(small.model, HEADS, 1, "manual"), seed=0)

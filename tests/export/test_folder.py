@@ -42,6 +42,12 @@ def test_adapter_loads_in_plain_peft(tiny, trained, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("tiny", ["llama", "gpt2"], indirect=True)
+def test_an_edit_of_heads_loads_in_plain_peft(tiny, trained, tmp_path) -> None:
+    heads = tuple(Target(Site(layer, Part.head, index), 2) for layer, index in ((0, 1), (1, 0), (1, 3)))
+    check_adapter(tiny, trained(tiny, None, heads), tmp_path)
+
+
+@pytest.mark.parametrize("tiny", ["llama", "gpt2"], indirect=True)
 def test_lora_adapter_loads_in_plain_peft(tiny, trained, tmp_path) -> None:
     check_adapter(tiny, trained(tiny, Lora(lr=1e-3)), tmp_path)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from absa_edit.errors import ModelError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.hooks import edited
-from absa_edit.lm.sites import layout, output_width, rank_parameters
+from absa_edit.lm.sites import layout, site_inputs, site_shape
 from absa_edit.records import Part, Site
 
 
@@ -34,11 +34,13 @@ def test_parts_write_into_the_block(tiny) -> None:
             assert not torch.allclose(decoder.run(frame.hidden, 0, 2, frame), states[2], atol=1e-3)
 
 
-def test_widths_and_parameters(tiny) -> None:
+def test_widths_of_projections_and_heads(tiny) -> None:
     hidden, inner = tiny.model.config.hidden_size, 4 * 32 if tiny.name in ("tiny-gpt2",) else 48
     for part, inputs in ((Part.attn, hidden), (Part.mlp, inner)):
-        assert output_width(Decoder(tiny.model).module(Site(0, part))) == (inputs, hidden)
-        assert rank_parameters(tiny.model, Site(2, part), 3) == 3 * (inputs + hidden)
+        assert site_shape(tiny.model, Site(0, part)) == (inputs, hidden)
+        assert site_inputs(tiny.model, Site(2, part)) == slice(0, inputs)
+    assert site_shape(tiny.model, Site(0, Part.head, 3)) == (hidden // 4, hidden)
+    assert site_inputs(tiny.model, Site(0, Part.head, 3)) == slice(3 * hidden // 4, hidden)
 
 
 def test_unknown_family_is_an_error() -> None:

@@ -79,6 +79,21 @@ def test_sites_are_the_strongest_anywhere(small) -> None:
     assert sites(locate(small, restored, shape=Shape.sites, parts=[Part.mlp])) == ["mlp@2"]
 
 
+def test_heads_are_the_strongest_anywhere(small) -> None:
+    made = trace(flat())
+    heads = np.full((20, 2, 3, 4), 0.1)  # example role layer head
+    heads[:, 0, 2, 1], heads[:, 1, 0, 3], heads[:, 1, 2, 0] = 0.5, 0.4, 0.3
+    made = replace(made, restored_heads=heads, restored_heads_margin=heads)
+    settings = LocateSettings(parts=[Part.head], shape=Shape.sites, sites=2, rank=1)
+    plan = by_trace(made, small.model, settings, draws=50, rng=np.random.default_rng(0))
+    assert sites(plan) == ["head.3@0", "head.1@2"]
+    assert plan.stability == 1.0
+    third = by_trace(made, small.model, replace(settings, sites=None), draws=5, rng=np.random.default_rng(0))
+    assert len(third.targets) == 4  # a window of one layer has four heads
+    with pytest.raises(PlanError, match=r"needs head traced"):
+        by_trace(trace(flat()), small.model, settings, draws=5, rng=np.random.default_rng(0))
+
+
 def test_window_and_sites_cost_the_same(small) -> None:
     restored = flat() + np.random.default_rng(1).random((20, 3, 2, 3))
     window, strongest = (locate(small, restored, width=2, shape=s, parts=[Part.mlp]) for s in Shape)

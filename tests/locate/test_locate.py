@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from absa_edit.config import Localiser, LocateSettings
+from absa_edit.config import Localiser, LocateSettings, Shape
 from absa_edit.errors import PlanError, SettingsError
 from absa_edit.locate import locate
 from absa_edit.records import EditPlan, Part
@@ -44,6 +44,18 @@ def test_random_is_as_large_as_a_window(small) -> None:
     assert {p.source for p in plans} == {"random"}
 
 
+def test_heads_by_chance_and_by_hand(small) -> None:
+    assert sites(run(small, kind=Localiser.manual, layers=[2], parts=[Part.head])) == [f"head.{i}@2" for i in range(4)]
+    plans = [
+        run(small, seed, kind=Localiser.random, parts=[Part.head], shape=Shape.sites, sites=3) for seed in range(10)
+    ]
+    assert {len(p.targets) for p in plans} == {3}
+    assert len({p.targets for p in plans}) > 5
+    assert len(run(small, kind=Localiser.random, parts=[Part.head], width=2).targets) == 2 * 4
+    with pytest.raises(PlanError, match=r"locate\.sites=13: the model has 12"):
+        run(small, kind=Localiser.random, parts=[Part.head], shape=Shape.sites, sites=13)
+
+
 def test_trace_without_a_trace_is_an_error(small) -> None:
     with pytest.raises(PlanError, match="needs a trace"):
         run(small)
@@ -64,6 +76,10 @@ def test_errors_name_the_site(small, layers, named) -> None:
         {"kind": Localiser.file},
         {"rank": 0},
         {"parts": []},
+        {"parts": [Part.head]},
+        {"parts": [Part.head, Part.mlp], "shape": Shape.sites},
+        {"sites": 3},
+        {"sites": 0, "shape": Shape.sites},
     ],
 )
 def test_settings_that_do_not_go_together(settings) -> None:

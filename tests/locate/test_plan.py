@@ -21,6 +21,13 @@ def test_counts_parameters_by_hand(small) -> None:
     assert plan.layers() == (0, 2)
 
 
+def test_heads_count_their_own_columns(small) -> None:
+    plan = plan_of(small.model, [Site(1, Part.head, 3), Site(1, Part.head, 0)], 3, "manual")
+    assert plan.parameters == 2 * 3 * (8 + 32)  # a head fills 8 inputs of o_proj
+    assert [str(t.site) for t in plan.targets] == ["head.0@1", "head.3@1"]
+    assert len(every_layer(small.model, [Part.head])) == 3 * 4
+
+
 def test_every_layer(small) -> None:
     plan = plan_of(small.model, every_layer(small.model, [Part.attn, Part.mlp]), 1, "all")
     assert len(plan.targets) == 6
@@ -44,8 +51,11 @@ def test_a_changed_file_is_counted_anew(small, tmp_path) -> None:
     [
         ([(3, "attn", None, 1)], r"attn@3: the model has layers 0 to 2"),
         ([(-1, "attn", None, 1)], r"attn@-1: the model has layers 0 to 2"),
-        ([(0, "block", None, 1)], r"block@0: only attn and mlp"),
-        ([(0, "head", 1, 1)], r"head\.1@0: only attn and mlp"),
+        ([(0, "block", None, 1)], r"block@0: only attn, mlp and head"),
+        ([(0, "head", 4, 1)], r"head\.4@0: expected the head's index, 0 to 3"),
+        ([(0, "head", None, 1)], r"head@0: expected the head's index, 0 to 3"),
+        ([(0, "head", 1, 9)], r"head\.1@0: rank 9, expected 1 to 8"),
+        ([(0, "attn", None, 1), (0, "head", 1, 1)], r"head\.1@0: the plan edits all heads of the layer as attn@0"),
         ([(0, "attn", 1, 1)], r"attn\.1@0: only heads have an index"),
         ([(1, "mlp", None, 1), (1, "mlp", None, 2)], r"mlp@1: stands in the plan twice"),
         ([(1, "mlp", None, 0)], r"mlp@1: rank 0, expected 1 to 32"),
