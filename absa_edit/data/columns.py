@@ -26,12 +26,13 @@ Record = tuple[str, Mapping[str, Any]]
 
 def jsonl_rows(content: bytes, path: Path) -> Iterator[Row]:
     """The aspects of a file with one JSON object a line."""
-    return aligned(_json_records(decode(content, path), path), path)
+    # Not splitlines: it also cuts at characters that JSON strings may hold as they are.
+    return aligned(json_records(decode(content, path).split("\n"), path), path)
 
 
 def csv_rows(content: bytes, path: Path) -> Iterator[Row]:
     """The aspects of a comma-separated file with a header."""
-    return aligned(_csv_records(decode(content, path), path), path)
+    return aligned(csv_records(io.StringIO(decode(content, path), newline=""), path), path)
 
 
 def parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
@@ -44,6 +45,37 @@ def parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise broken(path, None, f"not a parquet file ({reason})", "Write or fetch it again") from None
     return aligned(numbered(values), path)
+
+
+def json_records(lines: Iterable[str], origin: Path | str) -> Iterator[Record]:
+    """The object on each line that is not empty. Raises `DataError` naming the line that is none."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise broken(origin, f"line {number}", f"not JSON ({error})", "Expected one JSON object a line") from None
+        if not isinstance(values, dict):
+            kind = type(values).__name__
+            raise broken(origin, f"line {number}", f"a JSON {kind}, not an object", "Expected one JSON object a line")
+        yield f"line {number}", values
+
+
+def csv_records(lines: Iterable[str], origin: Path | str) -> Iterator[Record]:
+    """The rows under a header, at the line where each starts. Raises `DataError` naming a row that is none."""
+    reader = csv.DictReader(lines, strict=True)
+    record = "line 1"
+    try:
+        if reader.fieldnames:
+            record = f"line {reader.line_num + 1}"
+        for values in reader:
+            if None in values:
+                raise broken(origin, record, "more fields than the header has", 'Put texts with commas in "quotes"')
+            yield record, values
+            record = f"line {reader.line_num + 1}"
+    except csv.Error as error:
+        raise broken(origin, record, f"not CSV ({error})", 'Put texts in "quotes", doubled inside') from None
 
 
 def numbered(values: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
@@ -121,37 +153,3 @@ def _ordinal(value: Any, record: str, origin: Path | str) -> int | None:
     except (TypeError, ValueError):
         pass
     raise broken(origin, record, f"`ordinal` is {value!r}", "Expected a whole number from 0")
-
-
-def _json_records(text: str, path: Path) -> Iterator[Record]:
-    # Not splitlines: it also cuts at characters that JSON strings may hold as they are.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise broken(path, f"line {number}", f"not JSON ({error})", "Expected one JSON object a line") from None
-        if not isinstance(values, dict):
-            raise broken(
-                path,
-                f"line {number}",
-                f"a JSON {type(values).__name__}, not an object",
-                "Expected one JSON object a line",
-            )
-        yield f"line {number}", values
-
-
-def _csv_records(text: str, path: Path) -> Iterator[Record]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    record = "line 1"
-    try:
-        if reader.fieldnames:
-            record = f"line {reader.line_num + 1}"
-        for values in reader:
-            if None in values:
-                raise broken(path, record, "more fields than the header has", 'Put texts with commas in "quotes"')
-            yield record, values
-            record = f"line {reader.line_num + 1}"
-    except csv.Error as error:
-        raise broken(path, record, f"not CSV ({error})", 'Put texts in "quotes", doubled inside') from None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any
 from xml.etree import ElementTree
 
-from absa_edit.data.columns import aligned
+from absa_edit.data.columns import aligned, csv_records, json_records
 from absa_edit.data.rows import broken, occurrences, squash
 from absa_edit.errors import DataError
 from absa_edit.records import Example, Polarity
@@ -38,7 +36,7 @@ def pairs(file: BufferedIOBase, kind: str, origin: str) -> Iterator[Pair]:
     if kind == "xml":
         yield from _xml_pairs(file, origin)
         return
-    rows = _json_rows if kind == "jsonl" else _csv_rows
+    rows = json_records if kind == "jsonl" else csv_records
     for where, values in rows(_lines(file, origin), origin):
         (found,) = aligned([(where, {**values, "label": "none"})], origin)
         yield Pair(values, _example(where, found.text, found.start, found.end))
@@ -54,33 +52,6 @@ def _lines(file: Iterable[bytes], origin: str) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise broken(origin, f"line {number}", f"not UTF-8 ({error.reason})", "Save the file as UTF-8") from None
-
-
-def _json_rows(lines: Iterable[str], origin: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise broken(origin, f"line {number}", f"not JSON ({error})", "Expected one JSON object a line") from None
-        if not isinstance(values, dict):
-            kind = type(values).__name__
-            raise broken(origin, f"line {number}", f"a JSON {kind}, no object", "Expected one JSON object a line")
-        yield f"line {number}", values
-
-
-def _csv_rows(lines: Iterable[str], origin: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(lines, strict=True)
-    where = "line 1"
-    try:
-        for values in reader:
-            where = f"line {reader.line_num}"
-            if None in values:
-                raise broken(origin, where, "more fields than the header has", 'Put texts with commas in "quotes"')
-            yield where, values
-    except csv.Error as error:
-        raise broken(origin, f"after {where}", f"not CSV ({error})", 'Put texts in "quotes", doubled inside') from None
 
 
 def _xml_pairs(file: BufferedIOBase, origin: str) -> Iterator[Pair]:

@@ -45,7 +45,7 @@ def test_xml_needs_no_polarity_and_no_offsets() -> None:
     ("text", "kind", "said"),
     [
         ('{"sentence": "a fan", "aspect": "fan"}\n{"sentence": 3}', "jsonl", r"some.file, line 2: `sentence` is 3"),
-        ('{"sentence": "a fan", "aspect": "fan"}\n\n[]', "jsonl", "some.file, line 3: a JSON list, no object"),
+        ('{"sentence": "a fan", "aspect": "fan"}\n\n[]', "jsonl", "some.file, line 3: a JSON list, not an object"),
         ('{"sentence": "a fan", "aspect', "jsonl", "some.file, line 1: not JSON"),
         ('{"sentence": "a fan", "aspect": "screen"}', "jsonl", "line 1: the aspect 'screen' is not in the sentence"),
         (b'{"sentence": "caf\xe9"}', "jsonl", "line 1: not UTF-8"),
