@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -48,18 +49,13 @@ def add_figures(folder: Path, figures: Sequence[Path]) -> None:
 
 
 def _card(record: RunRecord, method: str, about: Description, library: str, note: str, use: str) -> str:
-    row = record.methods[method]
-    is_local = Path(about.base).is_absolute()  # a path of this machine helps nobody else
-    base = record.model.name if is_local else about.base
-    data = ModelCardData(
-        language="en",
-        library_name=library,
-        pipeline_tag="text-generation",
-        base_model=None if is_local else base,
-        base_model_relation=None if is_local else "finetune" if library == "transformers" else "adapter",
+    row, base = record.methods[method], record.model.name
+    data = _metadata(
+        about,
+        base,
+        library,
         datasets=[record.data["train"].name],
         metrics=["accuracy", "f1"],
-        tags=["aspect-based-sentiment", "absa_edit"],
         model_name=f"{record.experiment}-{method}",
         eval_results=_results(record, method),
     )
@@ -68,19 +64,16 @@ def _card(record: RunRecord, method: str, about: Description, library: str, note
         f"| {test} | {score.accuracy.percent()} | {score.macro_f1.percent()} | {score.accuracy.n} |"
         for test, score in row.scores.items()
     )
-    bundled = base == "reviewlm"
-    filled = use.replace("SOURCE", "absa_edit.reviewlm()" if bundled else f'"{base}"').replace("DTYPE", about.dtype)
-    filled = filled.replace("BASE", "<folder that absa_edit.reviewlm() names>" if bundled else base)
-    turn = ", as a user turn in the chat template" if about.prompt.chat else ""
-    words = ", ".join(f"`{about.prompt.separator}{word}`" for word in about.prompt.labels)
     return f"""---
 {data.to_yaml()}
 ---
 
 # {record.experiment}, {method}
 
-`{base}` adapted to aspect-based sentiment classification with absa_edit. It answers a prompt with one of the label
-words; {row.trainable:,} parameters were trained ({100 * row.share:.3f} % of the model), seed {record.seed}.{note}
+`{_base(about, base)}` adapted to aspect-based sentiment classification with absa_edit. It answers a prompt with one
+of the label words.
+
+{row.trainable:,} parameters were trained ({100 * row.share:.3f} % of the model), seed {record.seed}.{note}
 
 Edited: {where}.
 
@@ -91,7 +84,56 @@ Edited: {where}.
 Intervals by bootstrap over sentences. Trained on {record.data["train"].name} ({record.data["train"].n} aspects).
 Perplexity on neutral text: {row.perplexity:.1f}.
 
-## Use
+{_use(about, base, use)}
+## Limits
+
+English reviews only. The labels are three; sentences about other things, irony and mixed feelings are beyond it. The
+model carries the biases of its base model and of the reviews. The scores are of one seed.
+"""
+
+
+def plain_card(about: Description, base: str, *, merged: bool) -> str:
+    """The README of what was saved from Python, where no run was recorded; `base` is the base model's short name."""
+    library, use = ("transformers", _TRANSFORMERS) if merged else ("absa_edit", "")
+    return f"""---
+{_metadata(about, base, library).to_yaml()}
+---
+
+# {base}, {about.kind}
+
+`{_base(about, base)}` adapted to aspect-based sentiment classification with absa_edit. It was saved from Python,
+without scores.
+
+{_use(about, base, use)}"""
+
+
+def _base(about: Description, name: str) -> str:
+    """The base model as a card names it: a path of this machine helps nobody else."""
+    return name if Path(about.base).is_absolute() else about.base
+
+
+def _metadata(about: Description, name: str, library: str, **more: Any) -> ModelCardData:
+    local = Path(about.base).is_absolute()
+    return ModelCardData(
+        language="en",
+        library_name=library,
+        pipeline_tag="text-generation",
+        base_model=None if local else about.base,
+        base_model_relation=None if local else "finetune" if library == "transformers" else "adapter",
+        tags=["aspect-based-sentiment", "absa_edit"],
+        **more,
+    )
+
+
+def _use(about: Description, name: str, use: str) -> str:
+    """How to ask the model, here and with what `use` tells of."""
+    base = _base(about, name)
+    bundled = base == "reviewlm"
+    filled = use.replace("SOURCE", "absa_edit.reviewlm()" if bundled else f'"{base}"').replace("DTYPE", about.dtype)
+    filled = filled.replace("BASE", "<folder that absa_edit.reviewlm() names>" if bundled else base)
+    turn = ", as a user turn in the chat template" if about.prompt.chat else ""
+    words = ", ".join(f"`{about.prompt.separator}{word}`" for word in about.prompt.labels)
+    return f"""## Use
 
 The prompt is `{about.prompt.template}`{turn}, the answer the likeliest of the words {words} after it.
 
@@ -100,12 +142,7 @@ import absa_edit
 
 absa_edit.load("this/folder").predict(["The screen is lovely but the fan never stops."], ["fan"])
 ```
-{filled}
-## Limits
-
-English reviews only. The labels are three; sentences about other things, irony and mixed feelings are beyond it. The
-model carries the biases of its base model and of the reviews. The scores are of one seed.
-"""
+{filled}"""
 
 
 def _results(record: RunRecord, method: str) -> list[EvalResult]:

@@ -17,7 +17,8 @@ from absa_edit.data.rows import occurrences
 from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.evaluate.score import score
-from absa_edit.export.folder import ABOUT, Description, read_representation
+from absa_edit.export.card import plain_card
+from absa_edit.export.folder import ABOUT, Description, describe, read_representation, write_adapter, write_merged
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Dataset, Example, Polarity, Prediction, Score
@@ -73,6 +74,16 @@ class Classifier:
             for e, p in zip(data.examples, found, strict=True)
         ]
         return score(rows, draws=draws, rng=np.random.default_rng(seed))
+
+    def save(self, folder: str | Path) -> None:
+        """Write what was trained, for `absa_edit.load`: an adapter, or where there is none the whole model."""
+        about = describe(self.adapted, ModelSettings(name=self.lm.source), self.lm.sha256, self.prompt)
+        merged = not (self.adapted.peft or self.adapted.representation)
+        card = plain_card(about, self.lm.name, merged=merged)
+        if merged:
+            write_merged(self.adapted, self.lm.tokenizer, Path(folder), about, card)
+        else:
+            write_adapter(self.adapted, Path(folder), about, card)
 
 
 def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -> Classifier:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 import absa_edit
-from absa_edit.config import Delta, Edit, PromptSettings
+from absa_edit.config import Delta, Edit, Full, ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.export.classifier import Classifier, load
 from absa_edit.export.folder import write_adapter, write_merged
+from absa_edit.lm.load import load_model
 from absa_edit.records import Role
 
 SENTENCES = ["The screen is lovely but the fan never stops.", "Great price!", "It has a fan. The fan is loud"]
@@ -69,6 +71,27 @@ def test_merged_answers_like_the_model_in_memory(small, trained, about, tmp_path
     expected = in_memory(adapted, small, prompts, PromptSettings())
     for where in (folder, tmp_path / "run", str(tmp_path / "run")):
         np.testing.assert_allclose(asked(load(where, device="cpu"), examples), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method", [Edit(lr=1e-3), Edit(lr=1e-3, weights=False, representation=True), Full(lr=1e-3)],
+    ids=["edit", "representation", "full"],
+)  # fmt: skip
+def test_saved_from_python_it_answers_the_same(small, base_folder, trained, tmp_path, examples, method) -> None:
+    settings = PromptSettings(labels=["good", "bad", "okay"])
+    lm = load_model(ModelSettings(name=str(base_folder), device="cpu"))
+    made = Classifier(lm, trained(lm, method), settings)
+    made.save(tmp_path / "mine")
+    again = absa_edit.load(tmp_path / "mine", device="cpu")
+    np.testing.assert_allclose(asked(again, examples), asked(made, examples), atol=1e-5)
+    assert again.prompt == settings
+    again.save(str(tmp_path / "again"))
+    np.testing.assert_allclose(
+        asked(load(tmp_path / "again", device="cpu"), examples), asked(made, examples), atol=1e-5
+    )
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert "without scores" in card.text and str(base_folder) not in card.content
+    assert card.data.library_name == ("transformers" if isinstance(method, Full) else "absa_edit")
 
 
 def change(folder: Path, **fields: object) -> None:
