@@ -5,8 +5,10 @@ YAML under `conf/` holds values, these classes hold types; `register` makes Hydr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -446,3 +448,18 @@ def settings_from(config: DictConfig) -> Settings:
         told = str(error).splitlines()[0]
         raise SettingsError(f"{error.full_key or 'settings'}: {told}") from None
     return settings
+
+
+def kept_settings(path: Path) -> dict[str, str]:
+    """The settings in a `config.yaml` that Hydra kept, by dotted key; none where there is no such file."""
+    if not path.is_file():
+        return {}
+
+    def flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
+        if not isinstance(value, dict):
+            yield key, str(value)
+            return
+        for name, inner in value.items():
+            yield from flat(inner, f"{key}.{name}" if key else str(name))
+
+    return dict(flat(OmegaConf.to_container(OmegaConf.load(path)), ""))
