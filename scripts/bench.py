@@ -4,6 +4,8 @@ python scripts/bench.py trace              # exact tracing; outputs/bench/trace.
 python scripts/bench.py trace --scaling    # also cost against layers, length and samples, as a figure
 python scripts/bench.py fit                # training; outputs/bench/fit.json and a table
 python scripts/bench.py fit --scaling      # also cost against layers, length and examples, as a figure
+python scripts/bench.py score              # scoring an edit from kept states; outputs/bench/score.json
+python scripts/bench.py predict            # answers against generated ones; outputs/bench/predict.json
 """
 
 from __future__ import annotations
@@ -58,14 +60,18 @@ def draw_scaling(found: dict[str, Any], what: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = parser.add_subparsers(dest="what", required=True)
-    trace, fit, score = (every.add_parser(name) for name in ("trace", "fit", "score"))
+    trace, fit, score, predict = (every.add_parser(name) for name in ("trace", "fit", "score", "predict"))
     trace.add_argument("--layers", type=int, default=12)
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
     for one in (fit, score):
         one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
         one.add_argument("--examples", type=int, default=128)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    for one in (trace, fit, score):
+    predict.add_argument("--model", default="reviewlm", help="or a hub id, or a folder")
+    predict.add_argument("--device", default="auto")
+    predict.add_argument("--dtype", default="float32")
+    predict.add_argument("--examples", type=int, default=480)
+    for one in (trace, fit, score, predict):
         one.add_argument("--threads", type=int, default=2)
     for one in (trace, fit):
         one.add_argument(
@@ -79,8 +85,10 @@ def main() -> None:
         import bench_trace as bench  # its other tools need not be there for the others
     elif arguments.what == "fit":
         import bench_fit as bench  # type: ignore[no-redef]
-    else:
+    elif arguments.what == "score":
         import bench_score as bench  # type: ignore[no-redef]
+    else:
+        import bench_predict as bench  # type: ignore[no-redef]
     found = {"machine": machine(), **bench.main(arguments, console)}
     write_json(found, OUT / f"{arguments.what}.json")
     console.print(f"written to {OUT / arguments.what}.json")

@@ -1,11 +1,9 @@
 """Measure how fast answers come: batched label scoring against generating them one at a time.
 
-    python scripts/bench_predict.py    # reviewlm on the bundled laptop sample; outputs/bench/predict.json
-    python scripts/bench_predict.py --model <hub id or folder> --device cuda --dtype bfloat16
-
 One at a time is what the AAAI-25 paper's published code does: `model.generate` for each prompt with at most ten new
 tokens and the usual key-value cache, the text decoded, stripped and compared with the label; here greedily, so that
 both answer the same (it samples). Same model object, same machine, the two in turns; medians of the rounds.
+Questions are those of the bundled laptop sample.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import OUT, machine
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +27,6 @@ from absa_edit.data.sources import load_splits
 from absa_edit.export.classifier import Classifier
 from absa_edit.lm.load import load_model
 from absa_edit.records import POLARITIES, Example
-from absa_edit.storage import write_json
 
 ROUNDS = 5
 ALONE = 40
@@ -93,27 +89,15 @@ def bench(classifier: Classifier, examples: list[Example]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="reviewlm")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--pairs", type=int, default=480)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The figures of `outputs/bench/predict.json`, also shown."""
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")
-    torch.set_num_threads(arguments.threads)
     lm = load_model(ModelSettings(name=arguments.model, device=arguments.device, dtype=arguments.dtype))
     classifier = Classifier(lm, adapt(lm.model, ZeroShot(), None, seed=0), PromptSettings())
-    root = Path(__file__).resolve().parents[1]
-    splits = load_splits(DataSettings(name="laptop-sample"), root=root, environ={})
-    found = {"machine": machine(), **bench(classifier, list(splits.tests[0].examples)[: arguments.pairs])}
-    write_json(found, OUT / "predict.json")
+    splits = load_splits(DataSettings(name="laptop-sample"), root=Path(), environ={})
+    found = bench(classifier, list(splits.tests[0].examples)[: arguments.examples])
     table = Table("answers a second", "one at a time", "batched", "ratio", "same answer")
     rates = (f"{found[f'{name}_per_second']:.1f}" for name in ("one_at_a_time", "batched"))
     table.add_row(found["model"], *rates, f"{found['ratio']:.1f}", f"{100 * found['agreement']:.0f} %")
-    Console().print(table, f"written to {OUT / 'predict.json'}")
-
-
-if __name__ == "__main__":
-    main()
+    console.print(table)
+    return found
