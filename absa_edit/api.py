@@ -38,6 +38,7 @@ from absa_edit.export.classifier import Classifier
 from absa_edit.fit.loop import fit as fit_to
 from absa_edit.lm.load import load_model
 from absa_edit.locate import locate
+from absa_edit.locate.plan import checked
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, EditPlan, Example, Polarity, Trace
 from absa_edit.trace.tracing import trace_prompts
@@ -100,6 +101,8 @@ class Model:
 
         `method` may be any of `absa_edit.config`, e.g. `Lora(lr=1e-3)`, which needs no plan; by itself `edit`.
         """
+        if plan is not None:
+            checked(plan, self.lm.model)
         adapted = adapt(self.lm.model, method or Edit(lr=LEARNING_RATE), plan, seed=seed)
         trained = Classifier(self.lm, adapted, self.prompt)
         prompts = encode(data.train.examples, self.lm.tokenizer, self.prompt)

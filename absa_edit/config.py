@@ -6,7 +6,7 @@ YAML under `conf/` holds values, these classes hold types; `register` makes Hydr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Shape(StrEnum):
     window = "window"
     """One run of neighbouring layers, all parts in it."""
     sites = "sites"
-    """The strongest sites anywhere, as many as the window would hold."""
+    """The strongest sites anywhere."""
 
 
 class Precision(StrEnum):
@@ -230,15 +230,15 @@ class LocateSettings:
     layers: list[int] = field(default_factory=list)
     """For `manual`: the layers to edit, counted from 0."""
     parts: list[Part] = field(default_factory=lambda: [Part.attn, Part.mlp])
-    """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`; or `[head]`, for single
-    heads: a head's columns of `o_proj`."""
+    """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`; or `[head]`, single heads:
+    each its columns of `o_proj`. `manual` and `all` take every head of their layers; a plan file names any."""
     width: int | None = None
     """Layers in the window; None is a third of the model's."""
     rank: int = 4
     """Of the delta of each site."""
     shape: Shape = Shape.window
     sites: int | None = None
-    """How many, for `shape=sites`; None is as many as a window's layers hold."""
+    """How many, for `shape=sites` by trace or random; None is as many as a window holds. Heads need a number."""
     plan: str | None = None
     """A `plan.json` to use as it is (`kind=file`)."""
 
@@ -247,10 +247,16 @@ class LocateSettings:
             raise SettingsError(f"locate.rank={self.rank}: expected at least 1")
         if not self.parts or (set(self.parts) - {Part.attn, Part.mlp} and self.parts != [Part.head]):
             raise SettingsError("locate.parts: expected attn, mlp or both, or head alone")
-        if self.parts == [Part.head] and self.kind is Localiser.trace and self.shape is Shape.window:
-            raise SettingsError("locate.parts=[head] takes the strongest heads anywhere: add locate.shape=sites")
-        if self.sites is not None and (self.shape is not Shape.sites or self.sites < 1):
-            raise SettingsError(f"locate.sites={self.sites}: expected at least 1, with locate.shape=sites")
+        chosen = self.kind in (Localiser.trace, Localiser.random)
+        if self.parts == [Part.head] and chosen and self.sites is None:
+            raise SettingsError("locate.parts=[head]: say how many, e.g. locate.shape=sites locate.sites=16")
+        if self.sites is not None and not (chosen and self.shape is Shape.sites and self.width is None):
+            raise SettingsError(
+                f"locate.sites={self.sites} goes with locate.shape=sites and locate=trace or random, and without "
+                "locate.width"
+            )
+        if self.sites is not None and self.sites < 1:
+            raise SettingsError(f"locate.sites={self.sites}: expected at least 1")
         if (self.kind is Localiser.manual) != bool(self.layers):
             raise SettingsError(
                 f"locate.layers={self.layers} with locate={self.kind.value}: layers go with locate=manual, "
@@ -258,6 +264,11 @@ class LocateSettings:
             )
         if (self.kind is Localiser.file) != bool(self.plan):
             raise SettingsError("locate.plan goes with locate=file, e.g. locate=file locate.plan=plan.json")
+
+    def by(self, kind: Localiser) -> LocateSettings:
+        """The same choice by another localiser, one that needs neither layers nor a file."""
+        sites = None if kind is Localiser.all else self.sites
+        return replace(self, kind=kind, layers=[], plan=None, sites=sites)
 
 
 @dataclass
@@ -422,6 +433,21 @@ class Settings:
     score: ScoreSettings = field(default_factory=ScoreSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+
+    def __post_init__(self) -> None:
+        own = {kind for method in self.method.values() if (kind := getattr(method, "locate", None))}
+        if {Stage.trace, Stage.locate} <= set(self.stages) and Localiser.trace in {self.locate.kind, *own}:
+            missing = [part.value for part in self.locate.parts if part not in self.trace.parts]
+            if missing:
+                raise SettingsError(
+                    f"locate.parts has {missing[0]}, which is not traced: add it to trace.parts, or take it off"
+                )
+            if self.locate.parts == [Part.head] and self.trace.engine is Engine.auto:
+                raise SettingsError(
+                    "locate.parts=[head]: trace.engine=auto runs no head exactly; take exact or attribution"
+                )
+        for kind in own - {Localiser.random}:  # which follows the plan
+            self.locate.by(kind)  # raises what does not go together
 
 
 def register() -> None:

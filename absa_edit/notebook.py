@@ -30,7 +30,7 @@ def trace_html(trace: Trace) -> str:
 def plan_html(plan: EditPlan) -> str:
     """The ranks of the edited sites: parts down, layers across."""
     ranks = {(str(t.site.part.value), t.site.index, t.site.layer): t.rank for t in plan.targets}
-    rows = sorted({key[:2] for key in ranks}, key=str)
+    rows = sorted({key[:2] for key in ranks}, key=lambda row: (row[0], -1 if row[1] is None else row[1]))
     layers = range(max(plan.layers(), default=0) + 1)
     body = (
         [part if index is None else f"{part} {index}"]

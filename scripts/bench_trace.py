@@ -153,9 +153,7 @@ def floor_of(work: Workload, parts: Sequence[Part]) -> float:
     return floor_flops(work.model.config, length, len(work.noise), work.corrupted[0], parts, every)
 
 
-def measured_peers(
-    work: Workload, parts: Sequence[Part], console: Console, rounds: int = ROUNDS
-) -> dict[str, dict[str, float]]:
+def measured_peers(work: Workload, parts: Sequence[Part], console: Console, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds a grid of each tool by part, in interleaved rounds, and how far its cells are from ours."""
     rng = np.random.default_rng(0)
     length, layers = work.ids.shape[1], work.model.config.num_hidden_layers
@@ -200,11 +198,11 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
             exact(work, parts)
         flops[name] = {"ours": counter.get_total_flops(), "floor": floor_of(work, parts)}
     console.print("counted; timing")
-    peers = measured_peers(work, GRIDS["all"], console)
+    peers = measured_peers(work, GRIDS["all"], console, ROUNDS)
     ours = {
         name: min(timed(lambda parts=parts: exact(work, parts))[0] for _ in range(2)) for name, parts in GRIDS.items()
     }
-    again = {name: tool for name, tool in measured_peers(work, GRIDS["all"], console).items()}
+    again = {name: tool for name, tool in measured_peers(work, GRIDS["all"], console, ROUNDS).items()}
     for name, tool in peers.items():  # before and after ours: a machine's speed drifts
         peers[name] = {k: (v + again[name][k]) / 2 if k != "gap" else max(v, again[name][k]) for k, v in tool.items()}
     fastest = {grid: min(peers[p][grid] for p in PEERS if p in peers) for grid in GRIDS}

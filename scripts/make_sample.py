@@ -56,6 +56,8 @@ VARIANTS = {"train": 4, "test": 2}
 """Wordings of a whole sentence that a split takes, at most."""
 LEAN = 1.9
 """Positive aspects to a negative one."""
+MIXED = 0.27
+"""Share of a split's sentences whose aspects differ in polarity, about."""
 WORDS = (4, 42)
 
 # Slips people make when they type; applied to a few sentences, never inside an aspect term.
@@ -165,6 +167,11 @@ def signs_of(frame: Frame, x: str) -> str:
     return frame.signs.replace("x", x).replace("y", TURNED[x])
 
 
+def is_mixed(pieces: list[Piece]) -> bool:
+    """Whether the sentence's aspects differ in polarity."""
+    return len({piece.sign for piece in pieces if piece.aspect is not None}) > 1
+
+
 def sound(pieces: list[Piece]) -> bool:
     """Whether the sentence has a usable length and names each aspect once."""
     text = "".join(piece.text for piece in pieces)
@@ -203,6 +210,8 @@ def write_split(pool: Pool, split: str, target: int, taken: set[str], rng: rando
     while (total := counts.total()) < target:
         wants_neutral = counts["0"] < NEUTRAL[split] * total
         frames = [f for f in pool.frames if ("0" in f.signs) == wants_neutral]
+        if sum(map(is_mixed, done)) >= MIXED * len(done):
+            frames = [f for f in frames if len(set(f.signs)) == 1]
         frame = rng.choice(frames)
         x = "+" if counts["+"] < LEAN * counts["-"] + rng.gauss(0, 8) else "-"
         kind = rng.choice(kinds)

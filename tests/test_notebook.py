@@ -58,6 +58,11 @@ def test_a_plan_is_its_ranks_by_layer() -> None:
     assert Cells(plan._repr_html_()).texts[1:] == ["rank", "0", "1", "2", "attn", "4", "head 3", "2"]
 
 
+def test_heads_stand_in_order() -> None:
+    plan = EditPlan("trace", tuple(Target(Site(0, Part.head, i), 4) for i in (2, 10)), 1234)
+    assert Cells(plan._repr_html_()).texts[1:] == ["rank", "0", "head 2", "4", "head 10", "4"]
+
+
 def test_a_score_is_its_intervals_and_confusion() -> None:
     score = Score(
         Interval(0.715, 0.68, 0.749, 300), Interval(0.65, 0.6, 0.7, 300),

@@ -99,6 +99,38 @@ def test_a_typo_stops_with_the_key(override: str, named: str) -> None:
     assert named in told
 
 
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["locate.parts=[head]"], "locate.sites=16"),
+        (["locate.parts=[head]", "locate.shape=sites", "locate.sites=3"], "head, which is not traced"),
+        (["trace.parts=[block,attn]"], "mlp, which is not traced"),
+        (["trace.parts=[block,attn]", "locate=all", "method.edit.locate=trace"], "mlp, which is not traced"),
+        (["locate=all", "locate.sites=3", "locate.shape=sites"], "locate=trace or random"),
+        (["locate.sites=3", "locate.shape=sites", "locate.width=2"], "without"),
+        (["locate.sites=3"], "locate.shape=sites"),
+        (
+            ["trace.engine=auto", "trace.parts=[block,head]", "locate.parts=[head]", "locate.shape=sites",
+             "locate.sites=3"],
+            "auto runs no head exactly",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_located_stops_before_anything_is_traced(overrides: list[str], named: str) -> None:
+    with pytest.raises((SettingsError, ConfigCompositionException)) as error:
+        settings("+experiment=laptop14", *overrides)
+    assert named in str(error.value) + str(error.value.__cause__)
+
+
+def test_heads_by_number() -> None:
+    heads = ["trace.parts=[block,head]", "locate.parts=[head]", "locate.shape=sites", "locate.sites=3"]
+    composed = settings("+experiment=laptop14", *heads)
+    assert composed.locate.sites == 3
+    assert composed.locate.by(Localiser.all).sites is None
+    settings("+experiment=laptop14", "trace.parts=[block,attn]", "stages=[trace]")  # nothing is located
+    settings("+experiment=laptop14", "locate=manual", "locate.layers=[2]", "locate.parts=[head]")
+
+
 @pytest.mark.parametrize("override", ["+experiment=laptop15", "method=lra", "model=revlm", "data=laptop"])
 def test_an_unknown_option_stops_with_the_choices(override: str) -> None:
     with pytest.raises(MissingConfigException, match="Available options"):

@@ -21,7 +21,7 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.sites import layout, site_inputs, site_shape
 from absa_edit.records import EditPlan, Role
 
-__all__ = ["Adapted", "adapt", "changed_elsewhere"]
+__all__ = ["Adapted", "adapt", "changed_elsewhere", "check_whole"]
 
 
 def adapt(base: PreTrainedModel, method: Method, plan: EditPlan | None, *, seed: int) -> Adapted:
@@ -110,10 +110,15 @@ def _representation(decoder: Decoder, method: Edit, plan: EditPlan) -> Represent
     return RepresentationEdit(layers, width, rank, method.position)
 
 
-def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:
-    decoder = Decoder(model.float())
+def check_whole(plan: EditPlan) -> None:
+    """Raises `PlanError` when `plan` names single heads, which `delta` cannot train."""
     if heads := [t.site for t in plan.targets if t.site.index is not None]:
         raise PlanError(f"{heads[0]}: method delta trains whole matrices; single heads go with method=edit")
+
+
+def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> Adapted:
+    decoder = Decoder(model.float())
+    check_whole(plan)
     modules = [decoder.module(t.site) for t in plan.targets]
     for module in modules:
         module.weight.requires_grad_(True)

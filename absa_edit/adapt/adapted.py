@@ -40,6 +40,11 @@ class Adapted:
     """Entries of trained tensors that stay 0: those of heads' adapters that read another head."""
 
     @property
+    def rank(self) -> int | None:
+        """The largest rank of a module's delta; None without an adapter."""
+        return self.peft.peft_config["default"].r if self.peft else None  # type: ignore[attr-defined]
+
+    @property
     def decoder(self) -> Decoder:
         return Decoder(self.model)
 

@@ -64,6 +64,11 @@ class Adapter:
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
 
+def served_rank(rank: int) -> int:
+    """The least `--max-lora-rank` for an adapter of `rank`; vLLM's own default, 16, where that does."""
+    return next((allowed for allowed in RANKS if allowed >= max(rank, 16)), RANKS[-1])
+
+
 def features(adapter: Adapter) -> Iterator[Problem]:
     """Kinds of adapter that vLLM refuses. Source: `PEFTHelper._validate_features` and `validate_legal`."""
     config = adapter.config

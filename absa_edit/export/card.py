@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from absa_edit.export.adapter_rules import served_rank
 from absa_edit.export.folder import Description
 from absa_edit.records import RunRecord
 
@@ -16,18 +17,9 @@ SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by
 """Figures of a run that a card shows, with their captions."""
 
 
-def adapter_card(record: RunRecord, method: str, about: Description, *, deltas: bool = True) -> str:
-    """The README of an adapter, with metadata that the hub reads."""
-    if not deltas:
-        note = "\n\nNo weight changes: `representation.safetensors` acts at the aspect, through `absa_edit.load` alone."
-        return _card(record, method, about, "absa_edit", note, "")
-    if about.representation:
-        note = (
-            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect "
-            "and which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
-        )
-        return _card(record, method, about, "peft", note, _PEFT)
-    return _card(record, method, about, "peft", "", _PEFT + _VLLM_ADAPTER)
+def adapter_card(record: RunRecord, method: str, about: Description, *, rank: int | None) -> str:
+    """The README of an adapter, with metadata that the hub reads; `rank` is its largest, None without deltas."""
+    return _card(record, method, about, *_adapter(about, rank))
 
 
 def merged_card(record: RunRecord, method: str, about: Description) -> str:
@@ -92,19 +84,33 @@ model carries the biases of its base model and of the reviews. The scores are of
 """
 
 
-def plain_card(about: Description, base: str, *, merged: bool) -> str:
+def plain_card(about: Description, base: str, *, rank: int | None = None, merged: bool = False) -> str:
     """The README of what was saved from Python, where no run was recorded; `base` is the base model's short name."""
-    library, use = ("transformers", _TRANSFORMERS) if merged else ("absa_edit", "")
+    library, note, use = ("transformers", "", _TRANSFORMERS) if merged else _adapter(about, rank)
     return f"""---
 {_metadata(about, base, library).to_yaml()}
 ---
 
 # {base}, {about.kind}
 
-`{_base(about, base)}` adapted to aspect-based sentiment classification with absa_edit. It was saved from Python,
-without scores.
+`{_base(about, base)}` adapted to aspect-based sentiment classification with absa_edit.
+It was saved from Python, without scores.{note}
 
 {_use(about, base, use)}"""
+
+
+def _adapter(about: Description, rank: int | None) -> tuple[str, str, str]:
+    """The library that loads an adapter, what has to be known of it, and how it is used."""
+    if rank is None:
+        note = "\n\nNo weight changes: `representation.safetensors` acts at the aspect, through `absa_edit.load` alone."
+        return "absa_edit", note, ""
+    if about.representation:
+        note = (
+            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect "
+            "and which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
+        )
+        return "peft", note, _PEFT
+    return "peft", "", _PEFT + _VLLM_ADAPTER.replace("RANK", str(served_rank(rank)))
 
 
 def _base(about: Description, name: str) -> str:
@@ -176,7 +182,7 @@ model = PeftModel.from_pretrained(base, "this/folder")
 """
 
 _VLLM_ADAPTER = """
-    vllm serve BASE --enable-lora --lora-modules absa=this/folder
+    vllm serve BASE --enable-lora --max-lora-rank RANK --lora-modules absa=this/folder
 
 `python scripts/serve_check.py this/folder` of absa_edit says beforehand what vLLM would object to. It applies adapters
 in 16 bits. llama.cpp: `python convert_lora_to_gguf.py this/folder --base <folder of the base model>`.

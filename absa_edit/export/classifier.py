@@ -76,14 +76,18 @@ class Classifier:
         return score(rows, draws=draws, rng=np.random.default_rng(seed))
 
     def save(self, folder: str | Path) -> None:
-        """Write what was trained, for `absa_edit.load`: an adapter, or where there is none the whole model."""
-        about = describe(self.adapted, ModelSettings(name=self.lm.source), self.lm.sha256, self.prompt)
-        merged = not (self.adapted.peft or self.adapted.representation)
-        card = plain_card(about, self.lm.name, merged=merged)
-        if merged:
-            write_merged(self.adapted, self.lm.tokenizer, Path(folder), about, card)
+        """Write what was trained, for `absa_edit.load`: an adapter, or where there is none the whole model.
+
+        An earlier export in `folder` is replaced. Raises `RecordError` when other files lie there.
+        """
+        path = Path(folder).resolve()
+        if path.exists() and not (path / ABOUT).exists() and (path.is_file() or any(path.iterdir())):
+            raise RecordError(f"{folder}: there are other files; expected a new folder, an empty one or an export")
+        about = describe(self.adapted, self.lm.settings(), self.lm.sha256, self.prompt)
+        if self.adapted.peft or self.adapted.representation:
+            write_adapter(self.adapted, path, about, plain_card(about, self.lm.name, rank=self.adapted.rank))
         else:
-            write_adapter(self.adapted, Path(folder), about, card)
+            write_merged(self.adapted, self.lm.tokenizer, path, about, plain_card(about, self.lm.name, merged=True))
 
 
 def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -> Classifier:

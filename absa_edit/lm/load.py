@@ -32,6 +32,11 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     sha256: str
 
+    def settings(self) -> ModelSettings:
+        """What loads the same weights again; a hub model by its commit, which is its hash."""
+        is_here = self.source == "reviewlm" or Path(self.source).is_dir()
+        return ModelSettings(name=self.source, revision=None if is_here else self.sha256)
+
     def summary(self) -> ModelSummary:
         """What `results.json` says of the model."""
         dtype = str(self.model.dtype).removeprefix("torch.")

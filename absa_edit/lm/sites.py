@@ -79,5 +79,5 @@ def site_inputs(model: PreTrainedModel, site: Site) -> slice:
 
 def site_shape(model: PreTrainedModel, site: Site) -> tuple[int, int]:
     """Inputs and outputs of the part of its projection's weight that `site` stands for."""
-    inputs = site_inputs(model, site)
-    return inputs.stop - inputs.start, output_width(model.get_submodule(layout(model).path(site)))[1]
+    inputs, outputs = output_width(model.get_submodule(layout(model).path(site)))
+    return inputs if site.index is None else inputs // model.config.num_attention_heads, outputs

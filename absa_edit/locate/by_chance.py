@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from absa_edit.errors import PlanError
 from absa_edit.locate.plan import every_layer, plan_of
-from absa_edit.records import EditPlan
+from absa_edit.records import EditPlan, Part, Site
 
 
 def by_chance(like: EditPlan, model: PreTrainedModel, *, rng: np.random.Generator) -> EditPlan:
@@ -26,10 +26,9 @@ def by_chance(like: EditPlan, model: PreTrainedModel, *, rng: np.random.Generato
     if all(counts[part] == len(sites) for part, sites in choices.items()):
         raise PlanError("a random plan like one of all layers is that plan; leave the method `random` out")
     while True:
-        sites = {
-            of_part[i]
-            for part, of_part in choices.items()
-            for i in rng.choice(len(of_part), counts[part], replace=False)
-        }
+        sites: set[Site] = set()
+        for part, every in choices.items():  # attn before head: a layer's heads are edited one by one or together
+            free = [s for s in every if part is not Part.head or Site(s.layer, Part.attn) not in sites]
+            sites |= {free[i] for i in rng.choice(len(free), counts[part], replace=False)}
         if sites != theirs:
             return plan_of(model, sites, ranks.pop(), "random")

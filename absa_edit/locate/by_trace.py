@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from absa_edit.config import LocateSettings, Shape
+from absa_edit.config import Engine, LocateSettings, Shape
 from absa_edit.errors import PlanError
 from absa_edit.locate.plan import kinds_of, plan_of
 from absa_edit.records import EditPlan, Part, Site, Trace
 from absa_edit.statistics import bootstrap_weights, weighted_means
-from absa_edit.trace.effects import indirect_effects, layer_profile, mean_effect
+from absa_edit.trace.effects import head_effects, indirect_effects, layer_profile, mean_effect
 
 
 def by_trace(
@@ -27,8 +25,7 @@ def by_trace(
     """The window of layers, or the single sites (heads, too), with the largest effects, and how stable that choice is.
 
     A site's score is its average indirect effect at the role where it is largest. A window's score is the
-    sum over its sites. Both hold the same number of sites unless `settings.sites` says another, so that they cost
-    the same.
+    sum over its sites. Both hold the same number of sites, unless `settings.sites` says another.
     """
     kinds = kinds_of(model, settings.parts)
     effects = _effects(trace, settings.parts)
@@ -62,9 +59,10 @@ def site_count(settings: LocateSettings, layers: int, sites: int) -> int:
 
 def _effects(trace: Trace, parts: list[Part]) -> Float[np.ndarray, "example kind role layer"]:
     """Indirect effects of the sites of `parts`; heads stand where parts do."""
+    if parts == [Part.head] and trace.engine == Engine.auto:
+        raise PlanError("locate.parts=[head]: trace.engine=auto runs no head exactly; trace with exact or attribution")
     if parts == [Part.head] and trace.restored_heads.size:
-        heads = np.moveaxis(trace.restored_heads, -1, 1)
-        return indirect_effects(replace(trace, restored=heads))
+        return head_effects(trace)
     missing = [part.value for part in parts if part not in trace.parts]
     if missing:
         raise PlanError(f"locate=trace needs {missing[0]} traced; add it to trace.parts or take it off locate.parts")

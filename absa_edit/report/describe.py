@@ -30,6 +30,7 @@ def trace(of: TraceSummary) -> str:
 def plan(of: EditPlan, model: ModelSummary) -> str:
     """Where a plan edits, with what budget, and how stable that is."""
     layers, ranks = of.layers(), sorted({t.rank for t in of.targets})
+    heads = sorted(t.site for t in of.targets if t.site.index is not None)
     parts = " and ".join(sorted({t.site.part.value for t in of.targets}))
     depth = max(model.layers - 1, 1)
     where = f"layers {words.runs(layers)} of {model.layers} (from 0)" if layers else "nowhere"
@@ -37,9 +38,10 @@ def plan(of: EditPlan, model: ModelSummary) -> str:
     stable = "" if of.stability is None else (
         f" Stability {of.stability:.2f}: mean Jaccard overlap of the targets over resamples of the trace."
     )  # fmt: skip
+    named = f" Heads (number@layer): {', '.join(f'{site.index}@{site.layer}' for site in heads)}." if heads else ""
     return (
         f"Source `{of.source}`: {len(of.targets)} targets, {parts} of {where}{span}, rank "
-        f"{', '.join(map(str, ranks))}, {of.parameters:,} parameters.{stable}"
+        f"{', '.join(map(str, ranks))}, {of.parameters:,} parameters.{named}{stable}"
     )
 
 

@@ -154,6 +154,6 @@ def _subtitle(effects: Effects, plan: EditPlan | None, window: int | None, count
         said.append("grey figures: the 95 % interval includes 0")
     if window is not None and window > 1 and {Part.attn, Part.mlp} & set(effects.parts):
         said.append(f"attention and MLP: {window} layers restored together")
-    if plan is not None:
+    if plan is not None and {target.site.part for target in plan.targets} & set(effects.parts):
         said.append(f"orange frame: where the plan ({plan.source}) edits")
     return " · ".join(said)

@@ -57,7 +57,7 @@ def export_stage(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict
     try:
         if adapted.peft or edit:
             adapter = export / "adapter"
-            write_adapter(adapted, adapter, about, adapter_card(record, name, about, deltas=adapted.peft is not None))
+            write_adapter(adapted, adapter, about, adapter_card(record, name, about, rank=adapted.rank))
             gaps.append(check("adapter", plain_adapter(adapter, run.lm.model), first, again)[0])
         if settings.export.merged and edit is None:  # a representation edit folds into no weight
             merged = export / "merged"

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
-from absa_edit.adapt import Adapted, adapt, changed_elsewhere
+from absa_edit.adapt import Adapted, adapt, changed_elsewhere, check_whole
 from absa_edit.config import Delta, Edit, Localiser, Method, ZeroShot
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import RecordError
@@ -95,15 +95,20 @@ def run_method(
 
 
 def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: Trace | None) -> EditPlan | None:
-    """The plan of a method: the run's, or that of a localiser of its own; None for one without a plan."""
+    """The plan of a method: the run's, or that of a localiser of its own; None for one without a plan.
+
+    Raises `PlanError` when the method cannot train what its plan names.
+    """
     if not isinstance(method, Edit | Delta):
         return None
-    if plan is None or method.locate is None:
-        return plan
-    if method.locate is Localiser.random:
-        return by_chance(plan, run.lm.model, rng=run.rng(f"locate {name}"))
-    settings = replace(run.settings.locate, kind=method.locate, layers=[], plan=None)
-    return locate(settings, run.lm.model, trace, draws=200, rng=run.rng(f"locate {name}"))
+    rng = run.rng(f"locate {name}")
+    if plan is not None and method.locate is Localiser.random:
+        plan = by_chance(plan, run.lm.model, rng=rng)
+    elif plan is not None and method.locate is not None:
+        plan = locate(run.settings.locate.by(method.locate), run.lm.model, trace, draws=200, rng=rng)
+    if plan is not None and isinstance(method, Delta):
+        check_whole(plan)
+    return plan
 
 
 def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker, base: BaseStates) -> Fit:

@@ -7,19 +7,23 @@ from scipy.stats import rankdata
 
 from absa_edit.records import Agreement, Trace
 from absa_edit.statistics import bootstrap_weights, percentile_interval, weighted_means
-from absa_edit.trace.effects import indirect_effects
+from absa_edit.trace.effects import head_effects, indirect_effects
 
 TOP = 10
 
 
 def agreement(exact: Trace, estimated: Trace, *, draws: int, rng: np.random.Generator) -> Agreement:
-    """Spearman correlation of the two tables of average indirect effects (part x layer x role), and the share of the
-    ten strongest cells that they have in common; intervals by bootstrap over sentences.
+    """Spearman correlation of the two tables of average indirect effects (part x layer x role, single heads too where
+    both have them), and the share of the ten strongest cells that they have in common; intervals by bootstrap over
+    sentences.
 
     Both traces are of the same examples in the same order.
     """
     n = len(exact.example_ids)
     tables = [indirect_effects(trace).reshape(n, -1) for trace in (exact, estimated)]
+    if exact.restored_heads.size and estimated.restored_heads.size:
+        heads = (head_effects(trace).reshape(n, -1) for trace in (exact, estimated))
+        tables = [np.concatenate(pair, axis=1) for pair in zip(tables, heads, strict=True)]
     known = ~np.isnan(tables[0]).all(0)
     weights = np.concatenate((np.ones((1, n)), bootstrap_weights(exact.sentence_ids, draws, rng)))
     a, b = (weighted_means(weights, table[:, known]) for table in tables)

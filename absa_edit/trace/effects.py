@@ -35,6 +35,11 @@ def indirect_effects(trace: Trace) -> Float[np.ndarray, "example part role layer
     return trace.restored - trace.corrupted[:, None, None, None]
 
 
+def head_effects(trace: Trace) -> Float[np.ndarray, "example head role layer"]:
+    """As `indirect_effects`, of single heads."""
+    return indirect_effects(replace(trace, restored=np.moveaxis(trace.restored_heads, -1, 1)))
+
+
 def mean_effect(effects: Float[np.ndarray, "example ..."]) -> np.ndarray:
     """Mean over the examples that have the role; nan where none has."""
     return weighted_means(np.ones((1, len(effects))), effects)[0]

@@ -62,7 +62,7 @@ def about(base: str = "hub/base", representation: Representation | None = None) 
 @pytest.mark.parametrize("plan", [PLAN, None])
 @pytest.mark.parametrize("representation", [None, EDITED])
 def test_metadata_and_text(plan, representation) -> None:
-    text = adapter_card(record(plan), "edit", about(representation=representation))
+    text = adapter_card(record(plan), "edit", about(representation=representation), rank=4)
     card = ModelCard(text)
     assert (card.data.base_model, card.data.base_model_relation) == ("hub/base", "adapter")
     assert card.data.library_name == "peft" and card.data.metrics == ["accuracy", "f1"]
@@ -89,19 +89,19 @@ def test_a_merged_checkpoint_is_a_transformers_model() -> None:
 
 
 def test_a_folder_of_this_machine_is_not_named() -> None:
-    text = adapter_card(record(PLAN), "edit", about(base="/home/me/models/mine"))
+    text = adapter_card(record(PLAN), "edit", about(base="/home/me/models/mine"), rank=4)
     assert ModelCard(text).data.base_model is None and "/home/me" not in text
 
 
 def test_the_bundled_base_is_found_through_the_package() -> None:
-    assert "from_pretrained(absa_edit.reviewlm()" in adapter_card(record(PLAN), "edit", about(base="reviewlm"))
+    assert "from_pretrained(absa_edit.reviewlm()" in adapter_card(record(PLAN), "edit", about(base="reviewlm"), rank=4)
 
 
 def test_figures_stand_beside_the_card(tmp_path) -> None:
     export, figures = tmp_path / "export", tmp_path / "figures"
     for folder in (export, figures):
         folder.mkdir()
-    (export / "README.md").write_text(adapter_card(record(PLAN), "edit", about()))
+    (export / "README.md").write_text(adapter_card(record(PLAN), "edit", about(), rank=48))
     for name in ("trace.png", "learning.png"):
         (figures / name).write_bytes(b"png")
     add_figures(export, [figures / "trace.png", figures / "learning.png"])

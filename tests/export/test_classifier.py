@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +86,33 @@ def test_saved_from_python_it_answers_the_same(small, base_folder, trained, tmp_
     again = absa_edit.load(tmp_path / "mine", device="cpu")
     np.testing.assert_allclose(asked(again, examples), asked(made, examples), atol=1e-5)
     assert again.prompt == settings
+    about = json.loads((tmp_path / "mine" / "absa_edit.json").read_text())
+    assert (about["base"], about["revision"]) == (str(base_folder), None)
     again.save(str(tmp_path / "again"))
     np.testing.assert_allclose(
         asked(load(tmp_path / "again", device="cpu"), examples), asked(made, examples), atol=1e-5
     )
     card = ModelCard.load(tmp_path / "mine" / "README.md")
     assert "without scores" in card.text and str(base_folder) not in card.content
-    assert card.data.library_name == ("transformers" if isinstance(method, Full) else "absa_edit")
+    library = "transformers" if isinstance(method, Full) else "peft" if method.weights else "absa_edit"
+    assert card.data.library_name == library
+
+
+def test_saving_removes_no_files_but_an_earlier_export(classifier, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    classifier.save(tmp_path / "mine")
+    classifier.save(tmp_path / "mine")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    for place in (tmp_path / "notes", tmp_path / "notes" / "notes.txt"):
+        with pytest.raises(RecordError, match="there are other files"):
+            classifier.save(place)
+    assert (tmp_path / "notes" / "notes.txt").read_text() == "mine"
+
+
+def test_a_hub_model_is_saved_with_its_commit(small) -> None:
+    assert replace(small, source="org/model", sha256="c0ffee").settings().revision == "c0ffee"
+    assert replace(small, source="reviewlm").settings().revision is None
 
 
 def change(folder: Path, **fields: object) -> None:

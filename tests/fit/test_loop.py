@@ -184,6 +184,24 @@ def test_resumed_after_the_first_epoch_ends_at_the_same_weights(small, prompts, 
     assert found.history[0]["seconds"] < found.history[1]["seconds"]
 
 
+@pytest.mark.parametrize("precision", Precision)
+def test_heads_keep_to_their_columns_through_decay_and_a_resumed_fit(
+    small, prompts, labels, tmp_path, precision
+) -> None:
+    plan = plan_of(small.model, [Site(1, Part.head, 0), Site(1, Part.head, 3)], 2, "manual")
+    settings = replace(PLAIN, epochs=2, weight_decay=0.1, precision=precision)
+    whole, killed, resumed = (adapt(small.model, Edit(lr=1e-2), plan, seed=0) for _ in range(3))
+    run(whole, prompts, labels, settings, scores(0.1, 0.2))
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "k")
+    with pytest.raises(StopIteration):  # the development scores run out after the first epoch
+        run(killed, prompts, labels, settings, scores(0.1), checkpoint=checkpoint)
+    run(resumed, prompts, labels, settings, scores(0.2), checkpoint=checkpoint)
+    close(weights(whole), weights(resumed), atol=0)
+    layer = resumed.model.model.layers[1].self_attn.o_proj
+    delta = (layer.lora_B["default"].weight @ layer.lora_A["default"].weight).unflatten(1, (4, 8))
+    assert delta.ne(0).any(2).any(0).tolist() == [True, False, False, True]
+
+
 def test_a_finished_fit_is_not_trained_again(small, prompts, labels, tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, "k")
     first, second = adapted_to(small), adapted_to(small)

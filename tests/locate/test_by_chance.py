@@ -52,3 +52,11 @@ def test_mixed_ranks_are_an_error(small) -> None:
     like = replace(like, targets=(like.targets[0], replace(like.targets[1], rank=2)))
     with pytest.raises(PlanError, match=r"one rank.*\[2, 3\]"):
         by_chance(like, small.model, rng=np.random.default_rng(0))
+
+
+def test_heads_beside_whole_layers(small) -> None:
+    like = plan_of(small.model, [Site(0, Part.attn), Site(2, Part.head, 1), Site(2, Part.head, 3)], 2, "file")
+    for seed in range(40):
+        plan = by_chance(like, small.model, rng=np.random.default_rng(seed))
+        assert plan.parameters == like.parameters
+        assert Counter(t.site.part for t in plan.targets) == {Part.attn: 1, Part.head: 2}

@@ -88,8 +88,8 @@ def test_heads_are_the_strongest_anywhere(small) -> None:
     plan = by_trace(made, small.model, settings, draws=50, rng=np.random.default_rng(0))
     assert sites(plan) == ["head.3@0", "head.1@2"]
     assert plan.stability == 1.0
-    third = by_trace(made, small.model, replace(settings, sites=None), draws=5, rng=np.random.default_rng(0))
-    assert len(third.targets) == 4  # a window of one layer has four heads
+    with pytest.raises(PlanError, match=r"auto runs no head exactly"):
+        by_trace(replace(made, engine="auto"), small.model, settings, draws=5, rng=np.random.default_rng(0))
     with pytest.raises(PlanError, match=r"needs head traced"):
         by_trace(trace(flat()), small.model, settings, draws=5, rng=np.random.default_rng(0))
 

@@ -12,11 +12,11 @@ import pytest
 from matplotlib.image import imread
 from numpy.testing import assert_allclose
 
-from absa_edit.records import RunRecord
+from absa_edit.records import EditPlan, Part, RunRecord, Site, Target
 from absa_edit.report.drawing import PointLabel as Label
 from absa_edit.report.drawing import canvas, dress, label_points, looks, spread
 from absa_edit.report.figures import learning_curves, pareto, scores_figure, trace_heatmap, write_figures
-from absa_edit.report.heatmap import _cell
+from absa_edit.report.heatmap import _cell, _subtitle
 from absa_edit.trace.effects import Effects
 
 
@@ -39,6 +39,16 @@ def test_figures_without_numbers_are_left_out(record: RunRecord, tmp_path: Path)
     assert write_figures(only, None, tmp_path) == ("scores.png",)
     with pytest.raises(ValueError, match="no budgets"):
         pareto(only, tmp_path / "pareto.png")
+
+
+def test_a_frame_is_promised_only_where_one_is_drawn(
+    record: RunRecord, make_effects: Callable[..., Effects], tmp_path: Path
+) -> None:
+    heads = EditPlan("trace", (Target(Site(2, Part.head, 1), 4),), 1, None)
+    said = [_subtitle(make_effects(), plan, None, None) for plan in (record.plan, heads)]
+    assert ["orange frame" in text for text in said] == [True, False]
+    write_figures(replace(record, plan=heads), make_effects(), tmp_path)
+    assert colours_in(tmp_path / "trace.png") > 50
 
 
 def test_the_same_run_gives_the_same_bytes(record: RunRecord, tmp_path: Path) -> None:

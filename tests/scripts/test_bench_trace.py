@@ -18,13 +18,12 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import bench_trace as bench
 
     monkeypatch.setattr(bench, "VOCABULARY", 500)
-    monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "SAMPLES", 2)
     return bench
 
 
 def test_other_tools_give_our_numbers(bench: ModuleType) -> None:
-    found = bench.measured_peers(bench.workload(3, 14, 2), bench.GRIDS["all"], Console(quiet=True))
+    found = bench.measured_peers(bench.workload(3, 14, 2), bench.GRIDS["all"], Console(quiet=True), rounds=1)
     assert {"hook_loop", "rome"} <= set(found)
     for tool in found.values():
         assert tool["gap"] < 1e-5
