@@ -14,8 +14,8 @@ TOP = 10
 
 def agreement(exact: Trace, estimated: Trace, *, draws: int, rng: np.random.Generator) -> Agreement:
     """Spearman correlation of the two tables of average indirect effects (part x layer x role, single heads too where
-    both have them), and the share of the ten strongest cells that they have in common; intervals by bootstrap over
-    sentences.
+    both have them), and the share of the ten strongest cells (of a small table, of the stronger half) that they have in
+    common; intervals by bootstrap over sentences.
 
     Both traces are of the same examples in the same order.
     """
@@ -25,13 +25,14 @@ def agreement(exact: Trace, estimated: Trace, *, draws: int, rng: np.random.Gene
         heads = (head_effects(trace).reshape(n, -1) for trace in (exact, estimated))
         tables = [np.concatenate(pair, axis=1) for pair in zip(tables, heads, strict=True)]
     known = ~np.isnan(tables[0]).all(0)
+    top = min(TOP, -(-int(known.sum()) // 2))
     weights = np.concatenate((np.ones((1, n)), bootstrap_weights(exact.sentence_ids, draws, rng)))
     a, b = (weighted_means(weights, table[:, known]) for table in tables)
-    pairs = [(x[both], y[both]) for x, y in zip(a, b, strict=True) if (both := ~np.isnan(x)).sum() > TOP]
+    pairs = [(x[both], y[both]) for x, y in zip(a, b, strict=True) if (both := ~np.isnan(x)).sum() > top]
     rank = np.array([_spearman(x, y) for x, y in pairs])
-    overlap = np.array([len({*np.argsort(x)[-TOP:]} & {*np.argsort(y)[-TOP:]}) / TOP for x, y in pairs])
+    overlap = np.array([len({*np.argsort(x)[-top:]} & {*np.argsort(y)[-top:]}) / top for x, y in pairs])
     return Agreement(
-        percentile_interval(float(rank[0]), rank[1:], n), percentile_interval(float(overlap[0]), overlap[1:], n), TOP
+        percentile_interval(float(rank[0]), rank[1:], n), percentile_interval(float(overlap[0]), overlap[1:], n), top
     )
 
 

@@ -1,0 +1,53 @@
+"""How far an estimate is said to be right: whole, reversed, and wrong in its heads alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from absa_edit.config import PromptSettings, TraceSettings
+from absa_edit.records import Part, Role, Trace
+from absa_edit.trace.agreement import agreement
+from absa_edit.trace.tracing import trace_prompts
+
+
+@pytest.fixture(scope="module")
+def exact(small, prompts, labels) -> Trace:
+    settings = TraceSettings(
+        samples=1, filter=False, parts=[Part.block, Part.head], roles=[Role.before, Role.after, Role.last]
+    )
+    return trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=1)
+
+
+def against(exact: Trace, estimated: Trace) -> tuple[float, float]:
+    found = agreement(exact, estimated, draws=20, rng=np.random.default_rng(0))
+    assert found.rank_correlation.n == len(exact.example_ids)
+    return found.rank_correlation.value, found.overlap.value
+
+
+def test_the_same_trace_agrees(exact) -> None:
+    assert against(exact, exact) == pytest.approx((1, 1))
+
+
+def test_the_opposite_effects_disagree(exact) -> None:
+    corrupted = exact.corrupted[:, None, None, None]
+    restored = 2 * corrupted - exact.restored
+    opposite = replace(exact, restored=restored, restored_heads=2 * corrupted - exact.restored_heads)
+    rank, overlap = against(exact, opposite)
+    assert rank == pytest.approx(-1) and overlap < 0.5
+
+
+def test_a_small_table_is_held_to_its_stronger_half(exact) -> None:
+    few = exact.restored[:, :, :1]
+    small = replace(exact, roles=exact.roles[:1], restored=few, restored_heads=np.zeros(0))
+    found = agreement(small, small, draws=20, rng=np.random.default_rng(0))
+    assert (found.top, found.overlap.value, found.rank_correlation.value) == (2, 1, pytest.approx(1))
+
+
+def test_heads_count_where_both_traces_have_them(exact) -> None:
+    wrong = exact.restored_heads[:, :, ::-1, ::-1]
+    rank, _ = against(exact, replace(exact, restored_heads=wrong))
+    assert rank < 0.95
+    assert against(exact, replace(exact, restored_heads=np.zeros(0))) == pytest.approx((1, 1))
