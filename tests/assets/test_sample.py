@@ -13,6 +13,9 @@ from xml.etree import ElementTree
 import pytest
 from tokenizers import Tokenizer
 
+from absa_edit.config import DataSettings
+from absa_edit.data.sources import load_splits
+
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "absa_edit" / "assets"
 DOMAINS = ("laptop", "restaurant", "device", "service")
@@ -81,6 +84,12 @@ def test_counts(domain: str, split: str) -> None:
     groups = by_text(aspects).values()
     mixed = sum(len({a.attributes["polarity"] for a in group}) > 1 for group in groups)
     assert mixed / len(groups) >= 0.25
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_what_is_left_for_training_and_development(domain: str) -> None:
+    splits = load_splits(DataSettings(name=f"{domain}-sample", tests=[]), root=ASSETS, environ={})
+    assert len(splits.train) >= 1200 and len(splits.dev) >= 200
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
