@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from absa_edit.config import register, settings_from
+from absa_edit.compose import register, settings_from
 from absa_edit.errors import AbsaEditError
 
 ROOT = Path(__file__).resolve().parent

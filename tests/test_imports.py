@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "absa_edit"
 
 LAYERS = (
-    {"errors", "records", "storage", "config", "progress", "statistics", "notebook"},
+    {"errors", "records", "storage", "config", "compose", "progress", "statistics", "notebook"},
     {"data", "lm"},
     {"trace", "locate", "adapt", "evaluate"},
     {"fit", "export", "report"},
@@ -23,8 +23,8 @@ SAME_LAYER = {
     *((a, b) for a in LAYERS[0] for b in LAYERS[0]),
 }
 HOME = {
-    "hydra": {"config"},
-    "omegaconf": {"config"},
+    "hydra": {"compose"},
+    "omegaconf": {"config", "compose"},
     "wandb": {"report"},
     "jinja2": {"report"},
     "matplotlib": {"report"},

@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from absa_edit.config import Edit, Full, Localiser, Lora, Settings, register, settings_from
+from absa_edit.compose import register, settings_from
+from absa_edit.config import Edit, Full, Localiser, Lora, Settings
 from absa_edit.errors import SettingsError
 from absa_edit.records import Part, Role
 

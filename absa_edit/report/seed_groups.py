@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from absa_edit.config import kept_settings
+from absa_edit.compose import kept_settings
 from absa_edit.errors import DataError, RecordError, SettingsError
 from absa_edit.evaluate.seeds import SeedComparison, SeedScore, compare_seeds, seed_score
 from absa_edit.records import POLARITIES, SCHEMA, Prediction, RunRecord

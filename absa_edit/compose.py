@@ -1,0 +1,56 @@
+"""From Hydra's YAML to typed settings, and back from the file that Hydra keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from absa_edit.config import METHODS, Settings
+from absa_edit.errors import SettingsError
+
+
+def register() -> None:
+    """Store the schemas that `conf/` is checked against."""
+    store = ConfigStore.instance()
+    store.store(name="settings_schema", node=Settings)
+    for name, kind in METHODS.items():
+        store.store(group="schema/method", name=name, node=kind)
+
+
+def settings_from(config: DictConfig) -> Settings:
+    """The typed settings of a composed Hydra config.
+
+    Raises `SettingsError` naming the key for anything unknown, missing or out of range.
+    """
+    unknown = sorted(set(map(str, config)) - {f.name for f in fields(Settings)})
+    if unknown:
+        raise SettingsError(f"unknown setting {unknown[0]!r}; `python train.py --cfg job` shows all of them")
+    try:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise SettingsError(f"{missing[0]} has no value; give it on the command line: {missing[0]}=...")
+        settings: Any = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        told = str(error).splitlines()[0]
+        raise SettingsError(f"{error.full_key or 'settings'}: {told}") from None
+    return settings
+
+
+def kept_settings(path: Path) -> dict[str, str]:
+    """The settings in a `config.yaml` that Hydra kept, by dotted key; none where there is no such file."""
+    if not path.is_file():
+        return {}
+
+    def flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
+        if not isinstance(value, dict):
+            yield key, str(value)
+            return
+        for name, inner in value.items():
+            yield from flat(inner, f"{key}.{name}" if key else str(name))
+
+    return dict(flat(OmegaConf.to_container(OmegaConf.load(path)), ""))
