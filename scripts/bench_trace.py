@@ -28,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from absa_edit.config import TraceSettings
 from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.packed import packed
 from absa_edit.records import Part, Role
 from absa_edit.trace.exact import cells
 from absa_edit.trace.runs import run_both
@@ -92,7 +93,8 @@ def exact(
     units = units or [[t] for t in range(work.ids.shape[1])]
     every = cells(parts, decoder.layers, WINDOW)
     corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
-    grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
+    with packed(decoder.model):  # as `trace_prompts` does, once for all prompts
+        grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
     return {part: grid[0] for part, grid in grids.items()}
 
 
@@ -270,7 +272,7 @@ def counted_7b(examples: int = 8, samples: int = 3) -> dict[str, float]:
         first = min(prompt.positions(Role.before, Role.aspect, Role.after, Role.punctuation))
         length, late = len(prompt.ids), len(prompt.ids) - first
         flops += floor_flops(config, length, samples, first, parts, [unit for unit in units if unit])
-        states = (len(parts) + 1) * length + 2 * samples * late + 2 * samples * length
+        states = (len(parts) + 1) * length + 4 * samples * late + 2 * samples * length
         kept = max(kept, 2 * config.num_hidden_layers * states * config.hidden_size)
     batch = 2 * TraceSettings().batch_tokens * (3 * config.intermediate_size + 2 * config.hidden_size)
     weights = 2 * sum(p.numel() for p in model_7b().parameters())

@@ -113,7 +113,7 @@ class Decoder:
         `positions` than their places in the row, the frame is for blocks inside `attention_by`, which mind the masks.
         """
         elsewhere = {} if positions is None else _standing_at(positions, embeds)
-        with self._standing_still() as blocks:
+        with self._standing_still() as blocks, self._only([0]):  # not the whole vocabulary of a row, for nothing
             self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1, **elsewhere)
         return Frame(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
 

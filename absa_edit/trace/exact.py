@@ -22,7 +22,7 @@ from absa_edit.lm.attention import Heads, Mixed, asked, attention_by, mix
 from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.hooks import edited, entering, silent
 from absa_edit.records import Part, Site
-from absa_edit.trace.runs import PROJECTED, Layer, Runs
+from absa_edit.trace.runs import PROJECTED, Runs
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,20 @@ def cells(parts: Sequence[Part], layers: int, window: int, heads: int = 0) -> li
 
 
 def restored(
-    decoder: Decoder, runs: Runs, positions: Sequence[int], every: Sequence[Cell], most: int
+    entries: Entries, positions: Sequence[int], every: Sequence[Cell], most: int
 ) -> Iterator[tuple[list[Cell], Float[Tensor, "sample hidden"]]]:
     """Each group of cells that end alike, with the states they leave the model with at the last position.
 
     Cells that cannot reach the answer (the last block, at other positions) are left out: they are the corrupted
     run. At most about `most` hidden states are computed at once; out of memory on a GPU, half as many.
     """
+    decoder, runs = entries.decoder, entries.runs
     positions = [p for p in positions if p >= runs.first]  # before it, both runs are the same
     last = runs.length - 1
     todo = sorted((c for c in every if c.start + 1 < decoder.layers or last in positions), key=lambda c: c.start)
     if not positions:
         return
-    sweep = _Sweep(decoder, runs, positions)
+    sweep = _Sweep(decoder, runs, entries, positions)
     size = max(1, most // (runs.samples * (runs.length - positions[0])))
     while todo:
         try:
@@ -78,6 +79,64 @@ def restored(
             continue
         todo = todo[size:]
         yield from done
+
+
+class Entries:
+    """Restored positions as they leave the block that they are restored in, with nothing else computed of it.
+
+    There positions do not see each other's restoration, so that all that are going to be restored run together.
+    """
+
+    def __init__(self, decoder: Decoder, runs: Runs, positions: Sequence[int]) -> None:
+        self.decoder, self.runs = decoder, runs
+        self.positions = sorted({p for p in positions if p >= runs.first})
+        self._all: dict[tuple[Part, int], Tensor] = {}
+
+    def of(self, part: Part, index: int, at: Tensor) -> Float[Tensor, "head sample chosen hidden"]:
+        """Those at positions `at`; for all but heads, the first dimension is one."""
+        if part is Part.block:
+            return self.runs.layers[index].clean[part][at].expand(1, self.runs.samples, -1, -1)
+        if part is Part.head:  # all heads of some positions are many rows, and would be much to keep
+            return self._run(part, index, at)
+        every = torch.tensor(self.positions, device=at.device)
+        if (part, index) not in self._all:
+            self._all[part, index] = self._run(part, index, every)
+        return self._all[part, index][:, :, torch.searchsorted(every, at)]
+
+    def _run(self, part: Part, index: int, at: Tensor) -> Float[Tensor, "head sample chosen hidden"]:
+        layer = self.runs.layers[index]
+        entered = layer.entering[:, at - self.runs.first]
+        clean, allowed = layer.clean[part][at], layer.allowed[at]
+        heads = 1
+
+        def attend(asked: Heads) -> Mixed:
+            if part is Part.attn:  # replaced after the projection anyway
+                return torch.zeros_like(asked.query)
+            none = asked.key[:, :, :0]
+            return mix(Heads(asked.query, none, none, asked.scale, asked.softcap), allowed, (layer.keys, layer.values))
+
+        with ExitStack() as stack:
+            stack.enter_context(attention_by(self.decoder.model, attend))
+            if part is Part.head:
+                heads = self.decoder.heads
+                entered = entered.repeat(heads, 1, 1)
+
+                def put_head(mixed: Tensor) -> Tensor:
+                    by_head = mixed.view(heads, self.runs.samples, len(at), heads, -1).clone()
+                    own = torch.arange(heads, device=mixed.device)
+                    by_head[own, :, :, own] = clean.view(1, len(at), heads, -1).permute(2, 0, 1, 3)
+                    return by_head.view(mixed.shape)
+
+                stack.enter_context(entering(self.decoder.module(Site(index, part)), put_head))
+            else:
+                if part is Part.attn:
+                    stack.enter_context(silent(self.decoder.blocks[index], self.decoder.layout.asking))
+                module = self.decoder.module(Site(index, part))
+                stack.enter_context(
+                    edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).reshape(out.shape))
+                )
+            out = self.decoder.run(entered, index, index + 1, self.runs.frame.at(at))
+        return out.view(heads, self.runs.samples, *out.shape[1:])
 
 
 @dataclass
@@ -97,6 +156,7 @@ class _Sweep:
 
     decoder: Decoder
     runs: Runs
+    entries: Entries
     positions: list[int]
     states: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
     """Restored positions as they leave the layer they were restored in: [head or 1, sample, position, hidden]."""
@@ -196,49 +256,10 @@ class _Sweep:
 
     def state(self, cell: Cell) -> Float[Tensor, "sample chosen hidden"]:
         """The restored positions as they leave the first restored layer."""
-        part, index = cell.part, cell.start
-        if (part, index) not in self.states:
-            layer = self.runs.layers[index]
-            if part is Part.block:
-                self.states[part, index] = layer.clean[part][self.at].expand(1, self.runs.samples, -1, -1)
-            else:
-                self.states[part, index] = self.inside(part, index, layer)
-        return self.states[part, index][cell.head]
-
-    def inside(self, part: Part, index: int, layer: Layer) -> Float[Tensor, "head sample chosen hidden"]:
-        """The restored positions through the block they are restored in, with nothing else computed of it."""
-        entered = layer.entering[:, self.at - self.runs.first]
-        clean, allowed = layer.clean[part][self.at], layer.allowed[self.at]
-        heads = 1
-
-        def attend(asked: Heads) -> Mixed:
-            if part is Part.attn:  # replaced after the projection anyway
-                return torch.zeros_like(asked.query)
-            none = asked.key[:, :, :0]
-            return mix(Heads(asked.query, none, none, asked.scale, asked.softcap), allowed, (layer.keys, layer.values))
-
-        with ExitStack() as stack:
-            stack.enter_context(attention_by(self.decoder.model, attend))
-            if part is Part.head:
-                heads = self.decoder.heads
-                entered = entered.repeat(heads, 1, 1)
-
-                def put_head(mixed: Tensor) -> Tensor:
-                    by_head = mixed.view(heads, self.runs.samples, len(self.at), heads, -1).clone()
-                    own = torch.arange(heads, device=mixed.device)
-                    by_head[own, :, :, own] = clean.view(1, len(self.at), heads, -1).permute(2, 0, 1, 3)
-                    return by_head.view(mixed.shape)
-
-                stack.enter_context(entering(self.decoder.module(Site(index, part)), put_head))
-            else:
-                if part is Part.attn:
-                    stack.enter_context(silent(self.decoder.blocks[index], self.decoder.layout.asking))
-                module = self.decoder.module(Site(index, part))
-                stack.enter_context(
-                    edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).reshape(out.shape))
-                )
-            out = self.decoder.run(entered, index, index + 1, self.here)
-        return out.view(heads, self.runs.samples, *out.shape[1:])
+        key = cell.part, cell.start
+        if key not in self.states:
+            self.states[key] = self.entries.of(*key, self.at)
+        return self.states[key][cell.head]
 
 
 def _together(joining: Iterator[Cell]) -> list[_Row]:

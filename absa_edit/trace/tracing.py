@@ -18,12 +18,13 @@ from absa_edit.errors import DataError, ModelError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import length_buckets
 from absa_edit.lm.load import LanguageModel
+from absa_edit.lm.packed import packed
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
 from absa_edit.trace.attribution import Case, Inputs, attribute, run
 from absa_edit.trace.corrupt import Corrupter
-from absa_edit.trace.exact import Cell, cells, restored
+from absa_edit.trace.exact import Cell, Entries, cells, restored
 from absa_edit.trace.partial import Traced, TraceLog, plain
 from absa_edit.trace.rounded import RoundedDecoder, reused_casts
 from absa_edit.trace.runs import Runs, run_both
@@ -100,10 +101,11 @@ def trace_prompts(
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    for batch in progress(batches, "trace", len(batches)):
-        for traced in tracer.trace(batch):
-            done[traced.id] = traced
-            log.add(traced, spent + time.perf_counter() - began)
+    with packed(lm.model):
+        for batch in progress(batches, "trace", len(batches)):
+            for traced in tracer.trace(batch):
+                done[traced.id] = traced
+                log.add(traced, spent + time.perf_counter() - began)
     found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
     log.remove()
     return found
@@ -265,13 +267,14 @@ def restore(
     shape = (2, len(units), decoder.layers)
     parts = tuple(dict.fromkeys(c.part for c in every))
     grids = {part: np.full((*shape, decoder.heads) if part is Part.head else shape, np.nan) for part in parts}
+    entries = Entries(decoder, runs, [position for unit in units for position in unit])
     for number, positions in enumerate(units):
         if not positions:
             continue
         for grid in grids.values():
             grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
         asked = [c for c in every if only is None or only[parts.index(c.part), number, c.layer]]
-        groups = list(restored(decoder, runs, positions, asked, most))
+        groups = list(restored(entries, positions, asked, most))
         if not groups:
             continue
         states = torch.cat([state for _, state in groups])
