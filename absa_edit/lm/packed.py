@@ -23,7 +23,7 @@ ROOM = 2**31
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
     """The model with faster linear layers inside the block, equal to rounding; its weights must not change there."""
-    linears = [m for m in model.modules() if type(m) is nn.Linear and _suits(m.weight)]
+    linears = [m for m in model.modules() if type(m) is nn.Linear and _suits(m)]
     if not torch.backends.mkldnn.is_available() or sum(m.weight.nbytes for m in linears) > ROOM:
         linears = []
     for linear in linears:
@@ -35,8 +35,10 @@ def packed(model: nn.Module) -> Iterator[None]:
             del vars(linear)["forward"]
 
 
-def _suits(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape) >= WIDTH
+def _suits(linear: nn.Linear) -> bool:
+    weight = linear.weight
+    own = "forward" not in vars(linear)  # not accelerate's, which moves weights about, nor packed already
+    return own and weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape) >= WIDTH
 
 
 class _Packed:

@@ -45,6 +45,9 @@ def test_nothing_is_left_behind(model, states) -> None:
     with torch.no_grad():
         plain = model(states)
         with pytest.raises(KeyError), packed(model):
+            with packed(model):
+                assert onednn_calls(model, states) == 2
+            assert onednn_calls(model, states) == 2
             raise KeyError
         model[0].weight.mul_(2)
         assert onednn_calls(model, states) == 0
