@@ -195,8 +195,9 @@ class TraceSettings:
     """Keep only examples that the clean run gets right and the corrupted run wrong, as the paper does."""
     window: int = 3
     """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
-    dtype: Dtype = Dtype.float32
-    """Of the matrix products inside the blocks; the residual stream, norms and softmax keep the model's dtype."""
+    dtype: Dtype | None = None
+    """Of the matrix products inside the blocks; the residual stream, norms and softmax keep the model's dtype. By
+    itself float32 for what is run exactly and bfloat16 for estimates, which err by far more than that rounds."""
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
     steps: int = 3
@@ -205,6 +206,11 @@ class TraceSettings:
     """Kept examples that attribution is compared with the exact engine on."""
     grids: int = 0
     """Kept examples to trace token by token too, for a picture of each; one costs about as much as five examples."""
+
+    @property
+    def products(self) -> Dtype:
+        """The dtype as set, else that of the engine."""
+        return self.dtype or (Dtype.float32 if self.engine is Engine.exact else Dtype.bfloat16)
 
     def __post_init__(self) -> None:
         for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):

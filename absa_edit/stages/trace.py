@@ -28,8 +28,8 @@ def trace_stage(run: Run) -> Trace:
     if found := load_trace(folder, key):
         log.info("trace: found in %s", folder)
         return found
-    if settings.trace.dtype is not Dtype.float32:
-        log.warning("trace: products in %s, an approximation: effects move in the third digit", settings.trace.dtype)
+    if settings.trace.engine is Engine.exact and settings.trace.products is not Dtype.float32:
+        log.warning("trace: products in %s, an approximation: effects move in the third digit", settings.trace.products)
     prompts = _prompts_to_trace(run)
     trace = (trace_auto if settings.trace.engine is Engine.auto else trace_prompts)(
         run.lm,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from absa_edit.config import Engine, PromptSettings, TraceSettings
 from absa_edit.data.prompts import Prompt
@@ -53,17 +53,27 @@ def trace_auto(
     kept = [p for p in prompts if p.example.id in set(estimated.example_ids)]
     beside = partial and partial.with_name(f"exact_{partial.name}")
     exact = traced(kept, beside, deciding, engine=Engine.exact, filter=False, parts=list(estimated.parts))
+    # Estimates are of effects: they stand over the corrupted run of the cells that are run, whatever its rounding.
+    shift, margin = exact.corrupted - estimated.corrupted, exact.corrupted_margin - estimated.corrupted_margin
     return replace(
-        estimated,
+        exact,
         engine=Engine.auto.value,
+        counts=estimated.counts,
         seconds=estimated.seconds + exact.seconds,
-        restored=np.where(deciding, exact.restored, estimated.restored),
-        restored_margin=np.where(deciding, exact.restored_margin, estimated.restored_margin),
+        restored=np.where(deciding, exact.restored, _moved(estimated.restored, shift)),
+        restored_margin=np.where(deciding, exact.restored_margin, _moved(estimated.restored_margin, margin)),
+        restored_heads=_moved(estimated.restored_heads, shift),
+        restored_heads_margin=_moved(estimated.restored_heads_margin, margin),
         exact_cells=tuple(
             (estimated.parts[part].value, estimated.roles[role].value, int(layer))
             for part, role, layer in np.argwhere(deciding)
         ),
     )
+
+
+def _moved(grids: np.ndarray, by: Float[np.ndarray, " example"]) -> np.ndarray:
+    """The grids of examples, each moved by one number; as they are where there are none."""
+    return grids + by.reshape(-1, *(1,) * (grids.ndim - 1)) if grids.size else grids
 
 
 def deciding_cells(estimated: Trace, rng: np.random.Generator) -> Bool[np.ndarray, "part role layer"]:

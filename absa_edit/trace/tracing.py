@@ -112,7 +112,7 @@ def trace_prompts(
 
 
 def _decoder(lm: LanguageModel, settings: TraceSettings) -> Decoder:
-    return (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
+    return (Decoder if settings.products is Dtype.float32 else RoundedDecoder)(lm.model)
 
 
 def first_words(labels: Labels) -> tuple[int, ...]:
@@ -243,7 +243,7 @@ def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Trace
         seconds=seconds,
         example_ids=tuple(p.example.id for p, _ in pairs),
         sentence_ids=tuple(p.example.sentence_id for p, _ in pairs),
-        dtype=settings.dtype.value,
+        dtype=settings.products.value,
         **{name: values[0] for name, values in both.items()},
         **{f"{name}_margin": values[1] for name, values in both.items()},
     )

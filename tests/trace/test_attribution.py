@@ -16,7 +16,8 @@ EVERY = [Part.block, Part.attn, Part.mlp, Part.head]
 
 
 def traced(lm: LanguageModel, prompts: list, labels: dict, engine: Engine, **settings: object) -> Trace:
-    asked = TraceSettings(**{"engine": engine, "samples": 2, "filter": False, "parts": EVERY, **settings})
+    plain = {"samples": 2, "filter": False, "parts": EVERY, "dtype": Dtype.float32}
+    asked = TraceSettings(engine=engine, **(plain | settings))
     return trace_prompts(lm, prompts, labels, asked, PromptSettings(), seed=3)
 
 
@@ -59,6 +60,9 @@ def test_bfloat16_is_near_float32_and_says_what_it_is(tiny, prompts, labels) -> 
     """Near, but not the same: it is an approximation."""
     for engine in ENGINES:
         full, rounded = (traced(tiny, prompts[:1], labels, engine, dtype=d) for d in Dtype)
+        assert traced(tiny, prompts[:1], labels, engine, dtype=None).dtype == (
+            "float32" if engine is Engine.exact else "bfloat16"
+        )
         assert (full.dtype, rounded.dtype) == ("float32", "bfloat16")
         for name in ("restored", "restored_heads"):
             assert 0 < np.nanmax(np.abs(getattr(full, name) - getattr(rounded, name))) < 0.03, engine

@@ -9,6 +9,7 @@ import numpy as np
 from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
 from absa_edit.records import Part, Role
 from absa_edit.trace.auto import deciding_cells, trace_auto
+from absa_edit.trace.effects import head_effects, indirect_effects
 from absa_edit.trace.tracing import trace_prompts
 
 
@@ -32,8 +33,12 @@ def test_deciding_cells_are_exact_and_the_others_estimated(small, prompts, label
         run[trace.parts.index(Part(part)), trace.roles.index(Role(role)), layer] = True
     assert 0 < run.sum() < run.size
     np.testing.assert_allclose(trace.restored[:, run], exact.restored[:, run], atol=1e-6)
-    np.testing.assert_array_equal(trace.restored[:, ~run], estimated.restored[:, ~run])
-    np.testing.assert_array_equal(trace.restored_heads, estimated.restored_heads)
+    np.testing.assert_allclose(
+        indirect_effects(trace)[:, ~run], indirect_effects(estimated)[:, ~run], atol=1e-12, equal_nan=True
+    )
+    np.testing.assert_allclose(head_effects(trace), head_effects(estimated), atol=1e-12, equal_nan=True)
+    np.testing.assert_allclose(trace.corrupted, exact.corrupted, atol=1e-6)
+    assert (trace.dtype, estimated.dtype) == ("float32", "bfloat16")
     assert np.nanmax(np.abs(exact.restored - estimated.restored)) > 1e-3
     assert trace.engine == "auto" and trace.counts == exact.counts
     assert not list(tmp_path.iterdir())
