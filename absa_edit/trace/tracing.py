@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def trace_prompts(
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    with packed(lm.model):
+    with packed(lm.model) if settings.products is Dtype.float32 else nullcontext():
         for batch in progress(batches, "trace", len(batches)):
             for traced in tracer.trace(batch):
                 done[traced.id] = traced
