@@ -20,11 +20,15 @@ ROOM = 2**31
 """Bytes that the weights laid out again may take beside the model's; where they need more, all stays as it is."""
 
 
+AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build of torch has oneDNN; some do without."""
+
+
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
     """The model with faster linear layers inside the block, equal to rounding; its weights must not change there."""
     linears = [m for m in model.modules() if type(m) is nn.Linear and _suits(m)]
-    if not torch.backends.mkldnn.is_available() or sum(m.weight.nbytes for m in linears) > ROOM:
+    if not AVAILABLE or sum(m.weight.nbytes for m in linears) > ROOM:
         linears = []
     for linear in linears:
         vars(linear)["forward"] = _Packed(linear)
@@ -55,6 +59,10 @@ class _Packed:
         return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.linear.bias, "none", [], "")
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
 def _flops(input: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """Of inputs (..., in) and weights (out, in), given as shapes."""
     return mm_flop((math.prod(input[:-1]), input[-1]), (weight[1], weight[0]))
+
+
+if AVAILABLE:
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

@@ -66,7 +66,7 @@ def restored(
     todo = sorted((c for c in every if c.start + 1 < decoder.layers or last in positions), key=lambda c: c.start)
     if not positions:
         return
-    sweep = _Sweep(decoder, runs, entries, positions)
+    sweep = _Sweep(entries, positions)
     size = max(1, most // (runs.samples * (runs.length - positions[0])))
     while todo:
         try:
@@ -154,14 +154,13 @@ class _Row:
 class _Sweep:
     """Restorations at one set of positions, run to the end together."""
 
-    decoder: Decoder
-    runs: Runs
     entries: Entries
     positions: list[int]
     states: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
     """Restored positions as they leave the layer they were restored in: [head or 1, sample, position, hidden]."""
 
     def __post_init__(self) -> None:
+        self.decoder, self.runs = self.entries.decoder, self.entries.runs
         device = self.runs.leaving.device
         self.first = self.positions[0]
         self.at = torch.tensor(self.positions, device=device)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -52,7 +50,15 @@ def test_nothing_is_left_behind(model, states) -> None:
         model[0].weight.mul_(2)
         assert onednn_calls(model, states) == 0
         assert not torch.allclose(model(states), plain)
-    copy.deepcopy(model)
+    assert not any("forward" in vars(layer) for layer in model)
+
+
+@torch.inference_mode()
+def test_a_torch_without_onednn_does_without(model, states, monkeypatch) -> None:
+    monkeypatch.setattr(module, "AVAILABLE", False)
+    plain = model(states)
+    with packed(model):
+        assert torch.equal(model(states), plain) and onednn_calls(model, states) == 0
 
 
 def test_gradients_and_other_dtypes_are_torchs(model, states) -> None:
