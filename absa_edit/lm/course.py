@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from absa_edit.lm.attention import Heads, Keys, Mixed, asked, attention_by, mix
+from absa_edit.lm.attention import Heads, Keys, Mixed, attention_by, mix
 from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.forest import Batch
-from absa_edit.lm.hooks import silent
 
 States = Float[Tensor, "row slot hidden"]
 
@@ -49,26 +48,12 @@ class Course:
     ) -> Float[Tensor, "token hidden"]:
         """The states that leave the last block at some slots; of the others only keys and values are computed."""
         layer = self.decoder.layers - 1
-        whole = self.asks(layer, hidden)
         place = _places(rows)
         chosen = slots.new_zeros(len(hidden), int(place.max()) + 1).index_put((rows, place), slots)
         every = torch.arange(len(hidden), device=rows.device)[:, None]
-
-        def attend(heads: Heads) -> Mixed:
-            heads = Heads(heads.query, whole.key, whole.value, heads.scale, heads.softcap)
-            return self._mix(layer, heads, self._mask(layer)[:, 0, 0][every, chosen][:, None, None])
-
-        known = self.decoder.layout.asking[1:]
-        with silent(self.decoder.blocks[layer], known), attention_by(self.decoder.model, attend):
-            out = self.decoder.run(hidden[every, chosen], layer, layer + 1, self.frame.at(chosen))
+        mask = self._mask(layer)[:, 0, 0][every, chosen][:, None, None]
+        out = self.decoder.run_at(layer, hidden, chosen, self.frame, lambda heads: self._mix(layer, heads, mask))
         return out[rows, place]
-
-    def asks(self, layer: int, hidden: States) -> Heads:
-        """The keys and values of a block, and as little further of it as can be."""
-        asking = self.decoder.layout.asking
-        queries = asking[:1] if len(asking) > 1 else ()
-        with silent(self.decoder.blocks[layer], queries):
-            return asked(self.decoder.model, lambda: self.decoder.run(hidden, layer, layer + 1, self.frame))
 
     def _mix(self, layer: int, heads: Heads, mask: Tensor) -> Mixed:
         if self.known is not None:

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from absa_edit.lm.attention import implementation
+from absa_edit.lm.attention import Attend, Heads, Mixed, asked, attention_by, implementation
+from absa_edit.lm.hooks import silent
 from absa_edit.lm.sites import layout
 from absa_edit.records import Site
 
@@ -44,15 +45,16 @@ class Frame:
         Without masks: for blocks inside `attention_by`.
         """
         length = self.hidden.shape[1]
-        rows = torch.arange(len(positions), device=positions.device)[:, None] if positions.ndim == 2 else slice(None)
+        every = torch.arange(len(positions), device=positions.device)[:, None] if positions.ndim == 2 else slice(None)
 
         def cut(value: Any) -> Any:
             if isinstance(value, Tensor):
+                rows = 0 if positions.ndim == 2 and len(value) == 1 else every
                 return value[rows, positions] if value.ndim in (2, 3) and value.shape[1] == length else None
             return tuple(map(cut, value)) if isinstance(value, tuple) else value
 
         calls = ((tuple(map(cut, args)), {n: cut(v) for n, v in kwargs.items()}) for args, kwargs in self.calls)
-        return Frame(self.hidden[rows, positions], tuple(calls))
+        return Frame(cut(self.hidden), tuple(calls))
 
     def allowed(self, layer: int) -> Bool[Tensor, "query key"]:
         """Which positions each one sees in a block: the causal ones, of these those in a sliding window."""
@@ -137,6 +139,31 @@ class Decoder:
         ):
             hidden = block(hidden, *args, **kwargs)
         return hidden
+
+    def asks(self, layer: int, hidden: Hidden, frame: Frame, *, queries: bool = True) -> Heads:
+        """The queries, keys and values of a block, and nothing further of it.
+
+        Without `queries` these are zeros where the family has a projection of their own for them.
+        """
+        asking = self.layout.asking
+        with silent(self.blocks[layer], () if queries or len(asking) == 1 else asking[:1]):
+            return asked(self.model, lambda: self.run(hidden, layer, layer + 1, frame))
+
+    def run_at(
+        self, layer: int, hidden: Hidden, chosen: Int[Tensor, "batch chosen"], frame: Frame, attend: Attend
+    ) -> Float[Tensor, "batch chosen hidden"]:
+        """The states that leave a block at some positions of each row; of the others only keys and values are computed.
+
+        `attend` is asked by the chosen positions, with the keys and values of all.
+        """
+        whole = self.asks(layer, hidden, frame, queries=False)
+        every = torch.arange(len(hidden), device=hidden.device)[:, None]
+
+        def of_all(heads: Heads) -> Mixed:
+            return attend(Heads(heads.query, whole.key, whole.value, heads.scale, heads.softcap))
+
+        with silent(self.blocks[layer], self.layout.asking[1:]), attention_by(self.model, of_all):
+            return self.run(hidden[every, chosen], layer, layer + 1, frame.at(chosen))
 
     def begin_with_masks(self, embeds: Float[Tensor, "batch pos embedding"]) -> Frame:
         """As `begin`, with every mask that is not plainly causal written out, whatever attention the model uses."""

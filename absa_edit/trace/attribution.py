@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.attention import mix
+from absa_edit.lm.decoder import Decoder, Frame, Hidden
 from absa_edit.lm.hooks import entering, recorded
 from absa_edit.records import Part, Site
 from absa_edit.trace.exact import Cell
@@ -45,7 +46,7 @@ class Outputs:
 
     inputs: Inputs
     states: dict[tuple[Part, int], Float[Tensor, "row pos wide"]]
-    """By part and layer."""
+    """By part and layer; of the last layer only those at `ends`, the only ones that reach the answer."""
     logits: Float[Tensor, "row word"]
     """Of the label words."""
 
@@ -54,8 +55,10 @@ class Outputs:
 class Case:
     """One prompt to estimate the restorations of."""
 
-    row: int
-    """In the clean run; in the corrupted one its samples stand where those of the rows before it end."""
+    clean: int
+    """Its row in the clean run."""
+    corrupted: int
+    """The first of its samples in the corrupted run."""
     gold: int
     units: Sequence[Sequence[int]]
     """Sets of positions to restore."""
@@ -76,11 +79,22 @@ def run(decoder: Decoder, inputs: Inputs, parts: Sequence[Part], words: Sequence
                 for part in parts
                 if part is not Part.block
             }
-            hidden = decoder.run(hidden, layer, layer + 1, frame)
+            if layer < decoder.layers - 1:
+                hidden = decoder.run(hidden, layer, layer + 1, frame)
+            else:
+                hidden = _last_block(decoder, hidden, inputs.ends, frame)
         outputs = {part: found[0] for part, found in kept.items()} | {Part.block: hidden}
         states |= {(part, layer): outputs[part] for part in parts}
-    last = hidden[torch.arange(len(hidden)), inputs.ends]
-    return Outputs(inputs, states, decoder.logits(last, words).float())
+    return Outputs(inputs, states, decoder.logits(hidden[:, 0], words).float())
+
+
+def _last_block(
+    decoder: Decoder, hidden: Hidden, ends: Int[Tensor, " row"], frame: Frame
+) -> Float[Tensor, "row 1 hidden"]:
+    """The states that leave the last block where the answer is read."""
+    layer = decoder.layers - 1
+    seen = decoder.reach(hidden.shape[1])[layer][ends][:, None, None, None]
+    return decoder.run_at(layer, hidden, ends[:, None], frame, lambda heads: mix(heads, seen))
 
 
 def attribute(
@@ -90,18 +104,19 @@ def attribute(
     words: Sequence[int],
     clean: Outputs,
     corrupted: Outputs,
+    samples: int,
     steps: int,
 ) -> list[dict[Part, np.ndarray]]:
     """Estimated indirect effects on probability and log-odds of each case's restorations.
 
+    Each case has `samples` corrupted rows, and `steps` points between these and its clean one.
     By part an array (measure, unit, layer), for head (measure, unit, layer, head); nan for units without positions.
     """
     if not cases:
         return []
     parts = tuple(dict.fromkeys(c.part for c in every))
     device = clean.logits.device
-    samples = len(corrupted.logits) // len(clean.logits)
-    dealt = [(case.row, case.row * samples + k % samples, case.gold) for case in cases for k in range(steps)]
+    dealt = [(case.clean, case.corrupted + k % samples, case.gold) for case in cases for k in range(steps)]
     whole, broken, gold = torch.tensor(dealt, device=device).unbind(1)
     share = ((torch.arange(steps, device=device) + 0.5) / steps).repeat(len(cases))[:, None, None]
     between = torch.lerp(
@@ -116,10 +131,15 @@ def attribute(
     scales = torch.stack((probability * (1 - probability), torch.ones_like(probability))).view(2, -1, steps) / steps
     by_layer: dict[Part, list[Tensor]] = {part: [] for part in parts}
     for (part, layer), gradient in zip(found.states, gradients, strict=True):
-        shape = -1, between.shape[1], gradient.shape[-1]  # OPT's MLPs see a single row
+        reaching = layer < decoder.layers - 1
+        shape = -1, between.shape[1] if reaching else 1, gradient.shape[-1]  # OPT's MLPs see a single row
         states = (run.states[part, layer].view(shape)[rows] for run, rows in ((clean, whole), (corrupted, broken)))
         product = (next(states) - next(states)).float() * gradient.view(shape)
         by_head = product.unflatten(-1, (decoder.heads if part is Part.head else 1, -1)).sum(-1)
+        if not reaching:
+            at_end = by_head.new_zeros(len(between), between.shape[1], by_head.shape[-1])
+            at_end[torch.arange(len(between), device=device), found.inputs.ends] = by_head[:, 0]
+            by_head = at_end
         by_layer[part].append(torch.einsum("mcs,csph->mcph", scales, by_head.unflatten(0, (-1, steps))))
     return _of_units(cases, every, {part: torch.stack(grids, 2) for part, grids in by_layer.items()})
 

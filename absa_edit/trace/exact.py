@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absa_edit.lm.attention import Heads, Mixed, asked, attention_by, mix
-from absa_edit.lm.decoder import Decoder, Frame
+from absa_edit.lm.attention import Heads, Mixed, attention_by, mix
+from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.hooks import edited, entering, silent
 from absa_edit.records import Part, Site
 from absa_edit.trace.runs import PROJECTED, Runs
@@ -200,7 +200,7 @@ class _Sweep:
         shape, flat = hidden.shape, hidden.flatten(0, 1)
         asked = self.asked(index, flat) if fresh else None
         if last and not fresh and shape[2] > 1:
-            asked = self.asks(index, flat, self.late, silent_queries=True)
+            asked = self.decoder.asks(index, flat, self.late, queries=False)
         frame, positions, at, where = self.late, slice(self.first, None), self.at, self.where
         if last:
             flat, frame, positions = flat[:, -1:], self.end, slice(-1, None)
@@ -229,16 +229,10 @@ class _Sweep:
             out = self.decoder.run(flat, index, index + 1, frame)
         return out.view(*shape[:2], -1, shape[3])
 
-    def asks(self, index: int, flat: Tensor, frame: Frame, silent_queries: bool = False) -> Heads:
-        """The queries, keys and values of a block, and nothing further of it."""
-        asking = self.decoder.layout.asking
-        with silent(self.decoder.blocks[index], asking[:1] if silent_queries and len(asking) > 1 else ()):
-            return asked(self.decoder.model, lambda: self.decoder.run(flat, index, index + 1, frame))
-
     def asked(self, index: int, flat: Tensor) -> Heads:
         """The queries, keys and values of fresh rows: the corrupted run's but for the restored positions."""
         layer, late = self.runs.layers[index], self.first - self.runs.first
-        own = self.asks(index, flat[:, self.where], self.here)
+        own = self.decoder.asks(index, flat[:, self.where], self.here)
 
         def put(whole: Tensor, new: Tensor) -> Tensor:
             repeated = whole.repeat(len(flat) // len(whole), 1, 1, 1)

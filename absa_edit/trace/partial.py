@@ -20,7 +20,8 @@ class Traced:
     """Why the paper's filter leaves the example out; None for one that passes."""
     clean: tuple[float, float]
     """Probability and margin, as everywhere below."""
-    corrupted: tuple[float, float]
+    corrupted: tuple[float, float] | None
+    """None where the clean run was wrong and nothing more was run."""
     restored: dict[str, list[object]] | None
     """By part: [measure][role][layer], for head [measure][role][layer][head]; None in place of roles that the example
     lacks. None as a whole when the filter stopped it."""
@@ -46,7 +47,7 @@ class TraceLog:
             for line in lines[1:-1]:  # the last one is empty, or cut short
                 row = json.loads(line)
                 self.seconds = row.pop("seconds")
-                both = {name: tuple(row[name]) for name in ("clean", "corrupted")}
+                both = {name: row[name] and tuple(row[name]) for name in ("clean", "corrupted")}
                 self.found[row["id"]] = Traced(**row | both)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = lines[: len(self.found) + 1] if self.found else [head]

@@ -58,11 +58,11 @@ class Answer:
 
     def note(self, clean: Logits, corrupted: Logits) -> str | None:
         """Why the paper's filter leaves the example out, if it does."""
-        if not self._right(clean):
+        if not self.right(clean):
             return CLEAN_WRONG
-        return CORRUPTED_RIGHT if self._right(corrupted) else None
+        return CORRUPTED_RIGHT if self.right(corrupted) else None
 
-    def _right(self, logits: Logits) -> bool:
+    def right(self, logits: Logits) -> bool:
         return int(logits.softmax(-1).mean(0).argmax()) == self.gold
 
 
@@ -176,35 +176,42 @@ class _Tracer:
             self.decoder.logits(state, self.words).float() for state in (runs.clean_last, runs.leaving[:, -1])
         )
         note = answer.note(clean, corrupted)
-        found = Traced(prompt.example.id, note, answer.means(clean), answer.means(corrupted), None)
+        damaged = answer.means(corrupted)
+        found = Traced(prompt.example.id, note, answer.means(clean), damaged, None)
         if note and self.settings.filter:
             return [found]
-        shared = (self.cells(), answer, found.corrupted, self.settings.batch_tokens, self.only)
+        shared = (self.cells(), answer, damaged, self.settings.batch_tokens, self.only)
         grids = restore(self.decoder, runs, self.units(prompt), *shared)
         return [replace(found, restored=plain(grids))]
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
         """Examples whose cells are estimated, all from one backward pass."""
         length = max(len(prompt.ids) for prompt in batch)
-        answers = [self.answer(prompt) for prompt in batch]
+        samples, answers = self.corrupter.samples, [self.answer(prompt) for prompt in batch]
         with torch.no_grad():
             embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
             clean = run(self.decoder, Inputs.of(embeds, length), self.settings.parts, self.words)
-            corrupted = run(self.decoder, Inputs.of(damaged, length), self.settings.parts, self.words)
-        by_prompt = zip(clean.logits.split(1), corrupted.logits.split(self.corrupter.samples), strict=True)
-        found = [
-            Traced(p.example.id, answer.note(c, d), answer.means(c), answer.means(d), None)
-            for p, answer, (c, d) in zip(batch, answers, by_prompt, strict=True)
-        ]
-        chosen = [i for i, one in enumerate(found) if not (one.note and self.settings.filter)]
-        cases = [Case(i, answers[i].gold, self.units(batch[i])) for i in chosen]
-        effects = attribute(self.decoder, cases, self.cells(), self.words, clean, corrupted, self.settings.steps)
-        for i, grids in zip(chosen, effects, strict=True):
-            restored = {
-                part: grid + np.reshape(found[i].corrupted, (2, *(1,) * (grid.ndim - 1)))
-                for part, grid in grids.items()
-            }
-            found[i] = replace(found[i], restored=plain(restored))
+            logits = clean.logits.split(1)
+            found = [
+                Traced(p.example.id, CLEAN_WRONG, answer.means(own), None, None)
+                for p, answer, own in zip(batch, answers, logits, strict=True)
+            ]
+            asked = [i for i, one in enumerate(logits) if answers[i].right(one) or not self.settings.filter]
+            if not asked:
+                return found
+            inputs = Inputs.of([damaged[i] for i in asked], length)
+            corrupted = run(self.decoder, inputs, self.settings.parts, self.words)
+        cases = []
+        for number, (i, own) in enumerate(zip(asked, corrupted.logits.split(samples), strict=True)):
+            found[i] = replace(found[i], note=answers[i].note(logits[i], own), corrupted=answers[i].means(own))
+            if not (found[i].note and self.settings.filter):
+                cases.append(Case(i, number * samples, answers[i].gold, self.units(batch[i])))
+        steps = self.settings.steps
+        effects = attribute(self.decoder, cases, self.cells(), self.words, clean, corrupted, samples, steps)
+        for case, grids in zip(cases, effects, strict=True):
+            damage = np.array(found[case.clean].corrupted)
+            restored = {p: grid + damage.reshape(2, *(1,) * (grid.ndim - 1)) for p, grid in grids.items()}
+            found[case.clean] = replace(found[case.clean], restored=plain(restored))
         return found
 
 
