@@ -27,17 +27,22 @@ def main(config: DictConfig) -> float | None:
     try:
         settings = settings_from(config)
         from absa_edit import pipeline  # torch and transformers take seconds: a typo should not wait for them
+        from absa_edit.fit.together import announce, is_first
         from absa_edit.report.terminal import bar
         from absa_edit.run import prepare
+        from absa_edit.stages.method import help_train
 
         overrides = list(HydraConfig.get().overrides.task)
         run = prepare(settings, overrides=overrides, root=ROOT, progress=bar)
+        if not is_first():
+            return help_train(run)
         run.folder.joinpath(".hydra").mkdir(parents=True, exist_ok=True)
         config.name, config.data.name = run.experiment, run.splits.train.name  # what ran, if it is not what was asked
         OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)
         OmegaConf.save(OmegaConf.create(overrides), run.folder / ".hydra" / "overrides.yaml")
         command = shlex.join(["python", "train.py", *overrides])
         record = pipeline.execute(run, console=Console(), command=command, root=ROOT)
+        announce(None, run.lm.model.device)
     except AbsaEditError as error:
         logging.getLogger("absa_edit").error("%s", error)
         sys.exit(1)

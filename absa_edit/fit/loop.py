@@ -12,6 +12,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import get_linear_schedule_with_warmup
@@ -23,6 +24,7 @@ from absa_edit.errors import DataError, FitError
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.objective import AnswerLoss
 from absa_edit.lm.forest import Forest, grow
+from absa_edit.lm.packed import packed
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Fit, Polarity
 
@@ -47,7 +49,8 @@ def fit(
     Several processes (`accelerate launch`) share each batch: each trains on its own part of the sentences, keeps the
     frozen states of these alone, and ends with the weights that one process would have.
 
-    `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights. Batches depend on `seed` and the
+    `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights; only the first process calls it, and
+    only that one writes the checkpoint. Batches depend on `seed` and the
     prompts' lengths alone, so that methods see the same ones.
     """
     if not prompts:
@@ -77,35 +80,39 @@ def fit(
     if not state.steps:
         torch.manual_seed(seed)
 
-    while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
-        state.epoch += 1
-        rng = np.random.default_rng([seed, state.epoch])
-        batches = list(epoch_batches(shared, settings.batch_size, rng))
-        adapted.modes(training=True)
-        losses = []
-        for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
-            counted = FlopCounterMode(display=False) if not state.flops else nullcontext()
-            with counted:
-                share = [place[i] for i in batch if i in place]
-                losses.append(
-                    _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
-                )
-            if isinstance(counted, FlopCounterMode):
-                part = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
-                state.flops = counted.get_total_flops() / part  # of one epoch
-            schedule.step()
-            state.steps += 1
-            state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
-        adapted.modes(training=False)
-        state.seconds = before + time.perf_counter() - began
-        loss = float(sum(losses)) / len(prompts)
-        row = {"epoch": float(state.epoch), "loss": loss, **evaluate(), "seconds": state.seconds}
-        state.history.append(row)
-        on_epoch(row)
-        if row["dev_macro_f1"] > state.best_macro_f1:
-            state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], _copy(trained)
-        if checkpoint:
-            checkpoint.save(state, trained, best, optimizer)
+    with packed(adapted.model):
+        while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+            state.epoch += 1
+            rng = np.random.default_rng([seed, state.epoch])
+            batches = list(epoch_batches(shared, settings.batch_size, rng))
+            adapted.modes(training=True)
+            losses = []
+            for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
+                counted = FlopCounterMode(display=False) if not state.flops else nullcontext()
+                with counted:
+                    share = [place[i] for i in batch if i in place]
+                    losses.append(
+                        _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
+                    )
+                if isinstance(counted, FlopCounterMode):
+                    part = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
+                    here = torch.tensor(counted.get_total_flops(), device=accelerator.device)
+                    state.flops = int(accelerator.reduce(here)) / part  # of one epoch, in all processes
+                schedule.step()
+                state.steps += 1
+                state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
+            adapted.modes(training=False)
+            state.seconds = before + time.perf_counter() - began
+            loss = float(sum(losses)) / len(prompts)
+            found = [evaluate() if accelerator.is_main_process else {}]
+            broadcast_object_list(found)
+            row = {"epoch": float(state.epoch), "loss": loss, **found[0], "seconds": state.seconds}
+            state.history.append(row)
+            on_epoch(row)
+            if row["dev_macro_f1"] > state.best_macro_f1:
+                state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], _copy(trained)
+            if checkpoint and accelerator.is_main_process:
+                checkpoint.save(state, trained, best, optimizer)
     adapted.load_trained(best)
     return Fit(
         steps=state.steps,

@@ -25,6 +25,7 @@ from absa_edit.evaluate.predict import BaseStates, log_probabilities, prediction
 from absa_edit.evaluate.score import score
 from absa_edit.fit.checkpoint import Checkpoint
 from absa_edit.fit.loop import fit
+from absa_edit.fit.together import Job, announce, next_job
 from absa_edit.locate import by_chance, locate
 from absa_edit.records import EditPlan, Fit, MethodRecord, Prediction, Trace
 from absa_edit.report.publish import publish_epoch, publish_method
@@ -140,6 +141,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
             name, row["epoch"], row["loss"], 100 * row["dev_macro_f1"], row["seconds"],
         )  # fmt: skip
 
+    announce(Job(name, adapted.plan, key), adapted.model.device)
     fitted = fit(
         adapted,
         train,
@@ -157,6 +159,21 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
     write_json({"key": key, "record": to_json(fitted)}, folder / "fit.json")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return fitted
+
+
+def help_train(run: Run) -> None:
+    """In a process beside the first one: train with it whatever it trains, until it is done."""
+    while job := next_job(run.lm.model.device):
+        adapted = adapt(run.lm.model, run.settings.method[job.name], job.plan, seed=run.settings.seed)
+        fit(
+            adapted,
+            run.encode(run.splits.train),
+            run.labels,
+            run.settings.fit,
+            dict,
+            seed=run.settings.seed,
+            checkpoint=Checkpoint(run.folder / "methods" / job.name / "checkpoint", job.key),
+        )
 
 
 def base_states(run: Run, plans: Iterable[EditPlan | None]) -> BaseStates:

@@ -12,17 +12,40 @@ import numpy as np
 import pytest
 
 SCRIPT = str(Path(__file__).with_name("one_process.py"))
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def run(tmp_path: Path, *arguments: str) -> None:
+    """In one process, then in two."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for command, output in (([], "one"), (TWO, "two")):
+        told = [word.replace("OUTPUT", str(tmp_path / output)) for word in arguments]
+        subprocess.run([sys.executable, *command, *told], check=True, env=environment, timeout=300)
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for command in ([SCRIPT], [*two, SCRIPT]):
-        subprocess.run([sys.executable, *command, str(tmp_path)], check=True, env=environment, timeout=300)
+    run(tmp_path, SCRIPT, str(tmp_path))
     alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("alone", "0", "1"))
     assert first["weights"] == second["weights"] and first["steps"] == alone["steps"] == 12
     np.testing.assert_allclose(first["losses"], alone["losses"], rtol=1e-5)
     for name, weights in alone["weights"].items():
         np.testing.assert_allclose(first["weights"][name], weights, atol=1e-5)
     assert alone["losses"][-1] < alone["losses"][0]
+
+
+@pytest.mark.slow
+def test_the_main_job_shares_its_training(tmp_path) -> None:
+    """The first process writes everything, once; the other trains with it."""
+    train = str(Path(__file__).resolve().parents[2] / "train.py")
+    run(tmp_path, train, "+experiment=smoke", "method=[edit,full]", "fit.precision=float32", "output=OUTPUT")
+    (alone,), (shared,) = (list((tmp_path / where).glob("*/*/*/results.json")) for where in ("one", "two"))
+    files = [sorted(str(p.relative_to(found.parent)) for p in found.parent.rglob("*")) for found in (alone, shared)]
+    assert files[0] == files[1]
+    one, two = (json.loads(found.read_text())["methods"] for found in (alone, shared))
+    for name in ("edit", "full"):
+        assert two[name]["fit"]["steps"] == one[name]["fit"]["steps"] == 5
+        assert two[name]["fit"]["history"][0]["loss"] == pytest.approx(one[name]["fit"]["history"][0]["loss"], rel=1e-5)
+        assert two[name]["fit"]["flops"] == pytest.approx(one[name]["fit"]["flops"], rel=0.1)
+        for test, score in one[name]["scores"].items():
+            assert two[name]["scores"][test]["accuracy"] == score["accuracy"]
