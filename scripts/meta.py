@@ -62,14 +62,14 @@ def model_7b() -> LlamaForCausalLM:
 
 
 def _median_batch() -> tuple[tuple[int, int], tuple[int, int]]:
-    """Rows and slots of a middling batch of the bundled sample, as trees and as padded rows."""
+    """Rows and slots of a middling batch of the bundled sample: as trees, the stem shared out, and padded."""
     prompts, _ = prompts_of(Job("edit", examples=512))
     forest = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])
     batches = batches_of(prompts, 1)
-    shapes = [tuple(forest.batch(batch, torch.device("cpu")).own.node.shape) for batch in batches]
-    shared = sorted(shapes, key=lambda shape: shape[0] * shape[1])[len(shapes) // 2]
+    laid_out = [forest.batch(batch, torch.device("cpu")) for batch in batches]
+    middling = sorted(laid_out, key=lambda batch: batch.own.node.numel())[len(batches) // 2]
     padded = sorted(max(len(prompts[i].ids) for i in batch) for batch in batches)[len(batches) // 2]
-    return (shared[0], shared[1]), (BATCH, padded)
+    return (middling.groups, -(-middling.own.node.numel() // middling.groups)), (BATCH, padded)
 
 
 def _run(model: LlamaForCausalLM, start: int, rows: int, slots: int, answers: int) -> Tensor:

@@ -82,10 +82,10 @@ class Answers:
         for layer in range(start, decoder.layers - 1):
             hidden = self._edit(layer, course.block(layer, hidden), batch, at)
         asked = self.asked(indices)
-        rows, slots = batch.row[asked.sequence], asked.position + batch.shift[asked.sequence]
+        slots = asked.position + batch.shift[asked.sequence]
         if start == decoder.layers:
-            return decoder.logits(hidden[rows, slots])
-        leaving = course.last_block(hidden, rows, slots)
+            return decoder.logits(hidden[0, slots])
+        leaving = course.last_block(hidden, slots)
         if at is not None and decoder.layers - 1 in self.edits:
             here = asked.position == at[asked.sequence]
             leaving = leaving.index_put((here,), self.edits[decoder.layers - 1](leaving[here]))
@@ -94,5 +94,6 @@ class Answers:
     def _edit(self, layer: int, hidden: States, batch: Batch, at: Int[Tensor, " sequence"] | None) -> States:
         if at is None or layer not in self.edits:
             return hidden
-        where = (batch.row, at + batch.shift)
+        slots = at + batch.shift
+        where = (torch.zeros_like(slots), slots)
         return hidden.index_put(where, self.edits[layer](hidden[where]))

@@ -13,8 +13,7 @@ from absa_edit.lm.attention import Heads, Keys, Mixed, attention_by, mix
 from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.forest import Batch
 
-States = Float[Tensor, "row slot hidden"]
-
+States = Float[Tensor, "1 slot hidden"]
 Known = Callable[[int, Batch], tuple[Keys, Keys]]
 """Keys and values of known slots in a block."""
 
@@ -30,47 +29,67 @@ class Course:
     frame: Frame
     known: Known | None = None
     """Keys and values of `batch.known`, where it is not empty."""
-    masks: dict[int, Bool[Tensor, "row 1 1 slot key"]] = field(default_factory=dict)
+    masks: dict[int, Bool[Tensor, "group 1 1 slot key"]] = field(default_factory=dict)
 
     def block(self, layer: int, hidden: States, found: list[Heads] | None = None) -> States:
         """The states that leave a block; `found` receives what its attention was asked."""
+        stem, groups = self.batch.stem, self.batch.groups
 
         def attend(heads: Heads) -> Mixed:
             if found is not None:
                 found.append(heads)
-            return self._mix(layer, heads, self._mask(layer))
+            mixed = self._mix(layer, _grouped(heads.query[:, :, stem:], groups), heads, self._mask(layer))
+            every = mixed.transpose(1, 2).flatten(0, 1)[None]
+            if stem:
+                query, key, value = (x[:, :, :stem] for x in (heads.query, heads.key, heads.value))
+                alone = mix(Heads(query, key, value, heads.scale, heads.softcap), self.reach[layer][:stem, :stem])
+                every = torch.cat((alone.transpose(1, 2), every), 1)
+            return every.transpose(1, 2)
 
         with attention_by(self.decoder.model, attend):
             return self.decoder.run(hidden, layer, layer + 1, self.frame)
 
-    def last_block(
-        self, hidden: States, rows: Int[Tensor, " token"], slots: Int[Tensor, " token"]
-    ) -> Float[Tensor, "token hidden"]:
-        """The states that leave the last block at some slots; of the others only keys and values are computed."""
-        layer = self.decoder.layers - 1
-        place = _places(rows)
-        chosen = slots.new_zeros(len(hidden), int(place.max()) + 1).index_put((rows, place), slots)
-        every = torch.arange(len(hidden), device=rows.device)[:, None]
-        mask = self._mask(layer)[:, 0, 0][every, chosen][:, None, None]
-        out = self.decoder.run_at(layer, hidden, chosen, self.frame, lambda heads: self._mix(layer, heads, mask))
-        return out[rows, place]
+    def last_block(self, hidden: States, slots: Int[Tensor, " token"]) -> Float[Tensor, "token hidden"]:
+        """The states that leave the last block at some slots of branches; of the others only keys and values are
+        computed.
+        """
+        layer, batch = self.decoder.layers - 1, self.batch
+        group, slot = (slots - batch.stem) // batch.width, (slots - batch.stem) % batch.width
+        place = _places(group)
+        chosen = slots.new_zeros(batch.groups, int(place.max()) + 1).index_put((group, place), slot)
+        mask = self._mask(layer)[:, 0, 0][torch.arange(batch.groups, device=slots.device)[:, None], chosen]
 
-    def _mix(self, layer: int, heads: Heads, mask: Tensor) -> Mixed:
-        if self.known is not None:
-            key, value = self.known(layer, self.batch)
-            keys, values = torch.cat((key, heads.key), 2), torch.cat((value, heads.value), 2)
-            heads = Heads(heads.query, keys, values, heads.scale, heads.softcap)
-        return mix(heads, mask)
+        def attend(heads: Heads) -> Mixed:
+            asking = heads.query[0].transpose(0, 1)
+            query = asking.new_zeros(*chosen.shape, *asking.shape[1:]).index_put((group, place), asking)
+            mixed = self._mix(layer, query.transpose(1, 2), heads, mask[:, None, None])
+            return mixed.transpose(1, 2)[group, place].transpose(0, 1)[None]
 
-    def _mask(self, layer: int) -> Bool[Tensor, "row 1 1 slot key"]:
-        reach = self.reach[layer]
+        return self.decoder.run_at(layer, hidden, slots[None], self.frame, attend)[0]
+
+    def _mix(self, layer: int, query: Mixed, heads: Heads, mask: Tensor) -> Mixed:
+        """Attention of each group's queries over what it may see."""
+        batch = self.batch
+        before = self.known(layer, batch) if self.known else (x[:, :, : batch.stem] for x in (heads.key, heads.value))
+        key, value = (
+            torch.cat((first.expand(batch.groups, -1, -1, -1), _grouped(own[:, :, batch.stem :], batch.groups)), 2)
+            for first, own in zip(before, (heads.key, heads.value), strict=True)
+        )
+        return mix(Heads(query, key, value, heads.scale, heads.softcap), mask)
+
+    def _mask(self, layer: int) -> Bool[Tensor, "group 1 1 slot key"]:
+        reach, batch = self.reach[layer], self.batch
         if id(reach) not in self.masks:
-            query, key = self.batch.own.position[:, :, None], self.batch.key_positions[:, None]
-            self.masks[id(reach)] = (self.batch.visible() & reach[query, key])[:, None, None]
+            query, key = batch.grouped(batch.own.position)[:, :, None], batch.keys("position")[:, None]
+            self.masks[id(reach)] = (batch.visible() & reach[query, key])[:, None, None]
         return self.masks[id(reach)]
 
 
-def _places(rows: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
-    """How many tokens of the same row come before each."""
-    same = rows[:, None] == rows
+def _grouped(states: Float[Tensor, "1 head every width"], groups: int) -> Float[Tensor, "group head slot width"]:
+    return states[0].unflatten(1, (groups, -1)).transpose(0, 1)
+
+
+def _places(groups: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
+    """How many tokens of the same group come before each."""
+    same = groups[:, None] == groups
     return same.tril(-1).sum(1)

@@ -12,17 +12,17 @@ from torch import Tensor
 from absa_edit.lm.attention import Heads, Keys
 from absa_edit.lm.course import Course, States
 from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.forest import TRUNK, Batch, Forest
+from absa_edit.lm.forest import PADDING, TRUNK, Batch, Forest
 from absa_edit.progress import Progress, silent
 
 
 class FrozenStates:
     """The states that enter block `start` at every node of a forest.
 
-    With `trunks_known` also the keys and values of trunks from that block on, for methods that change nothing before
-    the first token that a sequence has for itself. In memory, or memory-mapped where they need more than `gib`. Right
-    as long as nothing below `start` (nor, then, any trunk) changes: the caller drops them with the model. `below` are
-    such states at a lower block, to go on from.
+    With `trunks_known` also the keys and values of stem and trunks from that block on, for methods that change nothing
+    before the first token that a sequence has for itself. In memory, or memory-mapped where they need more than `gib`.
+    Right as long as nothing below `start` (nor, then, any trunk) changes: the caller drops them with the model. `below`
+    are such states at a lower block, to go on from.
     """
 
     @torch.no_grad()
@@ -63,7 +63,7 @@ class FrozenStates:
         hidden = below.states(batch) if below else course.frame.hidden
         for layer in range(below.start if below else 0, self.start):
             hidden = course.block(layer, hidden)
-        self._keep("states", hidden, batch, batch.own.branch >= TRUNK, len(forest.ids))
+        self._keep("states", hidden, batch, batch.own.tree != PADDING, len(forest.ids))
         for layer in range(self.start, decoder.layers if self.trunks_known else self.start):
             found: list[Heads] = []
             hidden = course.block(layer, hidden, found)

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from absa_edit.lm.forest import PADDING, TRUNK, Forest, grow, length_buckets
+from absa_edit.lm.forest import PADDING, STEM, Forest, grow, length_buckets
 
 CPU = torch.device("cpu")
+ALIKE = [(5, 6, 1, 2, 3, 4, 7), (5, 6, 9, 8, 7), (5, 6, 1, 2, 3, 4, 8), (5, 6, 7)]
+"""All begin with 5 and 6."""
 SAME = [(1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 7), (9, 8, 7), (1, 2, 3, 4, 5, 6)]
 
 
 def nodes(forest: Forest, i: int) -> list[int]:
-    return [*range(*forest.trunk[i]), *range(*forest.branch[i])]
+    return [*range(forest.stem), *range(*forest.trunk[i]), *range(*forest.branch[i])]
 
 
 def random_sequences(count: int = 60) -> list[tuple[int, ...]]:
@@ -26,16 +28,16 @@ def random_sequences(count: int = 60) -> list[tuple[int, ...]]:
     return made
 
 
-@pytest.mark.parametrize("sequences", [SAME, random_sequences()], ids=["few", "many"])
+@pytest.mark.parametrize("sequences", [SAME, ALIKE, random_sequences()], ids=["few", "alike", "many"])
 def test_each_sequence_is_its_trunk_and_its_branch(sequences) -> None:
     own = [len(s) - 1 for s in sequences]
     forest = grow(sequences, own)
     for i, sequence in enumerate(sequences):
         assert forest.ids[nodes(forest, i)].tolist() == list(sequence)
         assert forest.position[nodes(forest, i)].tolist() == list(range(len(sequence)))
-        assert np.diff(forest.trunk[i]) <= own[i]  # the rest is the sequence's alone
-    assert sum(forest.lengths()) == len(forest.ids)
-    spans = {tuple(span) for span in [*forest.trunk, *forest.branch]}
+        assert forest.stem + np.diff(forest.trunk[i]) <= own[i]  # the rest is the sequence's alone
+    assert forest.stem + sum(forest.lengths()) == len(forest.ids)
+    spans = {tuple(span) for span in [(0, forest.stem), *forest.trunk, *forest.branch]}
     assert sum(stop - start for start, stop in spans) == len(forest.ids)  # no node is nobody's
 
 
@@ -45,8 +47,16 @@ def test_what_several_begin_with_is_there_once() -> None:
     assert len(forest.ids) == 4 + 2 + 1 + 2 + 3
 
 
-def test_a_short_beginning_is_not_shared() -> None:
+def test_a_short_beginning_makes_no_tree() -> None:
     assert len(grow([(1, 2, 3, 4, 5), (1, 2, 6, 7, 8)], [4, 4]).trees()) == 2
+
+
+def test_what_all_begin_with_is_there_once() -> None:
+    forest = grow(ALIKE, [6, 4, 6, 2])
+    assert forest.stem == 2 and forest.ids[:2].tolist() == [5, 6] and forest.trunks == 2 + 4 + 2
+    assert sorted(forest.ids[2:].tolist()) == [1, 2, 3, 4, 7, 7, 7, 8, 8, 9]
+    assert grow(ALIKE, [6, 1, 6, 2]).stem == 1  # the rest is a sequence's own
+    assert grow(ALIKE[::2], [6, 6]).stem == 0  # their trunk says it
 
 
 def test_own_tokens_are_not_shared() -> None:
@@ -56,22 +66,23 @@ def test_own_tokens_are_not_shared() -> None:
 
 
 @pytest.mark.parametrize("trunks_known", [False, True])
-def test_slots_see_their_own_sequence_and_nothing_else(trunks_known) -> None:
-    forest = grow(SAME, [5, 4, 2, 5])
+@pytest.mark.parametrize("sequences", [SAME, ALIKE], ids=["same", "alike"])
+def test_slots_see_their_own_sequence_and_nothing_else(sequences, trunks_known) -> None:
+    forest = grow(sequences, [len(s) - 1 for s in sequences])
     chosen = [2, 0, 1, 0]
     batch = forest.batch(chosen, CPU, trunks_known=trunks_known)
-    visible = batch.visible()
-    keys = torch.cat((batch.known.node, batch.own.node), 1)
-    branches = torch.cat((batch.known.branch, batch.own.branch), 1)
+    visible, keys = batch.visible(), batch.keys("node")
     for place, i in enumerate(chosen):
-        row, last = int(batch.row[place]), len(SAME[i]) - 1
+        last = len(sequences[i]) - 1
         slot = last + int(batch.shift[place])
-        assert int(batch.own.position[row, slot]) == last
-        seen = visible[row, slot] & (branches[row] != PADDING)
-        assert keys[row][seen].tolist() == nodes(forest, i)
-        assert batch.key_positions[row][seen].tolist() == list(range(len(SAME[i])))
-    assert bool((batch.own.branch == TRUNK).any()) is not trunks_known
-    assert len(batch.own.node) == (1 if trunks_known else 2)  # a row a tree, or branches alone without padding
+        assert int(batch.own.position[0, slot]) == last
+        group, inside = divmod(slot - batch.stem, batch.width)
+        seen = visible[group, inside] & (batch.keys("tree")[group] != PADDING)
+        assert keys[group][seen].tolist() == nodes(forest, i)
+        assert batch.keys("position")[group][seen].tolist() == list(range(len(sequences[i])))
+    assert batch.groups == (1 if trunks_known else 2)  # a group a tree, or branches alone without padding
+    assert (batch.own.tree[0] == STEM).tolist() == [True] * batch.stem + [False] * batch.groups * batch.width
+    assert batch.stem == (0 if trunks_known else forest.stem)
 
 
 def test_batches_hold_whole_trees_within_the_budget() -> None:
