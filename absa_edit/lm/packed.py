@@ -1,7 +1,7 @@
-"""Frozen weights laid out as oneDNN likes them, for float32 on a CPU.
+"""Weights laid out as oneDNN likes them, for runs without gradients in float32 on a CPU.
 
-torch gives float32 products on a CPU to MKL. On two AMD EPYC cores oneDNN took 0.85 to 0.9 of MKL's time for those of
-blocks 512 and 320 wide with 256 rows or more, and 0.6 to 0.85 with 64 to 128. bfloat16 goes to oneDNN anyway.
+torch gives float32 products on a CPU to MKL. On two AMD EPYC cores oneDNN took 0.85 of MKL's time for those of blocks
+512 wide, and as long for few rows (`torch.mm` against this, 420 to 8192 rows). bfloat16 goes to oneDNN anyway.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +26,7 @@ AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "
 
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
-    """The model with faster linear layers inside the block, equal to rounding.
-
-    Those whose weights train stay as they are; the others' weights must not change there.
-    """
+    """The model with faster linear layers inside the block, equal to rounding; its weights must not change there."""
     linears = [m for m in model.modules() if type(m) is nn.Linear and _suits(m)]
     if not AVAILABLE or sum(m.weight.nbytes for m in linears) > ROOM:
         linears = []
@@ -47,54 +42,21 @@ def packed(model: nn.Module) -> Iterator[None]:
 def _suits(linear: nn.Linear) -> bool:
     weight = linear.weight
     own = "forward" not in vars(linear)  # not accelerate's, which moves weights about, nor packed already
-    frozen = not any(p.requires_grad for p in linear.parameters())
-    return (
-        own and frozen and weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape) >= WIDTH
-    )
+    return own and weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape) >= WIDTH
 
 
 class _Packed:
-    """Stands in for the `forward` of a linear layer. Weights are laid out when they are first needed."""
+    """Stands in for the `forward` of a linear layer."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self.linear = linear
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1024)
 
     def __call__(self, input: Tensor) -> Tensor:
-        plain = torch.is_autocast_enabled("cpu") or input.dtype != torch.float32
+        plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or input.dtype != torch.float32
         if plain or input.numel() < ROWS * self.linear.in_features:
             return nn.Linear.forward(self.linear, input)
-        return _Product.apply(input, self)
-
-    @cached_property
-    def weight(self) -> Tensor:
-        """For products with the layer's inputs."""
-        return _laid_out(self.linear.weight)
-
-    @cached_property
-    def transposed(self) -> Tensor:
-        """For products with the gradients of its outputs."""
-        return _laid_out(self.linear.weight.T.contiguous())
-
-
-class _Product(torch.autograd.Function):
-    """Of inputs with a layer's weight; no gradient goes to the weight."""
-
-    @staticmethod
-    def forward(context: Any, input: Tensor, layer: _Packed) -> Tensor:
-        context.layer = layer
-        return _linear(input, layer.weight, layer.linear.bias)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _linear(gradient, context.layer.transposed), None
-
-
-def _laid_out(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1024)
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.linear.bias, "none", [], "")
 
 
 def _flops(input: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:

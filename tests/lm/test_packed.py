@@ -14,8 +14,7 @@ from absa_edit.lm.packed import ROWS, packed
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.Linear(128, 320), nn.SiLU(), nn.Linear(320, 96, bias=False), nn.Linear(96, 8)
-    return nn.Sequential(*layers).requires_grad_(False)
+    return nn.Sequential(nn.Linear(128, 320), nn.SiLU(), nn.Linear(320, 96, bias=False), nn.Linear(96, 8))
 
 
 @pytest.fixture
@@ -62,26 +61,14 @@ def test_a_torch_without_onednn_does_without(model, states, monkeypatch) -> None
         assert torch.equal(model(states), plain) and onednn_calls(model, states) == 0
 
 
-def test_gradients_reach_the_inputs(model, states) -> None:
+def test_gradients_and_other_dtypes_are_torchs(model, states) -> None:
     states = states.requires_grad_()
-    (expected,) = torch.autograd.grad(model(states).square().sum(), states)
-    with packed(model), torch.profiler.profile() as profile:
-        (found,) = torch.autograd.grad(model(states).square().sum(), states)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert sum(e.count for e in profile.key_averages() if "_linear_pointwise" in e.key) == 4
-
-
-def test_weights_that_train_are_torchs(model, states) -> None:
-    model[0].bias.requires_grad_()
+    (expected,) = torch.autograd.grad(model(states).sum(), states)
     with packed(model):
-        assert onednn_calls(model, states) == 1
-        model(states).sum().backward()
-    assert model[0].bias.grad.abs().sum() > 0
-
-
-def test_other_dtypes_are_torchs(model, states) -> None:
-    with packed(model), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert onednn_calls(model, states) == 0
+        (found,) = torch.autograd.grad(model(states).sum(), states)
+        assert torch.equal(found, expected)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert onednn_calls(model, states) == 0
     with packed(model.to(torch.bfloat16)), torch.no_grad():
         assert onednn_calls(model, states.bfloat16()) == 0
 
