@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -46,6 +47,11 @@ def main(config: DictConfig) -> float | None:
     except AbsaEditError as error:
         logging.getLogger("absa_edit").error("%s", error)
         sys.exit(1)
+    except Exception:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        logging.getLogger("absa_edit").exception("this process ends, and the others with it")
+        sys.exit(1)  # Hydra would go on with the next job of a sweep, and the other processes with this one
     fitted = record.export and record.methods[record.export.method].fit
     return fitted.best_macro_f1 if fitted else None
 

@@ -12,7 +12,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import get_linear_schedule_with_warmup
@@ -23,6 +23,7 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError, FitError
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.objective import AnswerLoss
+from absa_edit.fit.together import PATIENCE
 from absa_edit.lm.forest import Forest, grow
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Fit, Polarity
@@ -49,8 +50,8 @@ def fit(
     frozen states of these alone, and ends with the weights that one process would have.
 
     `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights; only the first process calls it, and
-    only that one writes the checkpoint. Batches depend on `seed` and the
-    prompts' lengths alone, so that methods see the same ones.
+    only that one writes the checkpoint, which all read. Batches depend on `seed` and the prompts alone, so that methods
+    see the same ones.
     """
     if not prompts:
         raise DataError("no training examples are left")
@@ -65,7 +66,19 @@ def fit(
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
         state, best = resumed
     before = state.seconds
+    there = [state.steps]
+    broadcast_object_list(there)
+    if there != [state.steps]:
+        raise FitError(
+            f"process {accelerator.process_index} goes on from step {state.steps}, the first one from {there[0]}: they "
+            "must see the same run folder"
+        )
     shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])  # of every method, for equal batches
+    if len(shared.trees()) < accelerator.num_processes:
+        raise DataError(
+            f"{len(prompts)} training examples of {len(shared.trees())} sentences are too few to share among "
+            f"{accelerator.num_processes} processes; start fewer"
+        )
     mine = [i for i, t in enumerate(shared.tree) if t % accelerator.num_processes == accelerator.process_index]
     place = {i: number for number, i in enumerate(mine)}
     own = [prompts[i] for i in mine]
@@ -156,7 +169,8 @@ def _step(
 ) -> float:
     """One optimiser step on this process's `share` of a batch of `size`; the summed loss of the batch.
 
-    Out of memory, the share is halved into more micro-batches, and stays so.
+    Out of memory, the share is halved into more micro-batches, and stays so; with several processes, which would no
+    longer wait for each other at the same places, it is a `FitError`.
     """
     while True:
         try:
@@ -177,6 +191,11 @@ def _step(
         except torch.OutOfMemoryError:
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
+            if accelerator.num_processes > 1:
+                raise FitError(
+                    f"out of memory in process {accelerator.process_index} of {accelerator.num_processes}; lower "
+                    "fit.batch_size (the steps are only cut up when one process trains)"
+                ) from None
             if state.micro_batch == 1:
                 raise
             state.micro_batch = -(-state.micro_batch // 2)
@@ -190,6 +209,7 @@ def _accelerator(precision: Precision, device: torch.device) -> Accelerator:
         cpu=device.type == "cpu",
         device_placement=False,  # the model stays on the device that it was loaded on
         step_scheduler_with_optimizer=False,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 

@@ -12,8 +12,8 @@ from accelerate.utils import broadcast_object_list
 
 from absa_edit.records import EditPlan
 
-PATIENCE = timedelta(days=30)
-"""The first process may trace for hours before the others hear from it."""
+PATIENCE = timedelta(days=1)
+"""The first process may trace or evaluate for hours before the others hear from it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Job:
     name: str
     plan: EditPlan | None
     key: str
-    """Of its checkpoint."""
+    """Of what it is trained on and how; the same in every process, or they would train different things."""
 
 
 def is_first() -> bool:

@@ -108,9 +108,9 @@ class Forest:
         return np.diff(self.trunk[first])[:, 0] + np.bincount(self.tree, np.diff(self.branch)[:, 0]).astype(int)
 
     def buckets(self, tokens: int) -> Iterator[list[int]]:
-        """All sequences in batches of whole trees, by `length_buckets`."""
+        """All sequences in batches of whole trees, by `length_buckets`; of each tree the stem counts, too."""
         trees = self.trees()
-        for bucket in length_buckets(self.lengths().tolist(), tokens):
+        for bucket in length_buckets((self.lengths() + self.stem).tolist(), tokens):
             yield [i for tree in bucket for i in trees[tree]]
 
     def batch(self, indices: Sequence[int], device: torch.device, *, trunks_known: bool = False) -> Batch:

@@ -54,7 +54,7 @@ class FrozenStates:
         return self._taken("states", batch.own.node)
 
     def known(self, layer: int, batch: Batch) -> tuple[Keys, Keys]:
-        """Keys and values of the trunks in a block."""
+        """Keys and values of stem and trunks in a block."""
         key, value = (self._taken(f"{layer} {what}", batch.known.node).transpose(1, 2) for what in ("key", "value"))
         return key, value
 

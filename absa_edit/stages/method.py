@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from absa_edit.adapt import Adapted, adapt, changed_elsewhere, check_whole
 from absa_edit.config import Delta, Edit, Localiser, Method, ZeroShot
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import RecordError
+from absa_edit.errors import FitError, RecordError
 from absa_edit.evaluate.perplexity import neutral_text, perplexity
 from absa_edit.evaluate.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluate.score import score
@@ -47,7 +46,7 @@ def run_method(
     """Train, check and score one method, or find it done in its folder."""
     settings = run.settings
     # one file holds the record: its key covers the tests, the training's does not
-    fit_key = run.key("fit", name, type(method).__name__, method, own, settings.fit)
+    fit_key = _fit_key(run, name, method, own)
     key = run.key(fit_key, settings.score, *(data.summary() for data in run.splits.tests))
     folder = run.folder / "methods" / name
     if found := _kept(MethodRecord, folder / "record.json", key):
@@ -55,10 +54,7 @@ def run_method(
         every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
     with tracker_for(run, name, job_type="fit") as tracker:
-        gc.collect()  # the last method's copy of the model
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        _forget_last_copy()
         adapted = adapt(run.lm.model, method, own, seed=settings.seed)
         total = run.lm.model.num_parameters()
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
@@ -93,6 +89,18 @@ def run_method(
         write_json({"key": key, "record": to_json(record)}, folder / "record.json")
         publish_method(tracker, name, record, every)
     return record, rows
+
+
+def _fit_key(run: Run, name: str, method: Method, own: EditPlan | None) -> str:
+    return run.key("fit", name, type(method).__name__, method, own, run.settings.fit)
+
+
+def _forget_last_copy() -> None:
+    """Of the model, with what it left on the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: Trace | None) -> EditPlan | None:
@@ -141,6 +149,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
             name, row["epoch"], row["loss"], 100 * row["dev_macro_f1"], row["seconds"],
         )  # fmt: skip
 
+    checkpoint = Checkpoint(folder / "checkpoint", key)
     announce(Job(name, adapted.plan, key), adapted.model.device)
     fitted = fit(
         adapted,
@@ -149,7 +158,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
         settings.fit,
         evaluate,
         seed=settings.seed,
-        checkpoint=Checkpoint(folder / "checkpoint", key),
+        checkpoint=checkpoint,
         on_epoch=on_epoch,
         progress=run.progress,
         name=name,
@@ -157,23 +166,31 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({n: t.detach().cpu().contiguous() for n, t in adapted.trainable().items()}, temporary)
     write_json({"key": key, "record": to_json(fitted)}, folder / "fit.json")
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    checkpoint.remove()
     return fitted
 
 
 def help_train(run: Run) -> None:
-    """In a process beside the first one: train with it whatever it trains, until it is done."""
+    """In a process beside the first one: train with it whatever it trains, until it is done.
+
+    Raises `FitError` when this process has other data, another model or other settings.
+    """
     while job := next_job(run.lm.model.device):
-        adapted = adapt(run.lm.model, run.settings.method[job.name], job.plan, seed=run.settings.seed)
-        fit(
-            adapted,
-            run.encode(run.splits.train),
-            run.labels,
-            run.settings.fit,
-            dict,
-            seed=run.settings.seed,
-            checkpoint=Checkpoint(run.folder / "methods" / job.name / "checkpoint", job.key),
+        _help(run, job)
+
+
+def _help(run: Run, job: Job) -> None:
+    method, seed = run.settings.method[job.name], run.settings.seed
+    if _fit_key(run, job.name, method, job.plan) != job.key:
+        raise FitError(
+            f"{job.name}: this process would not train what the first one does; give all the same data, model and "
+            "settings"
         )
+    _forget_last_copy()
+    adapted = adapt(run.lm.model, method, job.plan, seed=seed)
+    train = run.encode(run.splits.train)
+    checkpoint = Checkpoint(run.folder / "methods" / job.name / "checkpoint", job.key)
+    fit(adapted, train, run.labels, run.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
 
 
 def base_states(run: Run, plans: Iterable[EditPlan | None]) -> BaseStates:

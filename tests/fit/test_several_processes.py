@@ -49,3 +49,18 @@ def test_the_main_job_shares_its_training(tmp_path) -> None:
         assert two[name]["fit"]["flops"] == pytest.approx(one[name]["fit"]["flops"], rel=0.1)
         for test, score in one[name]["scores"].items():
             assert two[name]["scores"][test]["accuracy"] == score["accuracy"]
+    shared.unlink()
+    again = [*TWO, train, "+experiment=smoke", "method=[edit,full]", "fit.precision=float32"]  # all found, none trained
+    subprocess.run([sys.executable, *again, f"output={tmp_path / 'two'}"], check=True, timeout=300)
+    found = json.loads(shared.read_text())["methods"]
+    assert found == two
+
+
+@pytest.mark.slow
+def test_an_error_ends_all_processes(tmp_path) -> None:
+    train = str(Path(__file__).resolve().parents[2] / "train.py")
+    command = [sys.executable, *TWO, train, "+experiment=smoke", "method=edit", f"output={tmp_path}"]
+    few = [*command, "data.limit_train=2", "locate=manual", "locate.layers=[5]", "stages=[locate,methods]"]
+    done = subprocess.run(few, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "too few to share among 2 processes" in done.stderr

@@ -66,10 +66,10 @@ def test_own_tokens_are_not_shared() -> None:
 
 
 @pytest.mark.parametrize("trunks_known", [False, True])
-@pytest.mark.parametrize("sequences", [SAME, ALIKE], ids=["same", "alike"])
-def test_slots_see_their_own_sequence_and_nothing_else(sequences, trunks_known) -> None:
+@pytest.mark.parametrize(("sequences", "trees"), [(SAME, 2), (ALIKE, 3)], ids=["same", "alike"])
+def test_slots_see_their_own_sequence_and_nothing_else(sequences, trees, trunks_known) -> None:
     forest = grow(sequences, [len(s) - 1 for s in sequences])
-    chosen = [2, 0, 1, 0]
+    chosen = [2, 0, 3, 1, 0]
     batch = forest.batch(chosen, CPU, trunks_known=trunks_known)
     visible, keys = batch.visible(), batch.keys("node")
     for place, i in enumerate(chosen):
@@ -80,7 +80,7 @@ def test_slots_see_their_own_sequence_and_nothing_else(sequences, trunks_known) 
         seen = visible[group, inside] & (batch.keys("tree")[group] != PADDING)
         assert keys[group][seen].tolist() == nodes(forest, i)
         assert batch.keys("position")[group][seen].tolist() == list(range(len(sequences[i])))
-    assert batch.groups == (1 if trunks_known else 2)  # a group a tree, or branches alone without padding
+    assert batch.groups == (1 if trunks_known else trees)  # a group a tree, or branches alone without padding
     assert (batch.own.tree[0] == STEM).tolist() == [True] * batch.stem + [False] * batch.groups * batch.width
     assert batch.stem == (0 if trunks_known else forest.stem)
 

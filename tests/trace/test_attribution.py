@@ -49,11 +49,29 @@ def test_batches_do_not_change_the_estimate(small, prompts, labels) -> None:
 def test_the_filter_is_the_exact_engines_and_the_margin_moves_as_the_log_odds_do(bundled, prompts, labels) -> None:
     exact, estimated = (traced(bundled, prompts, labels, e, filter=True, parts=[Part.block]) for e in ENGINES)
     assert exact.counts == estimated.counts
+    assert exact.counts.clean_wrong and exact.counts.kept > 1  # so that kept ones stand behind others in a batch
     assert exact.example_ids == estimated.example_ids
     effect, estimate = (np.nanmean(effects(t, "restored_margin"), 0) for t in (exact, estimated))
     known = ~np.isnan(effect)
     assert np.abs(effect[known]).max() > 1
     assert np.corrcoef(effect[known], estimate[known])[0, 1] > 0.9
+
+
+def test_a_stopped_estimate_goes_on_behind_what_the_filter_left_out(bundled, prompts, labels, tmp_path) -> None:
+    settings = TraceSettings(engine=Engine.attribution, parts=[Part.block], batch_tokens=1)
+    whole = trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3)
+
+    def stopping(items, name, total=None):  # type: ignore[no-untyped-def]
+        yield from items[:-1]
+        raise KeyboardInterrupt
+
+    file = tmp_path / "partial.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3, partial=file, progress=stopping)
+    assert '"corrupted": null' in file.read_text(encoding="utf-8")
+    resumed = trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3, partial=file)
+    assert resumed.counts == whole.counts and whole.counts.clean_wrong
+    np.testing.assert_array_equal(resumed.restored, whole.restored)
 
 
 def test_bfloat16_is_near_float32_and_says_what_it_is(tiny, prompts, labels) -> None:
