@@ -24,6 +24,8 @@ DRAWS = 200
 """Resamples of the sentences."""
 OFTEN = 0.05
 """Share of them that a role must be the strongest in to be run."""
+SMALL = 0.2
+"""Share of its part's largest effect below which a layer's stays estimated: to first order small effects are right."""
 
 
 def trace_auto(
@@ -79,10 +81,12 @@ def _moved(grids: np.ndarray, by: Float[np.ndarray, " example"]) -> np.ndarray:
 def deciding_cells(estimated: Trace, rng: np.random.Generator) -> Bool[np.ndarray, "part role layer"]:
     """The roles that may be the strongest of a part in a layer: a plan looks at no others.
 
-    Those that the estimate finds strongest in more than `OFTEN` of the resamples. By log-odds: in
-    probability a first-order estimate levels large effects down, and near ties would send expensive cells to be run.
+    Those that the estimate finds strongest in more than `OFTEN` of the resamples, in layers whose effect is not
+    `SMALL`. By log-odds: in probability a first-order estimate levels large effects down, and near ties would send
+    expensive cells to be run.
     """
     effects = estimated.restored_margin - estimated.corrupted_margin[:, None, None, None]
     resampled = weighted_means(bootstrap_weights(estimated.sentence_ids, DRAWS, rng), effects)
     strongest = layer_profile(resampled)[:, :, None]
-    return ((resampled == strongest) & (strongest > 0)).mean(0) > OFTEN
+    large = strongest >= SMALL * strongest.max(-1, keepdims=True)
+    return ((resampled == strongest) & (strongest > 0) & large).mean(0) > OFTEN

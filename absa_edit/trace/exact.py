@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from absa_edit.lm.attention import Heads, Mixed, attention_by, mix
-from absa_edit.lm.decoder import Decoder
+from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.hooks import edited, entering, silent
 from absa_edit.records import Part, Site
 from absa_edit.trace.runs import PROJECTED, Runs
@@ -89,7 +89,9 @@ class Entries:
 
     def __init__(self, decoder: Decoder, runs: Runs, positions: Sequence[int]) -> None:
         self.decoder, self.runs = decoder, runs
-        self.positions = sorted({p for p in positions if p >= runs.first})
+        chosen = sorted({p for p in positions if p >= runs.first})
+        self.every = torch.tensor(chosen, dtype=torch.long, device=runs.leaving.device)
+        self.frame = runs.frame.at(self.every)
         self._all: dict[tuple[Part, int], Tensor] = {}
 
     def of(self, part: Part, index: int, at: Tensor) -> Float[Tensor, "head sample chosen hidden"]:
@@ -97,13 +99,12 @@ class Entries:
         if part is Part.block:
             return self.runs.layers[index].clean[part][at].expand(1, self.runs.samples, -1, -1)
         if part is Part.head:  # all heads of some positions are many rows, and would be much to keep
-            return self._run(part, index, at)
-        every = torch.tensor(self.positions, device=at.device)
+            return self._run(part, index, at, self.runs.frame.at(at))
         if (part, index) not in self._all:
-            self._all[part, index] = self._run(part, index, every)
-        return self._all[part, index][:, :, torch.searchsorted(every, at)]
+            self._all[part, index] = self._run(part, index, self.every, self.frame)
+        return self._all[part, index][:, :, torch.searchsorted(self.every, at)]
 
-    def _run(self, part: Part, index: int, at: Tensor) -> Float[Tensor, "head sample chosen hidden"]:
+    def _run(self, part: Part, index: int, at: Tensor, frame: Frame) -> Float[Tensor, "head sample chosen hidden"]:
         layer = self.runs.layers[index]
         entered = layer.entering[:, at - self.runs.first]
         clean, allowed = layer.clean[part][at], layer.allowed[at]
@@ -135,7 +136,7 @@ class Entries:
                 stack.enter_context(
                     edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).reshape(out.shape))
                 )
-            out = self.decoder.run(entered, index, index + 1, self.runs.frame.at(at))
+            out = self.decoder.run(entered, index, index + 1, frame)
         return out.view(heads, self.runs.samples, *out.shape[1:])
 
 
@@ -185,9 +186,13 @@ class _Sweep:
                 break
             rows, hidden = _apart(rows, hidden, index)
             joining, new = _apart(joining, new, index)
-            parts = [self.block(index, rows, hidden)] if rows else []
-            parts += [self.block(index, joining, new, fresh=True)] if joining else []
-            rows, hidden = rows + joining, torch.cat(parts)
+            if len(self.positions) < hidden.shape[2]:
+                parts = [self.block(index, rows, hidden)] if rows else []
+                parts += [self.block(index, joining, new, fresh=True)] if joining else []
+                rows, hidden = rows + joining, torch.cat(parts)
+            else:  # all positions are restored ones: a fresh row has nothing that is known
+                rows, hidden = rows + joining, torch.cat((hidden, new))
+                hidden = self.block(index, rows, hidden)
         return [(row.cells, state) for row, state in zip(rows, hidden, strict=True)]
 
     def block(self, index: int, rows: list[_Row], hidden: Tensor, fresh: bool = False) -> Tensor:

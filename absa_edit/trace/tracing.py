@@ -275,14 +275,16 @@ def restore(
     shape = (2, len(units), decoder.layers)
     parts = tuple(dict.fromkeys(c.part for c in every))
     grids = {part: np.full((*shape, decoder.heads) if part is Part.head else shape, np.nan) for part in parts}
-    entries = Entries(decoder, runs, [position for unit in units for position in unit])
+    asked = [
+        [c for c in every if only is None or only[parts.index(c.part), number, c.layer]] for number in range(len(units))
+    ]
+    entries = Entries(decoder, runs, [p for unit, some in zip(units, asked, strict=True) if some for p in unit])
     for number, positions in enumerate(units):
         if not positions:
             continue
         for grid in grids.values():
             grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
-        asked = [c for c in every if only is None or only[parts.index(c.part), number, c.layer]]
-        groups = list(restored(entries, positions, asked, most))
+        groups = list(restored(entries, positions, asked[number], most))
         if not groups:
             continue
         states = torch.cat([state for _, state in groups])
