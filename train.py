@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sys
 import warnings
@@ -48,7 +47,9 @@ def main(config: DictConfig) -> float | None:
         logging.getLogger("absa_edit").error("%s", error)
         sys.exit(1)
     except Exception:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        from absa_edit.fit.together import is_alone
+
+        if is_alone():
             raise
         logging.getLogger("absa_edit").exception("this process ends, and the others with it")
         sys.exit(1)  # Hydra would go on with the next job of a sweep, and the other processes with this one

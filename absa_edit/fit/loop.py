@@ -66,19 +66,8 @@ def fit(
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
         state, best = resumed
     before = state.seconds
-    there = [state.steps]
-    broadcast_object_list(there)
-    if there != [state.steps]:
-        raise FitError(
-            f"process {accelerator.process_index} goes on from step {state.steps}, the first one from {there[0]}: they "
-            "must see the same run folder"
-        )
     shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])  # of every method, for equal batches
-    if len(shared.trees()) < accelerator.num_processes:
-        raise DataError(
-            f"{len(prompts)} training examples of {len(shared.trees())} sentences are too few to share among "
-            f"{accelerator.num_processes} processes; start fewer"
-        )
+    _check_shares(accelerator, state.steps, shared)
     mine = [i for i, t in enumerate(shared.tree) if t % accelerator.num_processes == accelerator.process_index]
     place = {i: number for number, i in enumerate(mine)}
     own = [prompts[i] for i in mine]
@@ -137,6 +126,22 @@ def fit(
         history=tuple(state.history),
         flops=state.flops * state.epoch,
     )
+
+
+def _check_shares(accelerator: Accelerator, steps: int, forest: Forest) -> None:
+    """That all processes go on from the same step, and that each has something to train on."""
+    first = [steps]
+    broadcast_object_list(first)
+    if first != [steps]:
+        raise FitError(
+            f"process {accelerator.process_index} goes on from step {steps}, the first one from {first[0]}: they must "
+            "see the same run folder"
+        )
+    trees, processes = len(forest.trees()), accelerator.num_processes
+    if trees < processes:
+        raise DataError(
+            f"training examples of {trees} sentences are too few to share among {processes} processes; start fewer"
+        )
 
 
 def epoch_batches(forest: Forest, size: int, rng: np.random.Generator) -> Iterator[list[int]]:

@@ -31,6 +31,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_alone() -> bool:
+    """Whether there are no other processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+
 def announce(job: Job | None, device: torch.device) -> None:
     """Tell the other processes, if there are any, what is trained next; None sends them home."""
     _exchange([job], device)
@@ -42,7 +47,7 @@ def next_job(device: torch.device) -> Job | None:
 
 
 def _exchange(jobs: list[Job | None], device: torch.device) -> Job | None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not is_alone():
         PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
         broadcast_object_list(jobs)
     return jobs[0]

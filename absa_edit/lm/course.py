@@ -50,9 +50,7 @@ class Course:
             return self.decoder.run(hidden, layer, layer + 1, self.frame)
 
     def last_block(self, hidden: States, slots: Int[Tensor, " token"]) -> Float[Tensor, "token hidden"]:
-        """The states that leave the last block at some slots of branches; of the others only keys and values are
-        computed.
-        """
+        """The states that leave the last block at some slots of branches; the others give keys and values alone."""
         layer, batch = self.decoder.layers - 1, self.batch
         group, slot = (slots - batch.stem) // batch.width, (slots - batch.stem) % batch.width
         place = _places(group)
