@@ -4,7 +4,8 @@ The effect of putting a clean state back is estimated as (clean - corrupted) tim
 respect to that state. Source: Nanda 2023; Kramar et al. 2024 (AtP*, arXiv 2403.00745). The answer is far from
 linear between the two runs, so gradients are taken at points between them: the inputs are moved some way from
 corrupted to clean (integrated gradients; Hanna et al. 2024, arXiv 2403.17806). The points are dealt out to the noise
-samples in turn, so that an example costs one backward pass a point, however many samples there are.
+samples in turn, so that an example costs one backward pass a point, however many samples there are. What all inputs
+of a batch begin with (the instruction) is computed once: no run changes it, and restoring it brings nothing back.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from absa_edit.lm.attention import mix
-from absa_edit.lm.decoder import Decoder, Frame, Hidden
+from absa_edit.lm.attention import Heads, Keys, Mixed, attention_by, mix
+from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.hooks import entering, recorded
 from absa_edit.records import Part, Site
 from absa_edit.trace.exact import Cell
+from absa_edit.trace.runs import first_changed
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,42 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Stem:
+    """What all rows of some inputs begin with."""
+
+    length: int
+    keys: Sequence[tuple[Keys, Keys]]
+    """By layer, keys and values."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, decoder: Decoder, *every: Inputs) -> Stem:
+        """The stem of several inputs of one length; the last positions of rows are never in it."""
+        first = every[0].embeds[:1]
+        length = min(*(min(first_changed(first, one.embeds), int(one.ends.min())) for one in every), first.shape[1])
+        if not length:
+            return cls(0, ())
+        found: list[Heads] = []
+        seen = decoder.reach(length)
+
+        def attend(heads: Heads) -> Mixed:
+            found.append(heads)
+            return mix(heads, seen[len(found) - 1])
+
+        frame = decoder.begin(first[:, :length])
+        with attention_by(decoder.model, attend):
+            decoder.run(frame.hidden, 0, decoder.layers, frame)
+        return cls(length, [(heads.key, heads.value) for heads in found])
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What a run over some inputs leaves behind."""
 
     inputs: Inputs
-    states: dict[tuple[Part, int], Float[Tensor, "row pos wide"]]
-    """By part and layer; of the last layer only those at `ends`, the only ones that reach the answer."""
+    stem: Stem
+    states: dict[tuple[Part, int], Float[Tensor, "row late wide"]]
+    """By part and layer, after the stem; of the last layer only those at `ends`: no others reach the answer."""
     logits: Float[Tensor, "row word"]
     """Of the label words."""
 
@@ -64,13 +97,16 @@ class Case:
     """Sets of positions to restore."""
 
 
-def run(decoder: Decoder, inputs: Inputs, parts: Sequence[Part], words: Sequence[int]) -> Outputs:
+def run(decoder: Decoder, inputs: Inputs, stem: Stem, parts: Sequence[Part], words: Sequence[int]) -> Outputs:
     """A run over `inputs` with the states at all sites; with gradients where they are enabled."""
+    length, ends = inputs.embeds.shape[1], inputs.ends[:, None] - stem.length
     with torch.no_grad():
-        frame = decoder.begin(inputs.embeds)
+        frame = decoder.begin(inputs.embeds).at(torch.arange(stem.length, length, device=ends.device))
+    seen = [allowed[stem.length :] for allowed in decoder.reach(length)]
     hidden = frame.hidden.detach().requires_grad_(torch.is_grad_enabled())
     states: dict[tuple[Part, int], Tensor] = {}
     for layer in range(decoder.layers):
+        before = stem.keys[layer] if stem.length else None
         with ExitStack() as stack:
             kept = {
                 part: stack.enter_context(
@@ -80,21 +116,14 @@ def run(decoder: Decoder, inputs: Inputs, parts: Sequence[Part], words: Sequence
                 if part is not Part.block
             }
             if layer < decoder.layers - 1:
+                stack.enter_context(attention_by(decoder.model, partial(mix, allowed=seen[layer], before=before)))
                 hidden = decoder.run(hidden, layer, layer + 1, frame)
-            else:
-                hidden = _last_block(decoder, hidden, inputs.ends, frame)
+            else:  # only where the answer is read
+                attend = partial(mix, allowed=seen[layer][ends][:, None, None], before=before)
+                hidden = decoder.run_at(layer, hidden, ends, frame, attend)
         outputs = {part: found[0] for part, found in kept.items()} | {Part.block: hidden}
         states |= {(part, layer): outputs[part] for part in parts}
-    return Outputs(inputs, states, decoder.logits(hidden[:, 0], words).float())
-
-
-def _last_block(
-    decoder: Decoder, hidden: Hidden, ends: Int[Tensor, " row"], frame: Frame
-) -> Float[Tensor, "row 1 hidden"]:
-    """The states that leave the last block where the answer is read."""
-    layer = decoder.layers - 1
-    seen = decoder.reach(hidden.shape[1])[layer][ends][:, None, None, None]
-    return decoder.run_at(layer, hidden, ends[:, None], frame, lambda heads: mix(heads, seen))
+    return Outputs(inputs, stem, states, decoder.logits(hidden[:, 0], words).float())
 
 
 def attribute(
@@ -123,7 +152,7 @@ def attribute(
         corrupted.inputs.embeds[broken], clean.inputs.embeds[whole], share.to(clean.inputs.embeds.dtype)
     )
     with torch.enable_grad():
-        found = run(decoder, Inputs(between, clean.inputs.ends[whole]), parts, words)
+        found = run(decoder, Inputs(between, clean.inputs.ends[whole]), clean.stem, parts, words)
         others = found.logits.scatter(1, gold[:, None], float("-inf")).logsumexp(1)
         log_odds = found.logits.gather(1, gold[:, None])[:, 0] - others
         gradients = torch.autograd.grad(log_odds.sum(), list(found.states.values()))
@@ -132,15 +161,20 @@ def attribute(
     by_layer: dict[Part, list[Tensor]] = {part: [] for part in parts}
     for (part, layer), gradient in zip(found.states, gradients, strict=True):
         reaching = layer < decoder.layers - 1
-        shape = -1, between.shape[1] if reaching else 1, gradient.shape[-1]  # OPT's MLPs see a single row
+        shape = (
+            -1,
+            between.shape[1] - clean.stem.length if reaching else 1,
+            gradient.shape[-1],
+        )  # OPT's MLPs see a single row
         states = (run.states[part, layer].view(shape)[rows] for run, rows in ((clean, whole), (corrupted, broken)))
         product = (next(states) - next(states)).float() * gradient.view(shape)
         by_head = product.unflatten(-1, (decoder.heads if part is Part.head else 1, -1)).sum(-1)
-        if not reaching:
-            at_end = by_head.new_zeros(len(between), between.shape[1], by_head.shape[-1])
-            at_end[torch.arange(len(between), device=device), found.inputs.ends] = by_head[:, 0]
-            by_head = at_end
-        by_layer[part].append(torch.einsum("mcs,csph->mcph", scales, by_head.unflatten(0, (-1, steps))))
+        by_position = by_head.new_zeros(*between.shape[:2], by_head.shape[-1])
+        if reaching:
+            by_position[:, clean.stem.length :] = by_head
+        else:
+            by_position[torch.arange(len(between), device=device), found.inputs.ends] = by_head[:, 0]
+        by_layer[part].append(torch.einsum("mcs,csph->mcph", scales, by_position.unflatten(0, (-1, steps))))
     return _of_units(cases, every, {part: torch.stack(grids, 2) for part, grids in by_layer.items()})
 
 

@@ -61,8 +61,7 @@ def run_both(
     """The states of both runs; the corrupted one is not computed before its first corrupted position."""
     frame = decoder.begin_with_masks(embeds)
     length = embeds.shape[1]
-    changed = (corrupted != embeds).any(-1).any(0).nonzero()
-    first = int(changed[0]) if len(changed) else length - 1
+    first = min(first_changed(embeds, corrupted), length - 1)
     late = torch.arange(first, length, device=embeds.device)
     late_frame = frame.at(late)
     whole_frame = frame.at(torch.arange(length, device=embeds.device))
@@ -89,6 +88,12 @@ def run_both(
         )
         layers.append(Layer(states, entered, found[0].query, keys, values, allowed))
     return Runs(layers, hidden, clean[:, -1], first, frame)
+
+
+def first_changed(embeds: Float[Tensor, "1 pos embedding"], others: Float[Tensor, "row pos embedding"]) -> int:
+    """The first position at which a row differs from `embeds`; the length where none does."""
+    changed = (others != embeds).any(-1).any(0).nonzero()
+    return int(changed[0]) if len(changed) else embeds.shape[1]
 
 
 def _keeping(found: list[Heads], allowed: Tensor, before: tuple[Keys, Keys] | None = None) -> Attend:

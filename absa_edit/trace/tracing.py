@@ -23,7 +23,7 @@ from absa_edit.lm.packed import packed
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
-from absa_edit.trace.attribution import Case, Inputs, attribute, run
+from absa_edit.trace.attribution import Case, Inputs, Stem, attribute, run
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, Entries, cells, restored
 from absa_edit.trace.partial import Traced, TraceLog, plain
@@ -190,7 +190,9 @@ class _Tracer:
         samples, answers = self.corrupter.samples, [self.answer(prompt) for prompt in batch]
         with torch.no_grad():
             embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
-            clean = run(self.decoder, Inputs.of(embeds, length), self.settings.parts, self.words)
+            whole = Inputs.of(embeds, length)
+            stem = Stem.of(self.decoder, whole, Inputs.of(damaged, length))
+            clean = run(self.decoder, whole, stem, self.settings.parts, self.words)
             logits = clean.logits.split(1)
             found = [
                 Traced(p.example.id, CLEAN_WRONG, answer.means(own), None, None)
@@ -199,8 +201,8 @@ class _Tracer:
             asked = [i for i, one in enumerate(logits) if answers[i].right(one) or not self.settings.filter]
             if not asked:
                 return found
-            inputs = Inputs.of([damaged[i] for i in asked], length)
-            corrupted = run(self.decoder, inputs, self.settings.parts, self.words)
+            broken = Inputs.of([damaged[i] for i in asked], length)
+            corrupted = run(self.decoder, broken, stem, self.settings.parts, self.words)
         cases = []
         for number, (i, own) in enumerate(zip(asked, corrupted.logits.split(samples), strict=True)):
             found[i] = replace(found[i], note=answers[i].note(logits[i], own), corrupted=answers[i].means(own))
