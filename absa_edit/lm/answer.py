@@ -14,6 +14,7 @@ from absa_edit.lm.course import Course, States
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import Batch, Forest, Ids, grow
 from absa_edit.lm.frozen import FrozenStates
+from absa_edit.lm.onednn import onednn
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Answers:
 
     def logits(self, indices: Sequence[int], frozen: FrozenStates | None = None) -> Float[Tensor, "token vocabulary"]:
         """Logits at the answer tokens of some prompts; `frozen` says what of their run is known."""
+        with onednn(self.decoder.model):
+            return self._logits(indices, frozen)
+
+    def _logits(self, indices: Sequence[int], frozen: FrozenStates | None) -> Float[Tensor, "token vocabulary"]:
         decoder = self.decoder
         trunks_known = frozen is not None and frozen.trunks_known
         batch = self.forest.batch(indices, decoder.device, trunks_known=trunks_known)

@@ -19,7 +19,7 @@ from absa_edit.errors import DataError, ModelError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import length_buckets
 from absa_edit.lm.load import LanguageModel
-from absa_edit.lm.packed import packed
+from absa_edit.lm.onednn import onednn
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
@@ -102,7 +102,7 @@ def trace_prompts(
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    with packed(lm.model) if settings.products is Dtype.float32 else nullcontext():
+    with onednn(lm.model, lay_out=True) if settings.products is Dtype.float32 else nullcontext():
         for batch in progress(batches, "trace", len(batches)):
             for traced in tracer.trace(batch):
                 done[traced.id] = traced

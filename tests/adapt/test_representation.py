@@ -14,12 +14,11 @@ from absa_edit.records import Part, Role, Site
 
 
 def moved(edit: torch.nn.Module, seed: int = 0) -> None:
-    """Random weights in place of the first ones (but for the signs that torch keeps on a rotation's diagonal)."""
+    """Random weights in place of the first ones."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in edit.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(noise.fill_diagonal_(0) if noise.ndim == 2 else noise)
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
 
 
 def orthonormal(edit: LoReFT) -> None:

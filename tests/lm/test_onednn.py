@@ -1,0 +1,124 @@
+"""Linear layers by oneDNN: the same to rounding, gradients too, and nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from absa_edit.lm import onednn as module
+from absa_edit.lm.onednn import onednn
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(128, 320), nn.SiLU(), nn.Linear(320, 96, bias=False), nn.Linear(96, 8))
+
+
+@pytest.fixture
+def states() -> torch.Tensor:
+    return torch.randn(3, 200, 128, generator=torch.Generator().manual_seed(1))
+
+
+def onednn_calls(model: nn.Module, states: torch.Tensor) -> int:
+    with torch.profiler.profile() as profile:
+        model(states)
+    return sum(e.count for e in profile.key_averages() if "_linear_pointwise" in e.key)
+
+
+LAYOUTS = pytest.mark.parametrize("lay_out", [False, True])
+
+
+@LAYOUTS
+@torch.inference_mode()
+def test_answers_are_the_same_to_rounding(model, states, lay_out) -> None:
+    plain = model(states)
+    with onednn(model, lay_out=lay_out):
+        assert onednn_calls(model, states) == 2  # the third is narrow
+        torch.testing.assert_close(model(states), plain, atol=1e-5, rtol=1e-5)
+        late = states.transpose(0, 1)[:, 1:]  # not contiguous
+        torch.testing.assert_close(model(late), plain.transpose(0, 1)[:, 1:], atol=1e-5, rtol=1e-5)
+        assert onednn_calls(model, states[0, :4]) == 0
+
+
+@LAYOUTS
+@pytest.mark.parametrize("trained", ["nothing", "weights", "all"])
+def test_gradients_are_the_same_to_rounding(model, states, lay_out, trained) -> None:
+    model.requires_grad_(trained != "nothing")
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    if trained != "weights":
+        wanted.append(states.requires_grad_())
+    expected = torch.autograd.grad(model(states).square().sum(), wanted)
+    with onednn(model, lay_out=lay_out):
+        assert onednn_calls(model, states) == 2
+        with torch.profiler.profile() as profile:
+            found = torch.autograd.grad(model(states).square().sum(), wanted)
+        calls = sum(e.count for e in profile.key_averages() if "_linear_pointwise" in e.key)
+        assert calls == (3 if trained == "weights" else 4)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
+
+def test_trained_weights_may_change_where_others_are_laid_out(model, states) -> None:
+    model[0].requires_grad_(False)
+    with onednn(model, lay_out=True):
+        model(states)
+        with torch.no_grad():
+            model[2].weight.mul_(2)
+        found = model(states)
+    torch.testing.assert_close(found, model(states), atol=1e-5, rtol=1e-5)
+
+
+@LAYOUTS
+def test_nothing_is_left_behind(model, states, lay_out) -> None:
+    with torch.no_grad():
+        plain = model(states)
+        with pytest.raises(KeyError), onednn(model, lay_out=lay_out):
+            with onednn(model):
+                assert onednn_calls(model, states) == 2
+            assert onednn_calls(model, states) == 2
+            raise KeyError
+        model[0].weight.mul_(2)
+        assert onednn_calls(model, states) == 0
+        assert not torch.allclose(model(states), plain)
+    assert not any("forward" in vars(layer) for layer in model)
+
+
+@torch.inference_mode()
+def test_a_torch_without_onednn_does_without(model, states, monkeypatch) -> None:
+    monkeypatch.setattr(module, "AVAILABLE", False)
+    plain = model(states)
+    with onednn(model, lay_out=True):
+        assert torch.equal(model(states), plain) and onednn_calls(model, states) == 0
+
+
+def test_other_dtypes_are_torchs(model, states) -> None:
+    with onednn(model), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert onednn_calls(model, states) == 0
+    with onednn(model.to(torch.bfloat16)), torch.no_grad():
+        assert onednn_calls(model, states.bfloat16()) == 0
+
+
+@LAYOUTS
+def test_products_are_counted(model, states, lay_out) -> None:
+    with onednn(model, lay_out=lay_out), FlopCounterMode(display=False) as counter:
+        model(states.requires_grad_()).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * states.shape[:2].numel() * (128 * 320 + 320 * 96 + 96 * 8)
+
+
+def test_a_model_without_room_is_not_laid_out(model, states, monkeypatch) -> None:
+    model.requires_grad_(False)
+
+    def changed() -> torch.Tensor:
+        """How its products see a weight that changes after the first."""
+        with onednn(model, lay_out=True), torch.no_grad():
+            before = model(states)
+            model[0].weight.mul_(2)
+            return model(states) - before
+
+    monkeypatch.setattr(module, "ROOM", 4 * (128 * 320 + 320 * 96))
+    assert not changed().any()
+    monkeypatch.setattr(module, "ROOM", 4 * (128 * 320 + 320 * 96) - 1)
+    assert changed().any()
