@@ -138,12 +138,15 @@ class _Tracer:
     only: Only | None
 
     def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
-        """Prompts that are traced together: one by one, for attribution as many of like length as the memory allows."""
-        if self.settings.engine is Engine.exact:
-            return [[prompt] for prompt in prompts]
-        most = self.settings.batch_tokens // (1 + self.corrupter.samples + self.settings.steps)
-        if self.decoder.device.type == "cpu":
-            most = min(most, CACHED)
+        """Prompts that are traced together, by length: one at a time, as many as memory allows where all is estimated.
+
+        The cells of one prompt fill an exact batch, and equal lengths that follow each other use the same memory again.
+        """
+        most = 1
+        if self.settings.engine is not Engine.exact:
+            most = self.settings.batch_tokens // (1 + self.corrupter.samples + self.settings.steps)
+            if self.decoder.device.type == "cpu":
+                most = min(most, CACHED)
         return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
 
     def trace(self, batch: Sequence[Prompt]) -> list[Traced]:
