@@ -93,7 +93,7 @@ def exact(
     units = units or [[t] for t in range(work.ids.shape[1])]
     every = cells(parts, decoder.layers, WINDOW)
     corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
-    with onednn(decoder.model, lay_out=True):  # as `trace_prompts` does, once for all prompts
+    with onednn(decoder.blocks, lay_out=True):  # as `trace_prompts` does, once for all prompts
         grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
     return {part: grid[0] for part, grid in grids.items()}
 

@@ -82,7 +82,8 @@ def fit(
     if not state.steps:
         torch.manual_seed(seed)
 
-    with onednn(adapted.model, lay_out=adapted.trunks_known):  # then there are few rows
+    few_rows = onednn(adapted.decoder.blocks, lay_out=True) if adapted.trunks_known else nullcontext()
+    with few_rows:
         while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
             state.epoch += 1
             rng = np.random.default_rng([seed, state.epoch])

@@ -69,10 +69,12 @@ class Answers:
 
     def logits(self, indices: Sequence[int], frozen: FrozenStates | None = None) -> Float[Tensor, "token vocabulary"]:
         """Logits at the answer tokens of some prompts; `frozen` says what of their run is known."""
-        with onednn(self.decoder.model):
-            return self._logits(indices, frozen)
+        leaving = self._leaving(indices, frozen)
+        with onednn(self.decoder.model.get_output_embeddings()):
+            return self.decoder.logits(leaving)
 
-    def _logits(self, indices: Sequence[int], frozen: FrozenStates | None) -> Float[Tensor, "token vocabulary"]:
+    def _leaving(self, indices: Sequence[int], frozen: FrozenStates | None) -> Float[Tensor, "token hidden"]:
+        """The states that leave the last block at the answer tokens."""
         decoder = self.decoder
         trunks_known = frozen is not None and frozen.trunks_known
         batch = self.forest.batch(indices, decoder.device, trunks_known=trunks_known)
@@ -89,12 +91,12 @@ class Answers:
         asked = self.asked(indices)
         slots = asked.position + batch.shift[asked.sequence]
         if start == decoder.layers:
-            return decoder.logits(hidden[0, slots])
+            return hidden[0, slots]
         leaving = course.last_block(hidden, slots)
         if at is not None and decoder.layers - 1 in self.edits:
             here = asked.position == at[asked.sequence]
             leaving = leaving.index_put((here,), self.edits[decoder.layers - 1](leaving[here]))
-        return decoder.logits(leaving)
+        return leaving
 
     def _edit(self, layer: int, hidden: States, batch: Batch, at: Int[Tensor, " sequence"] | None) -> States:
         if at is None or layer not in self.edits:

@@ -13,7 +13,6 @@ from absa_edit.lm.attention import Heads, Keys
 from absa_edit.lm.course import Course, States
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import PADDING, TRUNK, Batch, Forest
-from absa_edit.lm.onednn import onednn
 from absa_edit.progress import Progress, silent
 
 
@@ -48,8 +47,7 @@ class FrozenStates:
         for batch in progress(batches, "frozen states", len(batches)):
             ids = torch.from_numpy(forest.ids).to(decoder.device)[batch.own.node]
             frame = decoder.begin(decoder.embed(ids), batch.own.position)
-            with onednn(decoder.model):
-                self._fill(Course(decoder, reach, batch, frame), forest, below)
+            self._fill(Course(decoder, reach, batch, frame), forest, below)
 
     def states(self, batch: Batch) -> States:
         """What enters block `start`."""

@@ -1,9 +1,11 @@
 """Float32 products of linear layers by oneDNN, where a model runs on a CPU.
 
-torch gives them to MKL. On two AMD EPYC cores oneDNN took 0.6 to 0.95 of MKL's time for the weights of blocks 320 and
-512 wide (forward and gradient of the input; 37 to 600 rows), and 0.3 to 0.7 for an output layer and few rows, which is
-all that training and scoring ask of one. The weight's own gradient is left to MKL, which is faster there; bfloat16
-goes to oneDNN anyway.
+torch gives them to MKL. On two AMD EPYC cores oneDNN took half of MKL's time for an output layer of 32,000 words and
+the few rows that are asked there; 0.6 to 0.9 of it for the weights of blocks 320 and 512 wide once these are laid out
+as it likes them. The weight's own gradient is left to MKL, which is faster there; bfloat16 goes to oneDNN anyway.
+
+oneDNN keeps a kernel for each number of rows that it has met, 0.4 MB here. So it is for the output layer, for runs of
+few rows and for traces, but not for all training: batches of many lengths would cost 100 MB for a tenth of the time.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "
 
 @contextmanager
 def onednn(model: nn.Module, *, lay_out: bool = False) -> Iterator[None]:
-    """The model with faster linear layers inside the block, equal to rounding.
+    """`model`, or a part of one, with faster linear layers inside the block, equal to rounding.
 
     With `lay_out` each weight that does not train is kept as oneDNN likes it from its first product on, once more for
     its gradients: faster still for few rows. Such weights must not change inside the block.

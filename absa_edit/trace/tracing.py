@@ -102,7 +102,7 @@ def trace_prompts(
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    with onednn(lm.model, lay_out=True) if settings.products is Dtype.float32 else nullcontext():
+    with onednn(tracer.decoder.blocks, lay_out=True) if settings.products is Dtype.float32 else nullcontext():
         for batch in progress(batches, "trace", len(batches)):
             for traced in tracer.trace(batch):
                 done[traced.id] = traced
