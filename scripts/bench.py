@@ -77,7 +77,7 @@ def main() -> None:
         one.add_argument(
             "--meta", action="store_true", help="also count FLOPs and bytes of a 7B model, without running it"
         )
-        one.add_argument("--scaling", action="store_true", help="also measure other sizes (half an hour)")
+        one.add_argument("--scaling", action="store_true", help="also measure other sizes (a quarter to half an hour)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(highlight=False)

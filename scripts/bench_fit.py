@@ -27,7 +27,7 @@ from rich.table import Table
 
 ROUNDS = 3
 PROFILED = ("edit", "representation", "lora")
-SIZES: dict[str, Sequence[int]] = {"layers": (6, 12, 24), "tokens": (45, 90, 180), "examples": (128, 256, 512)}
+SIZES: dict[str, Sequence[int]] = {"layers": (6, 12, 24), "tokens": (45, 90, 180), "examples": (64, 128, 256)}
 """What `--scaling` changes, one at a time."""
 
 
@@ -127,8 +127,9 @@ def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     for axis, sizes in SIZES.items():
         rows = []
         for size in sizes:
+            changed = {"examples": arguments.examples, axis: size}
             jobs = [
-                Job(way, epochs=3, precision=arguments.precision, threads=arguments.threads, **{axis: size})  # type: ignore[arg-type]
+                Job(way, epochs=3, precision=arguments.precision, threads=arguments.threads, **changed)
                 for way in ("edit", "lora", "peft_lora_trainer")
             ]
             rows.append({axis: size, **{way: one["seconds"] for way, one in measured(jobs, console).items()}})
