@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from absa_edit.config import TraceSettings
 from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.onednn import onednn
+from absa_edit.lm.onednn import OneDNN
 from absa_edit.records import Part, Role
 from absa_edit.trace.exact import cells
 from absa_edit.trace.runs import run_both
@@ -93,7 +93,7 @@ def exact(
     units = units or [[t] for t in range(work.ids.shape[1])]
     every = cells(parts, decoder.layers, WINDOW)
     corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
-    with onednn(decoder.blocks, lay_out=True):  # as `trace_prompts` does, once for all prompts
+    with OneDNN(decoder.blocks, lay_out=True).on():  # `trace_prompts` does so once for all prompts
         grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
     return {part: grid[0] for part, grid in grids.items()}
 

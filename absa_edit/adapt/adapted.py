@@ -80,7 +80,7 @@ class Adapted:
         groups: list[dict[str, object]] = [{"params": weights, "lr": self.lr["weights"]}] if weights else []
         if self.representation:
             parameters = list(self.representation.parameters())
-            # Decay would pull the signs that torch keeps on R's diagonal below 1 and so wipe out whole rows.
+            # Decay would pull W to 0, and not to R, where the edit changes nothing.
             groups.append({"params": parameters, "lr": self.lr["representation"], "weight_decay": 0.0})
         return groups
 

@@ -9,27 +9,12 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
 
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.hooks import edited
 from absa_edit.records import Part, Role, Site
-
-
-class _Orthonormal(nn.Module):
-    """The rows of a matrix made orthonormal, each from those before it (QR); such rows stay as they are.
-
-    torch's own `orthogonal` multiplies Householder reflections, whose gradient takes twelve times as long.
-    """
-
-    def forward(self, rows: Float[Tensor, "rank width"]) -> Float[Tensor, "rank width"]:
-        q, r = torch.linalg.qr(rows.T)
-        return (q * r.diagonal().sign()).T
-
-    def right_inverse(self, rows: Float[Tensor, "rank width"]) -> Float[Tensor, "rank width"]:
-        return rows
 
 
 class LoReFT(nn.Module):
@@ -41,18 +26,26 @@ class LoReFT(nn.Module):
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()
-        rotation = nn.Linear(width, rank, bias=False)
-        nn.init.orthogonal_(rotation.weight)
-        self.rotation = cast(nn.Linear, register_parametrization(rotation, "weight", _Orthonormal()))
+        self.rows = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, width)))
+        """What R is made of: where they are orthonormal, R itself."""
         self.source = nn.Linear(width, rank)
         with torch.no_grad():
-            self.source.weight.copy_(self.rotation.weight)
+            self.source.weight.copy_(self.rotation())
             self.source.bias.zero_()
+
+    def rotation(self) -> Float[Tensor, "rank width"]:
+        """R: each of `rows` made orthogonal to those before it, and of length 1.
+
+        By QR: torch's own `parametrizations.orthogonal` multiplies Householder reflections, whose gradient takes twelve
+        times as long.
+        """
+        q, r = torch.linalg.qr(self.rows.T)
+        return (q * r.diagonal().sign()).T
 
     def forward(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row hidden"]:
         with torch.autocast(hidden.device.type, enabled=False):  # R is orthonormal in float32 only
             state = hidden.float()
-            rotation = self.rotation.weight
+            rotation = self.rotation()
             change = (self.source(state) - state @ rotation.T) @ rotation
             return (state + change).to(hidden.dtype)
 

@@ -81,7 +81,7 @@ def write_adapter(adapted: Adapted, folder: Path, about: Description, card: str)
                 f"{layer}.{name}": tensor.detach().contiguous().clone()
                 for layer, one in edit.by_layer().items()
                 for name, tensor in (
-                    ("rotation", one.rotation.weight),
+                    ("rotation", one.rotation()),
                     ("source.weight", one.source.weight),
                     ("source.bias", one.source.bias),
                 )
@@ -99,7 +99,7 @@ def read_representation(folder: Path, about: Description, model: PreTrainedModel
     edit = RepresentationEdit(said.layers, model.config.hidden_size, said.rank, said.position)
     with torch.no_grad():
         for layer, one in edit.by_layer().items():
-            one.rotation.weight = state[f"{layer}.rotation"]
+            one.rows.copy_(state[f"{layer}.rotation"])
             one.source.weight.copy_(state[f"{layer}.source.weight"])
             one.source.bias.copy_(state[f"{layer}.source.bias"])
     return edit.to(model.device).requires_grad_(False)

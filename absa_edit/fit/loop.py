@@ -25,7 +25,6 @@ from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.objective import AnswerLoss
 from absa_edit.fit.together import PATIENCE
 from absa_edit.lm.forest import Forest, grow
-from absa_edit.lm.onednn import onednn
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Fit, Polarity
 
@@ -82,40 +81,38 @@ def fit(
     if not state.steps:
         torch.manual_seed(seed)
 
-    few_rows = onednn(adapted.decoder.blocks, lay_out=True) if adapted.trunks_known else nullcontext()
-    with few_rows:
-        while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
-            state.epoch += 1
-            rng = np.random.default_rng([seed, state.epoch])
-            batches = list(epoch_batches(shared, settings.batch_size, rng))
-            adapted.modes(training=True)
-            losses = []
-            for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
-                counted = FlopCounterMode(display=False) if not state.flops else nullcontext()
-                with counted:
-                    share = [place[i] for i in batch if i in place]
-                    losses.append(
-                        _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
-                    )
-                if isinstance(counted, FlopCounterMode):
-                    part = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
-                    here = torch.tensor(counted.get_total_flops(), device=accelerator.device)
-                    state.flops = int(accelerator.reduce(here)) / part  # of one epoch, in all processes
-                schedule.step()
-                state.steps += 1
-                state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
-            adapted.modes(training=False)
-            state.seconds = before + time.perf_counter() - began
-            loss = float(sum(losses)) / len(prompts)
-            found = [evaluate() if accelerator.is_main_process else {}]
-            broadcast_object_list(found)
-            row = {"epoch": float(state.epoch), "loss": loss, **found[0], "seconds": state.seconds}
-            state.history.append(row)
-            on_epoch(row)
-            if row["dev_macro_f1"] > state.best_macro_f1:
-                state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], _copy(trained)
-            if checkpoint and accelerator.is_main_process:
-                checkpoint.save(state, trained, best, optimizer)
+    while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+        state.epoch += 1
+        rng = np.random.default_rng([seed, state.epoch])
+        batches = list(epoch_batches(shared, settings.batch_size, rng))
+        adapted.modes(training=True)
+        losses = []
+        for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):
+            counted = FlopCounterMode(display=False) if not state.flops else nullcontext()
+            with counted:
+                share = [place[i] for i in batch if i in place]
+                losses.append(
+                    _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
+                )
+            if isinstance(counted, FlopCounterMode):
+                part = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
+                here = torch.tensor(counted.get_total_flops(), device=accelerator.device)
+                state.flops = int(accelerator.reduce(here)) / part  # of one epoch, in all processes
+            schedule.step()
+            state.steps += 1
+            state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
+        adapted.modes(training=False)
+        state.seconds = before + time.perf_counter() - began
+        loss = float(sum(losses)) / len(prompts)
+        found = [evaluate() if accelerator.is_main_process else {}]
+        broadcast_object_list(found)
+        row = {"epoch": float(state.epoch), "loss": loss, **found[0], "seconds": state.seconds}
+        state.history.append(row)
+        on_epoch(row)
+        if row["dev_macro_f1"] > state.best_macro_f1:
+            state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], _copy(trained)
+        if checkpoint and accelerator.is_main_process:
+            checkpoint.save(state, trained, best, optimizer)
     adapted.load_trained(best)
     return Fit(
         steps=state.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from absa_edit.adapt import Adapted
 from absa_edit.data.prompts import Prompt
 from absa_edit.lm.frozen import FrozenStates
+from absa_edit.lm.onednn import OneDNN
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Polarity
 
@@ -35,6 +37,7 @@ class AnswerLoss(nn.Module):
         self.representation = adapted.representation
         self.answers = adapted.answers(prompts, [labels[p.example.polarity] for p in prompts])
         self.frozen: FrozenStates | None = None
+        self.products = OneDNN(adapted.decoder.blocks, lay_out=True) if adapted.trunks_known else None  # few rows
         if adapted.start > 0:
             self.frozen = FrozenStates(
                 adapted.decoder,
@@ -48,6 +51,7 @@ class AnswerLoss(nn.Module):
     def forward(self, indices: Sequence[int]) -> Float[Tensor, ""]:
         """Loss of the examples with these indices."""
         asked = self.answers.asked(indices)
-        logits = self.answers.logits(indices, self.frozen).float()
+        with self.products.on() if self.products else nullcontext():
+            logits = self.answers.logits(indices, self.frozen).float()
         losses = cross_entropy(logits, asked.target, reduction="none")
         return (losses * asked.share).sum()

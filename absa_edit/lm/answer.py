@@ -14,7 +14,7 @@ from absa_edit.lm.course import Course, States
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import Batch, Forest, Ids, grow
 from absa_edit.lm.frozen import FrozenStates
-from absa_edit.lm.onednn import onednn
+from absa_edit.lm.onednn import OneDNN
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Answers:
         own = self.last if at is None else list(map(min, self.last, at))
         sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
         self.forest: Forest = grow(sequences, own)
+        self.products = OneDNN(decoder.model.get_output_embeddings())
         self.ids = torch.from_numpy(self.forest.ids).to(decoder.device)
         self.reach = decoder.reach(max(map(len, sequences), default=1))
 
@@ -70,7 +71,7 @@ class Answers:
     def logits(self, indices: Sequence[int], frozen: FrozenStates | None = None) -> Float[Tensor, "token vocabulary"]:
         """Logits at the answer tokens of some prompts; `frozen` says what of their run is known."""
         leaving = self._leaving(indices, frozen)
-        with onednn(self.decoder.model.get_output_embeddings()):
+        with self.products.on():
             return self.decoder.logits(leaving)
 
     def _leaving(self, indices: Sequence[int], frozen: FrozenStates | None) -> Float[Tensor, "token hidden"]:

@@ -24,35 +24,43 @@ WORK, LAID_OUT_WORK = 2**24, 2**22
 WIDTH = 64
 """So are weights with a narrower side."""
 ROOM = 2**31
-"""Bytes that weights which are laid out again may take beside the model's; where they need more, none is."""
+"""Bytes that weights which are laid out again may take beside the model's, those for gradients counted."""
 
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of torch has oneDNN; some do without."""
 
 
-@contextmanager
-def onednn(model: nn.Module, *, lay_out: bool = False) -> Iterator[None]:
-    """`model`, or a part of one, with faster linear layers inside the block, equal to rounding.
+class OneDNN:
+    """Faster linear layers for `model`, or a part of one, equal to rounding.
 
     With `lay_out` each weight that does not train is kept as oneDNN likes it from its first product on, once more for
-    its gradients: faster still for few rows. Such weights must not change inside the block.
+    its gradients; it must not change. Where that needs more than `ROOM`, such weights are left to MKL.
     """
-    linears = [m for m in model.modules() if type(m) is nn.Linear and _suits(m)] if AVAILABLE else []
-    frozen = [m.weight for m in linears if not m.weight.requires_grad]
-    lay_out = lay_out and sum(weight.nbytes for weight in frozen) <= ROOM
-    for linear in linears:
-        vars(linear)["forward"] = _Forward(linear, lay_out and not linear.weight.requires_grad)
-    try:
-        yield
-    finally:
-        for linear in linears:
-            del vars(linear)["forward"]
+
+    def __init__(self, model: nn.Module, *, lay_out: bool = False) -> None:
+        linears = [m for m in model.modules() if type(m) is nn.Linear and _suits(m)] if AVAILABLE else []
+        frozen = [m for m in linears if lay_out and not m.weight.requires_grad]
+        if 2 * sum(m.weight.nbytes for m in frozen) > ROOM:
+            linears = [m for m in linears if m.weight.requires_grad]
+        self._forwards = [_Forward(linear, linear in frozen) for linear in linears]
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """The model with them inside the block."""
+        replaced = [one for one in self._forwards if "forward" not in vars(one.linear)]
+        for one in replaced:
+            vars(one.linear)["forward"] = one
+        try:
+            yield
+        finally:
+            for one in replaced:
+                del vars(one.linear)["forward"]
 
 
 def _suits(linear: nn.Linear) -> bool:
     weight = linear.weight
-    own = "forward" not in vars(linear)  # not accelerate's, which moves weights about, nor ours already
+    own = "forward" not in vars(linear)  # not accelerate's, which moves weights about
     return own and weight.device.type == "cpu" and weight.dtype == torch.float32 and min(weight.shape) >= WIDTH
 
 

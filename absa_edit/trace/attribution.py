@@ -48,7 +48,7 @@ class Stem:
     """What all rows of some inputs begin with."""
 
     length: int
-    keys: Sequence[tuple[Keys, Keys]]
+    kept: Sequence[tuple[Keys, Keys]]
     """By layer, keys and values."""
 
     @classmethod
@@ -56,7 +56,7 @@ class Stem:
     def of(cls, decoder: Decoder, *every: Inputs) -> Stem:
         """The stem of several inputs of one length; the last positions of rows are never in it."""
         first = every[0].embeds[:1]
-        length = min(*(min(first_changed(first, one.embeds), int(one.ends.min())) for one in every), first.shape[1])
+        length = min(min(first_changed(first, one.embeds), int(one.ends.min())) for one in every)
         if not length:
             return cls(0, ())
         found: list[Heads] = []
@@ -106,7 +106,7 @@ def run(decoder: Decoder, inputs: Inputs, stem: Stem, parts: Sequence[Part], wor
     hidden = frame.hidden.detach().requires_grad_(torch.is_grad_enabled())
     states: dict[tuple[Part, int], Tensor] = {}
     for layer in range(decoder.layers):
-        before = stem.keys[layer] if stem.length else None
+        before = stem.kept[layer] if stem.length else None
         with ExitStack() as stack:
             kept = {
                 part: stack.enter_context(
@@ -161,11 +161,8 @@ def attribute(
     by_layer: dict[Part, list[Tensor]] = {part: [] for part in parts}
     for (part, layer), gradient in zip(found.states, gradients, strict=True):
         reaching = layer < decoder.layers - 1
-        shape = (
-            -1,
-            between.shape[1] - clean.stem.length if reaching else 1,
-            gradient.shape[-1],
-        )  # OPT's MLPs see a single row
+        late = between.shape[1] - clean.stem.length if reaching else 1
+        shape = -1, late, gradient.shape[-1]  # in OPT's MLPs rows and positions are one dimension
         states = (run.states[part, layer].view(shape)[rows] for run, rows in ((clean, whole), (corrupted, broken)))
         product = (next(states) - next(states)).float() * gradient.view(shape)
         by_head = product.unflatten(-1, (decoder.heads if part is Part.head else 1, -1)).sum(-1)

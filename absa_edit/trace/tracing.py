@@ -19,7 +19,7 @@ from absa_edit.errors import DataError, ModelError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import length_buckets
 from absa_edit.lm.load import LanguageModel
-from absa_edit.lm.onednn import onednn
+from absa_edit.lm.onednn import OneDNN
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
@@ -102,7 +102,7 @@ def trace_prompts(
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    with onednn(tracer.decoder.blocks, lay_out=True) if settings.products is Dtype.float32 else nullcontext():
+    with OneDNN(tracer.decoder.blocks, lay_out=True).on() if settings.products is Dtype.float32 else nullcontext():
         for batch in progress(batches, "trace", len(batches)):
             for traced in tracer.trace(batch):
                 done[traced.id] = traced
@@ -138,9 +138,9 @@ class _Tracer:
     only: Only | None
 
     def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
-        """Prompts that are traced together, by length: one at a time, as many as memory allows where all is estimated.
+        """Prompts that are traced together, the longest first: for estimates as many of like length as memory allows.
 
-        The cells of one prompt fill an exact batch, and equal lengths that follow each other use the same memory again.
+        Exactly they are traced one at a time: the cells of one fill a batch.
         """
         most = 1
         if self.settings.engine is not Engine.exact:

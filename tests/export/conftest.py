@@ -23,8 +23,6 @@ def _trained(lm: LanguageModel, method: Method | None = None, targets: tuple[Tar
     with torch.no_grad():
         for name, parameter in adapted.trainable().items():
             noise = 0.2 * torch.randn(parameter.shape, generator=generator)
-            if "original" in name:  # torch keeps signs on the diagonal
-                noise.fill_diagonal_(0)
             held = parameter == 0 if "lora_A" in name else False  # what a head's adapter must not read
             parameter.add_(noise.masked_fill(torch.as_tensor(held), 0))
     return adapted

@@ -16,6 +16,7 @@ from absa_edit.fit import loop
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.loop import epoch_batches, fit
 from absa_edit.fit.objective import AnswerLoss
+from absa_edit.lm import onednn
 from absa_edit.lm.forest import Forest, grow
 from absa_edit.lm.load import LanguageModel
 from absa_edit.locate.plan import plan_of
@@ -23,6 +24,7 @@ from absa_edit.records import Fit, Part, Site
 
 SITES = [Site(1, Part.attn), Site(1, Part.mlp), Site(2, Part.mlp)]
 EDIT = Edit(lr=1e-3, representation=True)
+REPRESENTATION = Edit(lr=1e-3, weights=False, representation=True)
 PLAIN = FitSettings(epochs=5, batch_size=2, patience=9, precision=Precision.float32)
 
 
@@ -275,11 +277,24 @@ def test_bf16_is_near_float32(small, prompts, labels, method) -> None:
 
 
 def test_weight_decay_leaves_the_representation_alone(small, prompts, labels) -> None:
-    adapted = adapted_to(small)
-    run(adapted, prompts, labels, replace(PLAIN, epochs=2, weight_decay=0.1))
-    for edit in adapted.representation.by_layer().values():
-        rows = edit.rotation.weight
-        torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-5, rtol=0)
+    plain, decayed = (adapted_to(small, REPRESENTATION) for _ in range(2))
+    for adapted, decay in ((plain, 0.0), (decayed, 0.1)):
+        run(adapted, prompts, labels, replace(PLAIN, epochs=2, weight_decay=decay))
+    close(weights(plain), weights(decayed), atol=0.0)
+
+
+@pytest.mark.parametrize("method", [REPRESENTATION, Full(lr=1e-3)], ids=["representation", "full"])
+def test_products_by_onednn_give_the_same_fit(small, prompts, labels, method, monkeypatch) -> None:
+    plain, ours = adapted_to(small, method), adapted_to(small, method)
+    expected = run(plain, prompts, labels)
+    product, calls = onednn._product, []
+    monkeypatch.setattr(onednn, "_product", lambda *given: calls.append(0) or product(*given))
+    for name in ("WORK", "LAID_OUT_WORK", "WIDTH"):  # so that a small model's products are not too small
+        monkeypatch.setattr(onednn, name, 1)
+    found = run(ours, prompts, labels)
+    assert len(calls) >= 2 * found.steps * (7 if method is REPRESENTATION else 1)  # of a block, or the output layer
+    assert [row["loss"] for row in found.history] == pytest.approx([row["loss"] for row in expected.history], rel=1e-5)
+    close(weights(ours), weights(plain))
 
 
 def test_the_model_is_left_in_evaluation_mode_without_hooks(small, prompts, labels) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from absa_edit.config import Dtype, Engine, PromptSettings, TraceSettings
+from absa_edit.config import Dtype, Engine, PromptSettings, Tokens, TraceSettings
 from absa_edit.errors import DataError
 from absa_edit.lm.load import LanguageModel
 from absa_edit.records import Part, Trace
+from absa_edit.trace.attribution import Stem
 from absa_edit.trace.tracing import trace_prompts
 
 ENGINES = (Engine.exact, Engine.attribution)
@@ -44,6 +45,28 @@ def test_equals_the_exact_engine_where_the_model_is_as_good_as_linear(tiny, prom
 def test_batches_do_not_change_the_estimate(small, prompts, labels) -> None:
     one, many = (traced(small, prompts, labels, Engine.attribution, batch_tokens=n) for n in (1, 10**6))
     np.testing.assert_allclose(one.restored, many.restored, atol=1e-5)
+
+
+def test_what_prompts_begin_with_is_computed_once_and_changes_nothing(tiny, prompts, labels, monkeypatch) -> None:
+    of, found = Stem.of, []
+    monkeypatch.setattr(Stem, "of", lambda *given: found.append(of(*given)) or found[-1])
+    shared = traced(tiny, prompts, labels, Engine.attribution)
+    assert all(stem.length for stem in found)
+    monkeypatch.setattr(Stem, "of", lambda *_: Stem(0, ()))
+    alone = traced(tiny, prompts, labels, Engine.attribution)
+    for name in ("clean", "corrupted", "restored", "restored_margin", "restored_heads"):
+        np.testing.assert_allclose(getattr(shared, name), getattr(alone, name), atol=1e-5, err_msg=name)
+
+
+def test_where_all_is_corrupted_nothing_is_shared(small, prompts, labels, monkeypatch) -> None:
+    of, found = Stem.of, []
+    monkeypatch.setattr(Stem, "of", lambda *given: found.append(of(*given)) or found[-1])
+    exact, estimated = (traced(small, prompts[:2], labels, e, noise=0.03, steps=4, tokens=Tokens.all) for e in ENGINES)
+    assert not any(stem.length for stem in found)
+    np.testing.assert_allclose(estimated.corrupted, exact.corrupted, atol=1e-5)
+    effect, estimate = (effects(t, "restored")[:, 0] for t in (exact, estimated))  # of blocks
+    known = ~np.isnan(effect)
+    assert np.corrcoef(effect[known], estimate[known])[0, 1] > 0.99
 
 
 def test_the_filter_is_the_exact_engines_and_the_margin_moves_as_the_log_odds_do(bundled, prompts, labels) -> None:
