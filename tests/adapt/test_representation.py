@@ -46,12 +46,13 @@ def test_formula(rank) -> None:
     torch.testing.assert_close(edit(hidden) @ r.T, hidden @ w.T + b, atol=1e-4, rtol=1e-4)  # what the edit is for
 
 
-def test_rows_stay_orthonormal_while_training(small) -> None:
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_rows_stay_orthonormal_while_training(small, weight_decay) -> None:
     plan = plan_of(small.model, [Site(1, Part.mlp)], 2, "manual")
     adapted = adapt(small.model, Edit(lr=1e-2, representation=True, representation_lr=0.1), plan, seed=0)
     edit = adapted.representation.by_layer()[1]
     first = edit.rotation().detach().clone()
-    optimizer = torch.optim.AdamW(adapted.parameter_groups())
+    optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=weight_decay)
     hidden = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
     for _ in range(30):
         (edit(hidden) - 1).square().sum().backward()
