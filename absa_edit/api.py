@@ -41,7 +41,7 @@ from absa_edit.locate import locate
 from absa_edit.locate.plan import checked
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, EditPlan, Example, Polarity, Trace
-from absa_edit.trace.tracing import trace_prompts
+from absa_edit.trace import trace
 
 S = TypeVar("S")
 LEARNING_RATE = 2e-3
@@ -80,7 +80,7 @@ class Model:
             order = _rng(seed, "trace examples").permutation(len(data.examples))[: chosen.examples]
             data = [data.examples[i] for i in sorted(order)]
         prompts = encode(data, self.lm.tokenizer, self.prompt)
-        return trace_prompts(self.lm, prompts, self.labels, chosen, self.prompt, seed=seed, progress=progress)
+        return trace(self.lm, prompts, self.labels, chosen, self.prompt, seed=seed, progress=progress)
 
     def plan(self, trace: Trace | None = None, *, seed: int = 0, **settings: Any) -> EditPlan:
         """Where to edit; `settings` are those of `locate.*`; `kind="manual", layers=[4, 5]` needs no trace."""

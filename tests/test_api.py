@@ -82,6 +82,7 @@ def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
     one = absa_edit.example("The fan never stops.", "fan", "negative")
     assert (one.start, one.end) == (4, 7)
     assert model.trace([one], filter=False, samples=1, engine="attribution").engine == "attribution"
+    assert model.trace([one], filter=False, samples=1, engine="auto").exact_cells, "auto runs the cells that decide"
     with pytest.raises(DataError, match="does not stand in the sentence"):
         absa_edit.example("The fan never stops.", "screen", "negative")
 

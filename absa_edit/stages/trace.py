@@ -10,8 +10,8 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.records import TokenGrid, Trace, TraceSummary
 from absa_edit.run import Run
 from absa_edit.storage import load_token_grids, load_trace, save_token_grids, save_trace
+from absa_edit.trace import trace as traced
 from absa_edit.trace.agreement import agreement
-from absa_edit.trace.auto import trace_auto
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.effects import summarise
 from absa_edit.trace.tokens import token_grids
@@ -31,7 +31,7 @@ def trace_stage(run: Run) -> Trace:
     if settings.trace.engine is Engine.exact and settings.trace.products is not Dtype.float32:
         log.warning("trace: products in %s, an approximation: effects move in the third digit", settings.trace.products)
     prompts = _prompts_to_trace(run)
-    trace = (trace_auto if settings.trace.engine is Engine.auto else trace_prompts)(
+    trace = traced(
         run.lm,
         prompts,
         run.labels,
