@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from absa_edit.records import EditPlan, Interval, Score, Trace
+    from absa_edit.records import EditPlan, Trace
+    from absa_edit.results import Interval, Score
 
 UP, DOWN = (0, 114, 178), (213, 94, 0)  # Okabe and Ito's blue and vermillion
 

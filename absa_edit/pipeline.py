@@ -15,15 +15,9 @@ from absa_edit.config import Localiser, Stage
 from absa_edit.errors import PlanError
 from absa_edit.evaluate.score import compare
 from absa_edit.locate import locate
-from absa_edit.records import (
-    SCHEMA,
-    EditPlan,
-    MethodRecord,
-    RunRecord,
-    TokenGrid,
-    Trace,
-)
+from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.terminal import print_results
+from absa_edit.results import SCHEMA, MethodRecord, RunRecord
 from absa_edit.run import Run, git_commit, versions
 from absa_edit.stages.export import export_stage, method_to_export
 from absa_edit.stages.method import Rows, base_states, own_plan, run_method

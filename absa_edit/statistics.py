@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 
-from absa_edit.records import POLARITIES, Interval, Polarity
+from absa_edit.records import POLARITIES, Polarity
+from absa_edit.results import Interval
 
 Weights = Float[np.ndarray, "draw example"]
 

@@ -21,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load_file, save_file
 
 from absa_edit.errors import RecordError
-from absa_edit.records import Part, Prediction, Role, TokenGrid, Trace, TraceCounts
+from absa_edit.records import Part, Role, TokenGrid, Trace, TraceCounts
+from absa_edit.results import Prediction
 
 R = TypeVar("R")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absa_edit.data.catalogue import SUFFIX
 from absa_edit.errors import AbsaEditError, RecordError
-from absa_edit.records import RunRecord
+from absa_edit.results import RunRecord
 from absa_edit.storage import load
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "absa_edit"
 
 LAYERS = (
-    {"errors", "records", "storage", "config", "compose", "progress", "statistics", "notebook"},
+    {"errors", "records", "results", "storage", "config", "compose", "progress", "statistics", "notebook"},
     {"data", "lm"},
     {"trace", "locate", "adapt", "evaluate"},
     {"fit", "export", "report"},

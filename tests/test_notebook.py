@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from absa_edit import notebook
-from absa_edit.records import EditPlan, Interval, Part, Role, Score, Site, Target, Trace, TraceCounts
+from absa_edit.records import EditPlan, Part, Role, Site, Target, Trace, TraceCounts
+from absa_edit.results import Interval, Score
 
 
 @pytest.fixture

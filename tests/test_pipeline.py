@@ -43,8 +43,9 @@ from absa_edit.config import (
 from absa_edit.errors import ExportMismatch, SettingsError
 from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
-from absa_edit.records import POLARITIES, EditPlan, Part, Role, RunRecord
-from absa_edit.run import Run, prepare, variant
+from absa_edit.records import POLARITIES, EditPlan, Part, Role
+from absa_edit.results import RunRecord
+from absa_edit.run import Run, prepare
 from absa_edit.stages import export as export_stage
 from absa_edit.storage import load, load_predictions, load_trace
 
@@ -325,24 +326,6 @@ def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: 
     )  # fmt: skip
     assert wrong.returncode == 1
     assert "'screen' does not stand in the sentence" in wrong.stderr and "Traceback" not in wrong.stderr
-
-
-def test_a_long_variant_ends_in_a_hash() -> None:
-    one, other = (variant([f"prompt.template={'x' * 300}{tail}"]) for tail in "ab")
-    assert one != other and len(one) < 200
-
-
-@pytest.mark.parametrize(
-    ("overrides", "suffix"),
-    [
-        (["+experiment=laptop14", "seed=3", "model=qwen2_5_0_5b", "track=none", "data.path=/x/y"], ""),
-        (["locate=manual", "locate.layers=[4,5]"], "+locate.layers=4-5+locate=manual"),
-        (["model.name=/models/mine", "model.dtype=bfloat16"], "+model.dtype=bfloat16"),
-        (["method=[edit,lora]"], "+method=edit-lora"),
-    ],
-)
-def test_variants_have_folders_of_their_own(overrides: list[str], suffix: str) -> None:
-    assert variant(overrides) == suffix
 
 
 @pytest.mark.slow

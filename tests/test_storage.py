@@ -11,7 +11,8 @@ import pytest
 
 from absa_edit import storage
 from absa_edit.errors import RecordError
-from absa_edit.records import EditPlan, Interval, Part, Polarity, Prediction, Role, Site, Target, Trace, TraceCounts
+from absa_edit.records import EditPlan, Part, Polarity, Role, Site, Target, Trace, TraceCounts
+from absa_edit.results import Interval, Prediction
 from absa_edit.storage import (
     atomic,
     content_hash,

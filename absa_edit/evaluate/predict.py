@@ -14,7 +14,8 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.lm.answer import Answers
 from absa_edit.lm.frozen import FrozenStates
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Polarity, Prediction
+from absa_edit.records import POLARITIES, Polarity
+from absa_edit.results import Prediction
 
 Labels = dict[Polarity, tuple[int, ...]]
 """The tokens of each label word."""

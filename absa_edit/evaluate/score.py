@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from absa_edit.records import POLARITIES, Comparison, Prediction, Score
+from absa_edit.records import POLARITIES
+from absa_edit.results import Comparison, Prediction, Score
 from absa_edit.statistics import (
     METRICS,
     bootstrap_weights,

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from absa_edit.errors import DataError
-from absa_edit.records import Comparison, Interval, Prediction
+from absa_edit.results import Comparison, Interval, Prediction
 from absa_edit.statistics import (
     METRICS,
     bootstrap_weights,

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from absa_edit.export.adapter_rules import served_rank
 from absa_edit.export.folder import Description
-from absa_edit.records import RunRecord
+from absa_edit.results import RunRecord
 
 SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by method and test set"}
 """Figures of a run that a card shows, with their captions."""

@@ -21,7 +21,8 @@ from absa_edit.export.card import plain_card
 from absa_edit.export.folder import ABOUT, Description, describe, read_representation, write_adapter, write_merged
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Dataset, Example, Polarity, Prediction, Score
+from absa_edit.records import POLARITIES, Dataset, Example, Polarity
+from absa_edit.results import Prediction, Score
 from absa_edit.storage import load as load_record
 
 log = logging.getLogger("absa_edit")

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from absa_edit.adapt import Adapted
 from absa_edit.errors import ExportMismatch
 from absa_edit.export.folder import ABOUT, Description, read_representation
-from absa_edit.records import POLARITIES, Prediction
+from absa_edit.records import POLARITIES
+from absa_edit.results import Prediction
 from absa_edit.storage import load
 
 GAP = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}

@@ -26,7 +26,8 @@ from absa_edit.fit.objective import AnswerLoss
 from absa_edit.fit.together import PATIENCE
 from absa_edit.lm.forest import Forest, grow
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Fit, Polarity
+from absa_edit.records import Polarity
+from absa_edit.results import Fit
 
 Row = dict[str, float]
 

@@ -19,7 +19,7 @@ from transformers import (
 from absa_edit.config import ModelSettings
 from absa_edit.errors import ModelError
 from absa_edit.lm.decoder import Decoder
-from absa_edit.records import ModelSummary
+from absa_edit.results import ModelSummary
 
 
 @dataclass(frozen=True)

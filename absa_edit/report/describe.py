@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from absa_edit.records import EditPlan, ExportRecord, ModelSummary, RunRecord, TraceSummary
+from absa_edit.records import EditPlan
 from absa_edit.report import words
+from absa_edit.results import ExportRecord, ModelSummary, RunRecord, TraceSummary
 
 
 def model(of: ModelSummary) -> str:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox, BboxBase
 
-from absa_edit.records import RunRecord
 from absa_edit.report.tables import methods_in_order
+from absa_edit.results import RunRecord
 from absa_edit.storage import atomic
 
 DPI = 200

@@ -15,7 +15,6 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from absa_edit.records import Interval, RunRecord
 from absa_edit.report.drawing import (
     INK,
     MUTED,
@@ -33,6 +32,7 @@ from absa_edit.report.findings import main_test
 from absa_edit.report.heatmap import trace_heatmap
 from absa_edit.report.tables import interval_of, majority_of, methods_in_order, own_test, tests_in_order
 from absa_edit.report.words import percent, short
+from absa_edit.results import Interval, RunRecord
 from absa_edit.trace.effects import Effects
 
 __all__ = ["learning_curves", "pareto", "scores_figure", "trace_heatmap", "write_figures"]

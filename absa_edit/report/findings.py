@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from absa_edit.records import POLARITIES, Comparison, Part, RunRecord
+from absa_edit.records import POLARITIES, Part
 from absa_edit.report import words
 from absa_edit.report.tables import compared, interval_of, own_test, tests_in_order
+from absa_edit.results import Comparison, RunRecord
 
 LEVEL = 0.05
 """Corrected p-value below which a difference is called one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from absa_edit.records import ModelSummary, RunRecord
 from absa_edit.report import describe, words
 from absa_edit.report.findings import findings, sample_warning
 from absa_edit.report.results import (
@@ -17,6 +16,7 @@ from absa_edit.report.results import (
     pipe_table,
     scores_section,
 )
+from absa_edit.results import ModelSummary, RunRecord
 
 
 def report_markdown(record: RunRecord, *, figures: Sequence[str] = (), command: str | None = None) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from absa_edit.records import POLARITIES, ExportRecord, Interval, MethodRecord, Prediction, RunRecord, Trace
+from absa_edit.records import POLARITIES, Trace
 from absa_edit.report.findings import findings
 from absa_edit.report.tables import columns, score_rows
 from absa_edit.report.track import Tracker, Value
+from absa_edit.results import ExportRecord, Interval, MethodRecord, Prediction, RunRecord
 from absa_edit.storage import to_json
 from absa_edit.trace.effects import Effects
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from absa_edit.records import DataSummary, RunRecord
+from absa_edit.records import DataSummary
 from absa_edit.report import words
 from absa_edit.report.findings import SAMPLE, caveats, control, main_test, told_apart
 from absa_edit.report.tables import (
@@ -17,6 +17,7 @@ from absa_edit.report.tables import (
     own_test,
     tests_in_order,
 )
+from absa_edit.results import RunRecord
 
 Table = tuple[Sequence[str], list[list[str]]]
 """Heads and rows; cells may hold `code` and **bold**."""

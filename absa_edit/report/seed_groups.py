@@ -13,9 +13,10 @@ import numpy as np
 from absa_edit.compose import kept_settings
 from absa_edit.errors import DataError, RecordError, SettingsError
 from absa_edit.evaluate.seeds import SeedComparison, SeedScore, compare_seeds, seed_score
-from absa_edit.records import POLARITIES, SCHEMA, Prediction, RunRecord
+from absa_edit.records import POLARITIES
 from absa_edit.report.findings import sample_warning
 from absa_edit.report.tables import methods_in_order, own_test, tests_in_order
+from absa_edit.results import SCHEMA, Prediction, RunRecord
 from absa_edit.storage import content_hash, load, load_predictions
 
 QUIET = ("seed", "name", "output", "stages", "track", "export", "data.path", "model.device", "model.device_map")

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from absa_edit.records import Comparison, DataSummary, Interval, MethodRecord, Polarity, RunRecord
+from absa_edit.records import DataSummary, Polarity
+from absa_edit.results import Comparison, Interval, MethodRecord, RunRecord
 
 Metric = Literal["accuracy", "macro_f1"]
 METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from absa_edit.records import RunRecord
 from absa_edit.report import words
 from absa_edit.report.findings import findings, sample_warning
 from absa_edit.report.tables import (
@@ -28,6 +27,7 @@ from absa_edit.report.tables import (
     own_test,
     tests_in_order,
 )
+from absa_edit.results import RunRecord
 
 T = TypeVar("T")
 

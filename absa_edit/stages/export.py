@@ -14,8 +14,8 @@ from absa_edit.errors import ExportMismatch, SettingsError
 from absa_edit.export.card import adapter_card, merged_card
 from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
-from absa_edit.records import ExportRecord, Prediction, RunRecord
 from absa_edit.report.publish import publish_export
+from absa_edit.results import ExportRecord, Prediction, RunRecord
 from absa_edit.run import Run
 from absa_edit.stages.method import Rows, predict, tracker_for
 

@@ -26,9 +26,10 @@ from absa_edit.fit.checkpoint import Checkpoint
 from absa_edit.fit.loop import fit
 from absa_edit.fit.together import Job, announce, next_job
 from absa_edit.locate import by_chance, locate
-from absa_edit.records import EditPlan, Fit, MethodRecord, Prediction, Trace
+from absa_edit.records import EditPlan, Trace
 from absa_edit.report.publish import publish_epoch, publish_method
 from absa_edit.report.track import Tracker, track
+from absa_edit.results import Fit, MethodRecord, Prediction
 from absa_edit.run import Run
 from absa_edit.statistics import accuracy, confusions, label_numbers, macro_f1
 from absa_edit.storage import atomic, load_predictions, save_predictions, to_json, write_json

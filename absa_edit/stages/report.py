@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from absa_edit.export.card import add_figures
-from absa_edit.records import RunRecord, TokenGrid, Trace
+from absa_edit.records import TokenGrid, Trace
 from absa_edit.report.figures import write_figures
 from absa_edit.report.html import report_html
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.publish import publish_comparison, publish_trace
 from absa_edit.report.token_heatmap import token_heatmap
+from absa_edit.results import RunRecord
 from absa_edit.run import Run
 from absa_edit.stages.method import Rows, tracker_for
 from absa_edit.storage import atomic

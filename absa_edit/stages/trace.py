@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from absa_edit.config import Dtype, Engine
 from absa_edit.data.prompts import Prompt
-from absa_edit.records import TokenGrid, Trace, TraceSummary
+from absa_edit.records import TokenGrid, Trace
+from absa_edit.results import TraceSummary
 from absa_edit.run import Run
 from absa_edit.storage import load_token_grids, load_trace, save_token_grids, save_trace
 from absa_edit.trace import trace as traced

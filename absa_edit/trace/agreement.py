@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from absa_edit.records import Agreement, Trace
+from absa_edit.records import Trace
+from absa_edit.results import Agreement
 from absa_edit.statistics import bootstrap_weights, percentile_interval, weighted_means
 from absa_edit.trace.effects import head_effects, indirect_effects
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from absa_edit.records import Interval, Part, PartDepth, Peak, Role, Trace, TraceSummary
+from absa_edit.records import Part, Role, Trace
+from absa_edit.results import Interval, PartDepth, Peak, TraceSummary
 from absa_edit.statistics import Weights, bootstrap_weights, percentile_interval, weighted_means
 
 

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from absa_edit.evaluate.score import compare, score
-from absa_edit.records import POLARITIES, Comparison, Prediction
+from absa_edit.records import POLARITIES
+from absa_edit.results import Comparison, Prediction
 from absa_edit.statistics import corrected
 
 NAMES = [p.value for p in POLARITIES]

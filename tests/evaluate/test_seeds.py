@@ -12,7 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from absa_edit.errors import DataError
 from absa_edit.evaluate.score import compare, score
 from absa_edit.evaluate.seeds import BySeed, compare_seeds, seed_difference, seed_score
-from absa_edit.records import POLARITIES, Prediction
+from absa_edit.records import POLARITIES
+from absa_edit.results import Prediction
 
 DRAWS = 400
 N = 90

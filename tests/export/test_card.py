@@ -8,20 +8,8 @@ from huggingface_hub import ModelCard
 from absa_edit.config import PromptSettings
 from absa_edit.export.card import adapter_card, add_figures, merged_card
 from absa_edit.export.folder import Description, Representation
-from absa_edit.records import (
-    SCHEMA,
-    DataSummary,
-    EditPlan,
-    Interval,
-    MethodRecord,
-    ModelSummary,
-    Part,
-    Role,
-    RunRecord,
-    Score,
-    Site,
-    Target,
-)
+from absa_edit.records import DataSummary, EditPlan, Part, Role, Site, Target
+from absa_edit.results import SCHEMA, Interval, MethodRecord, ModelSummary, RunRecord, Score
 
 
 def record(plan: EditPlan | None) -> RunRecord:

@@ -15,7 +15,7 @@ from absa_edit.errors import ExportMismatch
 from absa_edit.evaluate.predict import log_probabilities, predictions
 from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
-from absa_edit.records import Prediction
+from absa_edit.results import Prediction
 
 KINDS = {"adapter": plain_adapter, "merged": plain_merged}
 

@@ -20,7 +20,8 @@ from absa_edit.lm import onednn
 from absa_edit.lm.forest import Forest, grow
 from absa_edit.lm.load import LanguageModel
 from absa_edit.locate.plan import plan_of
-from absa_edit.records import Fit, Part, Site
+from absa_edit.records import Part, Site
+from absa_edit.results import Fit
 
 SITES = [Site(1, Part.attn), Site(1, Part.mlp), Site(2, Part.mlp)]
 EDIT = Edit(lr=1e-3, representation=True)

@@ -10,28 +10,30 @@ import numpy as np
 import pytest
 
 from absa_edit.records import (
-    Comparison,
     Dataset,
     DataSummary,
     EditPlan,
     Example,
+    Part,
+    Polarity,
+    Role,
+    Site,
+    Target,
+    Trace,
+    TraceCounts,
+)
+from absa_edit.results import (
+    Comparison,
     ExportRecord,
     Fit,
     Interval,
     MethodRecord,
     ModelSummary,
-    Part,
     PartDepth,
     Peak,
-    Polarity,
     Prediction,
-    Role,
     RunRecord,
     Score,
-    Site,
-    Target,
-    Trace,
-    TraceCounts,
     TraceSummary,
 )
 from absa_edit.trace.effects import Effects

@@ -12,11 +12,12 @@ import pytest
 from matplotlib.image import imread
 from numpy.testing import assert_allclose
 
-from absa_edit.records import EditPlan, Part, RunRecord, Site, Target
+from absa_edit.records import EditPlan, Part, Site, Target
 from absa_edit.report.drawing import PointLabel as Label
 from absa_edit.report.drawing import canvas, dress, label_points, looks, spread
 from absa_edit.report.figures import learning_curves, pareto, scores_figure, trace_heatmap, write_figures
 from absa_edit.report.heatmap import _cell, _subtitle
+from absa_edit.results import RunRecord
 from absa_edit.trace.effects import Effects
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from absa_edit.records import Comparison, RunRecord
 from absa_edit.report.findings import budget, caveats, confused, control, findings, learned, sample_warning
+from absa_edit.results import Comparison, RunRecord
 
 
 def with_control(record: RunRecord, difference: float, p: float) -> RunRecord:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from absa_edit.records import Dataset, Part, Prediction, Role, RunRecord, Site, Target, TokenGrid, Trace
+from absa_edit.records import Dataset, Part, Role, Site, Target, TokenGrid, Trace
 from absa_edit.report.html import PAGE, prose, report_html
 from absa_edit.report.html.predictions import answered, disagreement, explorer
 from absa_edit.report.html.scores import budget_points, confusion_tables, score_tables
 from absa_edit.report.html.trace import average_maps, example_maps, points
+from absa_edit.results import Prediction, RunRecord
 from absa_edit.trace.effects import Effects
 
 

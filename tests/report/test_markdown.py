@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from absa_edit.records import RunRecord
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.results import pipe_table
+from absa_edit.results import RunRecord
 
 
 @pytest.mark.parametrize(

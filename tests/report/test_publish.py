@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from absa_edit.records import ExportRecord, Prediction, RunRecord, Trace
+from absa_edit.records import Trace
 from absa_edit.report import publish
 from absa_edit.report.track import Value
+from absa_edit.results import ExportRecord, Prediction, RunRecord
 from absa_edit.trace.effects import Effects, average_effects
 
 

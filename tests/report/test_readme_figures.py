@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from absa_edit.errors import RecordError
-from absa_edit.records import RunRecord
+from absa_edit.results import RunRecord
 from absa_edit.storage import write_json
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"

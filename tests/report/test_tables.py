@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from absa_edit.records import DataSummary, Polarity, RunRecord
+from absa_edit.records import DataSummary, Polarity
 from absa_edit.report import tables
+from absa_edit.results import RunRecord
 
 
 def test_own_test_set_and_untrained_model_come_first(record: RunRecord) -> None:

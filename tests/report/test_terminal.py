@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from absa_edit.records import RunRecord
 from absa_edit.report.terminal import print_results
+from absa_edit.results import RunRecord
 
 
 def shown(record: RunRecord, width: int) -> str:

@@ -18,11 +18,11 @@ import pytest
 from absa_edit.config import Tracker as Kind
 from absa_edit.config import TrackSettings
 from absa_edit.errors import SettingsError
-from absa_edit.records import ExportRecord, RunRecord
 from absa_edit.report import track as track_module
 from absa_edit.report.figures import learning_curves
 from absa_edit.report.publish import publish_comparison, publish_epoch, publish_export, publish_method
 from absa_edit.report.track import NullTracker, Tracker, WandbTracker, track
+from absa_edit.results import ExportRecord, RunRecord
 
 NONE, WANDB = TrackSettings(kind=Kind.none), TrackSettings(kind=Kind.wandb)
 ABOUT: dict[str, Any] = {

@@ -14,15 +14,8 @@ import numpy as np
 import pytest
 
 from absa_edit.evaluate.score import compare, score
-from absa_edit.records import (
-    POLARITIES,
-    DataSummary,
-    Fit,
-    MethodRecord,
-    ModelSummary,
-    Prediction,
-    RunRecord,
-)
+from absa_edit.records import POLARITIES, DataSummary
+from absa_edit.results import Fit, MethodRecord, ModelSummary, Prediction, RunRecord
 from absa_edit.storage import save_predictions, write_json
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"

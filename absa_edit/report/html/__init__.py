@@ -18,13 +18,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from absa_edit.records import Dataset, RunRecord, TokenGrid, Trace
+from absa_edit.records import Dataset, TokenGrid, Trace
 from absa_edit.report import describe
 from absa_edit.report.findings import caveats, sample_warning
 from absa_edit.report.html.content import figures, headline, sections
 from absa_edit.report.html.predictions import Predictions
 from absa_edit.report.html.scores import method_looks
 from absa_edit.report.results import data_table
+from absa_edit.results import RunRecord
 from absa_edit.trace.effects import Effects
 
 PAGE = Path(__file__).parent / "page"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from absa_edit.records import Dataset, RunRecord, TokenGrid, Trace
+from absa_edit.records import Dataset, TokenGrid, Trace
 from absa_edit.report import words
 from absa_edit.report.findings import against_baselines, budget, confused, findings, learned, main_test, peak
 from absa_edit.report.html.predictions import Predictions, answered, disagreement, explorer
@@ -22,6 +22,7 @@ from absa_edit.report.results import (
     damage_table,
 )
 from absa_edit.report.tables import compared, interval_of
+from absa_edit.results import RunRecord
 from absa_edit.trace.effects import Effects
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absa_edit.records import POLARITIES, Dataset, Example, Prediction
+from absa_edit.records import POLARITIES, Dataset, Example
+from absa_edit.results import Prediction
 
 Json = dict[str, Any]
 Predictions = Mapping[str, Mapping[str, Sequence[Prediction]]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from absa_edit.records import POLARITIES, Interval, RunRecord
+from absa_edit.records import POLARITIES
 from absa_edit.report.drawing import looks
 from absa_edit.report.tables import (
     METRICS,
@@ -18,6 +18,7 @@ from absa_edit.report.tables import (
     tests_in_order,
 )
 from absa_edit.report.words import percent
+from absa_edit.results import Interval, RunRecord
 
 Json = dict[str, Any]
 SYMBOLS = {

@@ -1,0 +1,224 @@
+"""What a run found, as frozen records: `results.json` is a `RunRecord`.
+
+Data, traces and plans are in `records.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from absa_edit.notebook import score_html
+from absa_edit.records import DataSummary, EditPlan, Part, Polarity, Role, TraceCounts
+
+SCHEMA = 1
+"""Version of `results.json`; raised when a field changes its meaning or goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % interval and the number of examples it stands on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def percent(self) -> str:
+        """`71.5 [68.0, 74.9]`: value and interval in percent."""
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a training went: steps, seconds, memory and the development score by epoch."""
+
+    steps: int
+    epochs: int
+    seconds: float
+    peak_bytes: int
+    """Largest resident (CPU) or allocated (GPU) memory of the process during the fit."""
+    batch_size: int
+    """Examples a step, after any halving for memory is made up for by accumulation."""
+    micro_batch: int
+    best_epoch: int
+    best_macro_f1: float
+    history: tuple[dict[str, float], ...]
+    """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, seconds."""
+    flops: float = 0.0
+    """Of the matrix products of all steps, forward and backward: counted on the first batch, scaled by tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One line of `predictions.jsonl`."""
+
+    method: str
+    test: str
+    id: str
+    sentence_id: str
+    text: str
+    aspect: str
+    gold: Polarity
+    predicted: Polarity
+    probabilities: dict[str, float]
+    """Of the three labels, normalised over them, in label order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Scores of one method on one test set; F1 is over the three labels always."""
+
+    accuracy: Interval
+    macro_f1: Interval
+    f1: dict[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows are gold, columns predicted, in label order."""
+
+    def _repr_html_(self) -> str:
+        return score_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Paired difference a - b on one test set, by permutation over sentences."""
+
+    a: str
+    b: str
+    test: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_corrected: float
+    """Benjamini-Hochberg over all comparisons of the run."""
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRecord:
+    """What one method trained, what it cost and how it scored."""
+
+    kind: str
+    trainable: int
+    share: float
+    touched_share: float
+    """Share of the base weights' entries that the method may change once merged."""
+    lr: float | None
+    fit: Fit | None
+    score_seconds: float
+    perplexity: float
+    """Of the model after the method on neutral text; compare with `zero_shot`."""
+    bytes_on_disk: int
+    """Size of the trained parameters as safetensors."""
+    frozen_checked: bool
+    """True when everything outside the plan was found bit-identical to the base after training."""
+    plan: EditPlan | None
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The cell of the averaged trace with the largest indirect effect."""
+
+    part: Part
+    layer: int
+    role: Role
+    effect: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class PartDepth:
+    """Where along the depth a part's effect sits; layers as a share of the model's depth, 0 to 1."""
+
+    peak_layer: Interval
+    centre_of_mass: Interval
+    middle_third_share: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """An estimated trace beside the exact one, on the same `n` examples."""
+
+    rank_correlation: Interval
+    """Spearman's, of the tables of average indirect effects."""
+    overlap: Interval
+    """Share of the `top` strongest cells that both have."""
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSummary:
+    """What `results.json` says of the trace; the arrays are in `trace/`."""
+
+    engine: str
+    corruption: str
+    corrupted_tokens: str
+    window: int
+    samples: int
+    counts: TraceCounts
+    seconds: float
+    total_effect: Interval
+    peak: Peak
+    depth: dict[str, PartDepth]
+    middle_third_share: dict[str, float]
+    agreement: Agreement | None = None
+    """With the exact engine, of a trace that was estimated."""
+    dtype: str = "float32"
+    """Of the trace's matrix products; bfloat16 makes it an approximation."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """The language model that a run stood on."""
+
+    name: str
+    """Last part of `source`, as in the run folder's path."""
+    source: str
+    """`reviewlm`, a hub id or a folder."""
+    sha256: str
+    """Of the weight files, or the hub revision."""
+    parameters: int
+    layers: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRecord:
+    """What was exported and how exactly it answers like the model in memory."""
+
+    method: str
+    adapter: str | None
+    merged: str | None
+    max_logit_gap: float
+    """Largest absolute difference of a label's log-probability over all test predictions."""
+    agreement: float
+    """Share of test predictions with the same label; anything but 1.0 fails the run."""
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """`results.json`: everything a run found, in one file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    schema: int
+    experiment: str
+    seed: int
+    data: dict[str, DataSummary]
+    """Keys `train`, `dev`, and `test/<name>` for each test set."""
+    model: ModelSummary
+    trace: TraceSummary | None
+    plan: EditPlan | None
+    methods: dict[str, MethodRecord]
+    comparisons: tuple[Comparison, ...]
+    export: ExportRecord | None
+    seconds: dict[str, float]
+    """Wall time of each stage of this run; 0.0 where the stage was found on disk."""
+    versions: dict[str, str]
+    git: str | None
+    config_hash: str
