@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from absa_edit.lm.attention import Heads, Keys, Mixed, attention_by, mix
@@ -50,6 +50,8 @@ class Stem:
     length: int
     kept: Sequence[tuple[Keys, Keys]]
     """By layer, keys and values."""
+    reach: Sequence[Bool[Tensor, "query key"]]
+    """By layer, the positions that each position of the rows sees."""
 
     @classmethod
     @torch.no_grad()
@@ -57,19 +59,19 @@ class Stem:
         """The stem of several inputs of one length; the last positions of rows are never in it."""
         first = every[0].embeds[:1]
         length = min(min(first_changed(first, one.embeds), int(one.ends.min())) for one in every)
+        reach = decoder.reach(every[0].embeds.shape[1])
         if not length:
-            return cls(0, ())
+            return cls(0, (), reach)
         found: list[Heads] = []
-        seen = decoder.reach(length)
 
         def attend(heads: Heads) -> Mixed:
             found.append(heads)
-            return mix(heads, seen[len(found) - 1])
+            return mix(heads, reach[len(found) - 1][:length, :length])
 
         frame = decoder.begin(first[:, :length])
         with attention_by(decoder.model, attend):
             decoder.run(frame.hidden, 0, decoder.layers, frame)
-        return cls(length, [(heads.key, heads.value) for heads in found])
+        return cls(length, [(heads.key, heads.value) for heads in found], reach)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def run(decoder: Decoder, inputs: Inputs, stem: Stem, parts: Sequence[Part], wor
     length, ends = inputs.embeds.shape[1], inputs.ends[:, None] - stem.length
     with torch.no_grad():
         frame = decoder.begin(inputs.embeds).at(torch.arange(stem.length, length, device=ends.device))
-    seen = [allowed[stem.length :] for allowed in decoder.reach(length)]
+    seen = [allowed[stem.length :] for allowed in stem.reach]
     hidden = frame.hidden.detach().requires_grad_(torch.is_grad_enabled())
     states: dict[tuple[Part, int], Tensor] = {}
     for layer in range(decoder.layers):

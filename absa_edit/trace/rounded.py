@@ -17,8 +17,3 @@ class RoundedDecoder(Decoder):
     def run(self, hidden: Hidden, start: int, stop: int, frame: Frame) -> Hidden:
         with torch.autocast(self.device.type, torch.bfloat16):
             return super().run(hidden, start, stop, frame)
-
-
-def reused_casts(device: torch.device) -> torch.autocast:
-    """A block inside which each weight is rounded once: autocast forgets its casts with the outermost block."""
-    return torch.autocast(device.type, enabled=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from absa_edit.trace.attribution import Case, Inputs, Stem, attribute, run
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, Entries, cells, restored
 from absa_edit.trace.partial import Traced, TraceLog, plain
-from absa_edit.trace.rounded import RoundedDecoder, reused_casts
+from absa_edit.trace.rounded import RoundedDecoder
 from absa_edit.trace.runs import Runs, run_both
 
 Labels = dict[Polarity, tuple[int, ...]]
@@ -102,7 +101,7 @@ def trace_prompts(
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])
-    with OneDNN(tracer.decoder.blocks, lay_out=True).on() if settings.products is Dtype.float32 else nullcontext():
+    with OneDNN(tracer.decoder.blocks, lay_out=True).on():
         for batch in progress(batches, "trace", len(batches)):
             for traced in tracer.trace(batch):
                 done[traced.id] = traced
@@ -151,8 +150,7 @@ class _Tracer:
 
     def trace(self, batch: Sequence[Prompt]) -> list[Traced]:
         """A batch of examples: the filter, then every cell of every role."""
-        with reused_casts(self.decoder.device):
-            return self.exactly(batch[0]) if self.settings.engine is Engine.exact else self.attributed(batch)
+        return self.exactly(batch[0]) if self.settings.engine is Engine.exact else self.attributed(batch)
 
     def inputs(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
         """Clean and corrupted embeddings."""

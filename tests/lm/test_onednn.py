@@ -95,11 +95,52 @@ def test_a_torch_without_onednn_does_without(model, states, monkeypatch) -> None
         assert torch.equal(model(states), plain) and onednn_calls(model, states) == 0
 
 
-def test_other_dtypes_are_torchs(model, states) -> None:
-    with OneDNN(model).on(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+@pytest.fixture(params=["autocast", "model"])
+def rounded(request: pytest.FixtureRequest, model, states):
+    """A frozen model and states whose products are in bfloat16."""
+    model.requires_grad_(False)
+    if request.param == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            yield model, states
+    else:
+        yield model.to(torch.bfloat16), states.bfloat16()
+
+
+@pytest.mark.skipif(not module.BFLOAT16, reason="oneDNN has no bfloat16 on this machine")
+def test_frozen_weights_are_rounded_and_laid_out_once(rounded) -> None:
+    model, states = rounded
+    states.requires_grad_()
+    plain = model(states)
+    (expected,) = torch.autograd.grad(plain.float().sum(), states)
+    with OneDNN(model, lay_out=True).on():
+        with torch.no_grad():
+            assert onednn_calls(model, states) == 2
+        found = model(states)
+        (gradient,) = torch.autograd.grad(found.float().sum(), states)
+        model[0].weight.mul_(2)  # is not looked at again
+        with torch.no_grad():
+            torch.testing.assert_close(model(states), plain, atol=1e-2, rtol=1e-2)
+        assert torch.equal(model(states), found) == (model[0].weight.dtype == torch.float32)
+    assert found.dtype == plain.dtype == torch.bfloat16 and gradient.dtype == states.dtype
+    torch.testing.assert_close(found, plain, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(gradient, expected, atol=5e-2, rtol=5e-2)
+
+
+def test_bfloat16_is_torchs_where_nothing_is_laid_out(rounded, monkeypatch) -> None:
+    model, states = rounded
+    with OneDNN(model).on():
         assert onednn_calls(model, states) == 0
-    with OneDNN(model.to(torch.bfloat16)).on(), torch.no_grad():
-        assert onednn_calls(model, states.bfloat16()) == 0
+    monkeypatch.setattr(module, "BFLOAT16", False)
+    with OneDNN(model, lay_out=True).on():
+        assert onednn_calls(model, states) == 0
+    monkeypatch.undo()
+    with OneDNN(model.requires_grad_(), lay_out=True).on():
+        assert onednn_calls(model, states) == 0
+
+
+def test_unlike_dtypes_are_torchs_to_refuse(model, states) -> None:
+    with OneDNN(model.requires_grad_(False), lay_out=True).on(), pytest.raises(RuntimeError, match="dtype"):
+        model(states.bfloat16())
 
 
 @LAYOUTS

@@ -52,7 +52,7 @@ def test_what_prompts_begin_with_is_computed_once_and_changes_nothing(tiny, prom
     monkeypatch.setattr(Stem, "of", lambda *given: found.append(of(*given)) or found[-1])
     shared = traced(tiny, prompts, labels, Engine.attribution)
     assert all(stem.length for stem in found)
-    monkeypatch.setattr(Stem, "of", lambda *_: Stem(0, ()))
+    monkeypatch.setattr(Stem, "of", lambda decoder, one, _: Stem(0, (), decoder.reach(one.embeds.shape[1])))
     alone = traced(tiny, prompts, labels, Engine.attribution)
     for name in ("clean", "corrupted", "restored", "restored_margin", "restored_heads"):
         np.testing.assert_allclose(getattr(shared, name), getattr(alone, name), atol=1e-5, err_msg=name)
