@@ -2,6 +2,7 @@
 
 python scripts/bench.py trace              # exact tracing; outputs/bench/trace.json and a table
 python scripts/bench.py trace --scaling    # also cost against layers, length and samples, as a figure
+python scripts/bench.py estimate           # estimated traces against exact ones; outputs/bench/estimate.json
 python scripts/bench.py fit                # training; outputs/bench/fit.json and a table
 python scripts/bench.py fit --scaling      # also cost against layers, length and examples, as a figure
 python scripts/bench.py score              # scoring an edit from kept states; outputs/bench/score.json
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from rich.console import Console
 from absa_edit.run import versions
 from absa_edit.storage import write_json
 
+PARTS = ("trace", "estimate", "fit", "score", "predict")
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "bench"
 
 
@@ -60,9 +63,11 @@ def draw_scaling(found: dict[str, Any], what: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = parser.add_subparsers(dest="what", required=True)
-    trace, fit, score, predict = (every.add_parser(name) for name in ("trace", "fit", "score", "predict"))
+    trace, estimate, fit, score, predict = (every.add_parser(part) for part in PARTS)
     trace.add_argument("--layers", type=int, default=12)
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
+    estimate.add_argument("--data", default="laptop14", help="whose training examples; without it the sample")
+    estimate.add_argument("--examples", type=int, default=100, help="looked at")
     for one in (fit, score):
         one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
         one.add_argument("--examples", type=int, default=128)
@@ -71,7 +76,7 @@ def main() -> None:
     predict.add_argument("--device", default="auto")
     predict.add_argument("--dtype", default="float32")
     predict.add_argument("--examples", type=int, default=480)
-    for one in (trace, fit, score, predict):
+    for one in every.choices.values():
         one.add_argument("--threads", type=int, default=2)
     for one in (trace, fit):
         one.add_argument(
@@ -81,14 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(highlight=False)
-    if arguments.what == "trace":
-        import bench_trace as bench  # its other tools need not be there for the others
-    elif arguments.what == "fit":
-        import bench_fit as bench  # type: ignore[no-redef]
-    elif arguments.what == "score":
-        import bench_score as bench  # type: ignore[no-redef]
-    else:
-        import bench_predict as bench  # type: ignore[no-redef]
+    bench = import_module(f"bench_{arguments.what}")  # the tools of another part need not be there
     found = {"machine": machine(), **bench.main(arguments, console)}
     write_json(found, OUT / f"{arguments.what}.json")
     console.print(f"written to {OUT / arguments.what}.json")

@@ -11,7 +11,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.onednn import OneDNN
 from absa_edit.records import Part, Role
 from absa_edit.trace.exact import cells
+from absa_edit.trace.rounded import RoundedDecoder
 from absa_edit.trace.runs import run_both
 from absa_edit.trace.tracing import Answer, restore
 
@@ -80,11 +80,11 @@ def workload(layers: int, length: int, samples: int = SAMPLES) -> Workload:
 def exact(
     work: Workload,
     parts: Sequence[Part],
-    model: LlamaForCausalLM | None = None,
+    view: type[Decoder] = Decoder,
     units: Sequence[Sequence[int]] | None = None,
 ) -> dict[Part, np.ndarray]:
     """Our grid: probability by part, an array (unit, layer); a unit is a position where no other are given."""
-    decoder = Decoder(model or work.model)
+    decoder = view(work.model)
     embeds = decoder.embed(work.ids)
     corrupted = embeds.repeat(len(work.noise), 1, 1)
     corrupted[:, work.span] += work.noise.to(embeds.dtype)
@@ -219,24 +219,27 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
         "max_abs_difference": max(tool["gap"] for tool in peers.values()),
         "flops": {grid: {**f, "over_floor": f["ours"] / f["floor"]} for grid, f in flops.items()},
         "time_over_floor": {grid: ours[grid] * rate / flops[grid]["floor"] for grid in GRIDS},
-        "bfloat16": bfloat16(work, ours),
+        "bfloat16": bfloat16(work),
     }
 
 
-def bfloat16(work: Workload, ours: dict[str, float]) -> dict[str, Any]:
-    """What bfloat16 gains and changes."""
-    exactly = exact(work, GRIDS["all"])
-    half = deepcopy(work.model).to(torch.bfloat16)
-    took = {
-        name: min(timed(lambda parts=parts: exact(work, parts, half))[0] for _ in range(2))
-        for name, parts in GRIDS.items()
-    }
-    roughly = exact(work, GRIDS["all"], half)
-    a, b = (np.stack([grid[p][work.corrupted[0] :] for p in GRIDS["all"]]).ravel() for grid in (exactly, roughly))
+def bfloat16(work: Workload) -> dict[str, Any]:
+    """What `trace.dtype=bfloat16` gains over float32, in turns, and what it changes."""
+    over, grids = {}, {}
+    for name, parts in GRIDS.items():
+        took: dict[type[Decoder], list[float]] = {Decoder: [], RoundedDecoder: []}
+        for view in (*took, *took):
+            seconds, grids[name, view] = timed(lambda parts=parts, view=view: exact(work, parts, view))
+            took[view].append(seconds)
+        over[name] = min(took[Decoder]) / min(took[RoundedDecoder])
+    exactly, roughly = (
+        np.stack([grids["all", view][part][work.corrupted[0] :] for part in GRIDS["all"]]).ravel()
+        for view in (Decoder, RoundedDecoder)
+    )
     return {
-        "over_float32": {name: ours[name] / took[name] for name in GRIDS},
-        "max_abs_difference": float(np.abs(a - b).max()),
-        "rank_correlation": float(spearmanr(a, b).statistic),
+        "over_float32": over,
+        "max_abs_difference": float(np.abs(exactly - roughly).max()),
+        "rank_correlation": float(spearmanr(exactly, roughly).statistic),
     }
 
 

@@ -27,15 +27,19 @@ def by_trace(
     A site's score is its average indirect effect at the role where it is largest. A window's score is the
     sum over its sites. Both hold the same number of sites, unless `settings.sites` says another.
     """
+    chosen, *others = choices(trace, model, settings, draws=draws, rng=rng)
+    overlap = np.mean([len(chosen & other) / len(chosen | other) for other in others])
+    return plan_of(model, chosen, settings.rank, "trace", float(overlap))
+
+
+def choices(
+    trace: Trace, model: PreTrainedModel, settings: LocateSettings, *, draws: int, rng: np.random.Generator
+) -> list[set[Site]]:
+    """The sites that the trace chooses, followed by those that each of `draws` resamples of its sentences would."""
     kinds = kinds_of(model, settings.parts)
     effects = _effects(trace, settings.parts)
-    chosen = _choose(layer_profile(mean_effect(effects)), kinds, settings)
-    weights = bootstrap_weights(trace.sentence_ids, draws, rng)
-    overlaps = []
-    for mean in weighted_means(weights, effects):
-        other = _choose(layer_profile(mean), kinds, settings)
-        overlaps.append(len(chosen & other) / len(chosen | other))
-    return plan_of(model, chosen, settings.rank, "trace", float(np.mean(overlaps)))
+    means = weighted_means(bootstrap_weights(trace.sentence_ids, draws, rng), effects)
+    return [_choose(layer_profile(mean), kinds, settings) for mean in (mean_effect(effects), *means)]
 
 
 def window_width(settings: LocateSettings, layers: int) -> int:
