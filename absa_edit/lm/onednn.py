@@ -96,10 +96,10 @@ class _Forward:
 
     def _dtype(self, input: Tensor) -> torch.dtype | None:
         """Of the product; None where it is left to torch."""
-        weight = self.linear.weight
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+        weight, autocast = self.linear.weight, torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
         if dtype == torch.bfloat16:
-            return dtype if self.lay_out and BFLOAT16 else None
+            return dtype if self.lay_out and BFLOAT16 and (autocast or input.dtype == dtype) else None
         least = LAID_OUT_WORK if self.lay_out else WORK
         same = input.dtype == weight.dtype == dtype
         return dtype if same and input.numel() * weight.shape[0] >= least else None

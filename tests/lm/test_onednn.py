@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -139,8 +141,9 @@ def test_bfloat16_is_torchs_where_nothing_is_laid_out(rounded, monkeypatch) -> N
 
 
 def test_unlike_dtypes_are_torchs_to_refuse(model, states) -> None:
-    with OneDNN(model.requires_grad_(False), lay_out=True).on(), pytest.raises(RuntimeError, match="dtype"):
-        model(states.bfloat16())
+    for one, other in ((model, states.bfloat16()), (copy.deepcopy(model).bfloat16(), states)):
+        with OneDNN(one.requires_grad_(False), lay_out=True).on(), pytest.raises(RuntimeError, match="dtype"):
+            one(other)
 
 
 @LAYOUTS
