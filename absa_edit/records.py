@@ -7,9 +7,10 @@ How they are kept on disk is in `storage.py`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import ConfigDict
@@ -226,13 +227,14 @@ class Trace:
     exact_cells: tuple[tuple[str, str, int], ...] = ()
     """Part, role and layer of the cells that the engine `auto` ran; its others are estimates."""
 
-    def first(self, count: int) -> Trace:
-        """The trace of its first examples only."""
-        cut = {
-            f.name: getattr(self, f.name)[:count]
-            for f in fields(self)
-            if f.name in ("example_ids", "sentence_ids") or isinstance(getattr(self, f.name), np.ndarray)
+    def of(self, ids: Collection[str]) -> Trace:
+        """The trace of some of its examples."""
+        kept = [i for i, example in enumerate(self.example_ids) if example in ids]
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {
+            n: value[kept] for n, value in every.items() if isinstance(value, np.ndarray) and value.size
         }
+        cut |= {name: tuple(every[name][i] for i in kept) for name in ("example_ids", "sentence_ids")}
         return replace(self, **cut)
 
     def __repr__(self) -> str:

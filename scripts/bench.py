@@ -66,7 +66,7 @@ def main() -> None:
     trace, estimate, fit, score, predict = (every.add_parser(part) for part in PARTS)
     trace.add_argument("--layers", type=int, default=12)
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
-    estimate.add_argument("--data", default="laptop14", help="whose training examples; without it the sample")
+    estimate.add_argument("--data", default="laptop14", help="training data; the sample if not found")
     estimate.add_argument("--examples", type=int, default=100, help="looked at")
     for one in (fit, score):
         one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])

@@ -27,7 +27,7 @@ WORK, LAID_OUT_WORK = 2**24, 2**22
 WIDTH = 64
 """So are weights with a narrower side."""
 ROOM = 2**31
-"""Bytes that weights which are laid out again may take beside the model's, those for gradients counted."""
+"""Bytes that weights which are laid out again may take beside the model's, at most: twice what they are."""
 
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -99,7 +99,8 @@ class _Forward:
         weight, autocast = self.linear.weight, torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
         if dtype == torch.bfloat16:
-            return dtype if self.lay_out and BFLOAT16 and (autocast or input.dtype == dtype) else None
+            castable = input.dtype == dtype or (autocast and input.dtype == torch.float32)
+            return dtype if self.lay_out and BFLOAT16 and castable else None
         least = LAID_OUT_WORK if self.lay_out else WORK
         same = input.dtype == weight.dtype == dtype
         return dtype if same and input.numel() * weight.shape[0] >= least else None

@@ -89,7 +89,7 @@ def trace_summary(run: Run, trace: Trace) -> TraceSummary:
     summary = summarise(trace, draws=draws, rng=run.rng("effects"))
     if settings.trace.engine is Engine.exact:
         return summary
-    checked = trace.first(settings.trace.checked)
+    checked = trace.of(trace.example_ids[: settings.trace.checked])
     every = _prompts_to_trace(run)
     prompts = [p for p in every if p.example.id in set(checked.example_ids)]
     exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)

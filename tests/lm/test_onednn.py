@@ -144,6 +144,25 @@ def test_unlike_dtypes_are_torchs_to_refuse(model, states) -> None:
     for one, other in ((model, states.bfloat16()), (copy.deepcopy(model).bfloat16(), states)):
         with OneDNN(one.requires_grad_(False), lay_out=True).on(), pytest.raises(RuntimeError, match="dtype"):
             one(other)
+    with (
+        OneDNN(model, lay_out=True).on(),
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(RuntimeError, match="dtype"),
+    ):
+        model(states.double())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gradients_follow_answers_of_inference(model, states, autocast) -> None:
+    products = OneDNN(model.requires_grad_(False), lay_out=True)
+    states.requires_grad_()
+    with products.on(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.inference_mode():
+            first = model(states).float()
+        (found,) = torch.autograd.grad(model(states).float().sum(), states)
+    (expected,) = torch.autograd.grad(model(states).sum(), states)
+    torch.testing.assert_close(first.clone(), model(states).detach(), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(found, expected, atol=5e-2, rtol=5e-2)
 
 
 @LAYOUTS

@@ -1,4 +1,4 @@
-"""The benchmark of estimates: each engine is what it says, and another plan is seen to be another."""
+"""The benchmark of estimates: estimates are near, and another plan is seen to be another."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return bench_estimate
 
 
+@pytest.mark.slow
 def test_estimates_are_held_against_the_exact_engine(bench: ModuleType) -> None:
     data = absa_edit.read("laptop-sample", tests=[]).train
     model, parts = absa_edit.Model("reviewlm", device="cpu"), [Part.attn, Part.mlp]
-    found = bench.compared(model, data, parts, examples=12)
+    found = bench.compared(model, data, parts, examples=6)
     assert set(found["times_faster"]) == {"attribution", "auto"}
-    assert found["counts"]["seen"] == 12 and 0 < found["cells_run"] < 2 * 7 * 12
+    assert found["counts"]["exact"]["seen"] == 6 and 0 < found["compared"] <= found["counts"]["exact"]["kept"]
+    assert 0 < found["cells_run"] < 2 * 7 * 12
     assert found["agreement"]["auto"]["rank_correlation"]["value"] > 0.5
 
-    exact = model.trace(data, examples=12, parts=parts)
-    upside_down = replace(exact, restored=np.flip(exact.restored, -1))
+    trace = model.trace(data, examples=12, engine="attribution")
+    upside_down = replace(trace, restored=np.flip(trace.restored, -1))
     for shape in Shape:
-        assert bench.same_plan(exact, exact, model, shape) == 1.0
-        assert bench.same_plan(exact, upside_down, model, shape) < 0.5
+        assert bench.same_plan(trace, trace, model, shape) == 1.0
+        assert bench.same_plan(trace, upside_down, model, shape) < 0.5

@@ -31,6 +31,15 @@ def test_the_same_trace_agrees(exact) -> None:
     assert against(exact, exact) == pytest.approx((1, 1))
 
 
+def test_a_trace_of_some_examples(exact) -> None:
+    some = exact.of({exact.example_ids[3], exact.example_ids[1]})
+    assert some.example_ids == (exact.example_ids[1], exact.example_ids[3]) and len(some.sentence_ids) == 2
+    for name in ("clean", "restored", "restored_heads", "restored_heads_margin"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(exact, name)[[1, 3]])
+    without = replace(exact, restored_heads=np.zeros(0)).of(exact.example_ids)
+    assert without.restored_heads.shape == (0,) and without.clean.shape == exact.clean.shape
+
+
 def test_the_opposite_effects_disagree(exact) -> None:
     corrupted = exact.corrupted[:, None, None, None]
     restored = 2 * corrupted - exact.restored
