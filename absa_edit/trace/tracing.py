@@ -83,9 +83,12 @@ def trace_prompts(
     `corrupter` is that of a larger set that the prompts are part of; without one, they have their own.
     With `only`, the exact engine runs some cells, and what it says of the others means nothing. Finished examples are
     kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
-    Raises `DataError` when the filter keeps none, `ModelError` when two label words begin alike.
+    Raises `DataError` when the filter keeps none, `ModelError` when two label words begin alike, `ValueError` for the
+    engine auto, which is two such traces (`trace_auto`).
     Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
     """
+    if settings.engine is Engine.auto:
+        raise ValueError("trace_prompts runs one engine, exact or attribution; absa_edit.trace.trace takes auto, too")
     began = time.perf_counter()
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
     tracer = _Tracer(_decoder(lm, settings), first_words(labels), corrupter, settings, only)

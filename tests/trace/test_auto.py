@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
 from absa_edit.records import Part, Role
@@ -42,6 +43,11 @@ def test_deciding_cells_are_exact_and_the_others_estimated(small, prompts, label
     assert np.nanmax(np.abs(exact.restored - estimated.restored)) > 1e-3
     assert trace.engine == "auto" and trace.counts == exact.counts
     assert not list(tmp_path.iterdir())
+
+
+def test_one_engine_alone_is_not_auto(small, prompts, labels) -> None:
+    with pytest.raises(ValueError, match="exact or attribution"):
+        trace_prompts(small, prompts[:1], labels, TraceSettings(engine=Engine.auto), PromptSettings(), seed=3)
 
 
 def test_the_examples_that_are_run_are_corrupted_as_all_of_them_were(bundled, prompts, labels) -> None:
