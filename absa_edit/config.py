@@ -197,7 +197,8 @@ class TraceSettings:
     """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
     dtype: Dtype | None = None
     """Of the matrix products inside the blocks; the residual stream, norms and softmax keep the model's dtype. By
-    itself float32 for what is run exactly and bfloat16 for estimates, which err by far more than that rounds."""
+    itself float32 for what is run exactly; for estimates, which err by far more than that rounds, bfloat16 where the
+    device has units for it."""
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
     steps: int = 3
@@ -206,11 +207,6 @@ class TraceSettings:
     """Kept examples that attribution is compared with the exact engine on."""
     grids: int = 0
     """Kept examples to trace token by token too, for a picture of each; one costs about as much as five examples."""
-
-    @property
-    def products(self) -> Dtype:
-        """The dtype as set, else that of the engine."""
-        return self.dtype or (Dtype.float32 if self.engine is Engine.exact else Dtype.bfloat16)
 
     def __post_init__(self) -> None:
         for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):
@@ -368,8 +364,9 @@ class FitSettings:
     """Largest gradient norm."""
     patience: int = 2
     """Epochs without a better development macro-F1 before stopping."""
-    precision: Precision = Precision.bf16
-    """Of the training's matrix products (autocast); scoring always runs in the model's own dtype."""
+    precision: Precision | None = None
+    """Of the training's matrix products (autocast); scoring always runs in the model's own dtype. By itself bf16 where
+    the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU), else float32."""
     cache_gib: float = 4.0
     """Most memory for the hidden states that the plan leaves frozen; beyond it they are memory-mapped."""
 

@@ -25,6 +25,7 @@ from absa_edit.fit.checkpoint import Checkpoint, Progressed
 from absa_edit.fit.objective import AnswerLoss
 from absa_edit.fit.together import PATIENCE
 from absa_edit.lm.forest import Forest, grow
+from absa_edit.lm.precision import of_training
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Polarity
 from absa_edit.results import Fit
@@ -57,7 +58,8 @@ def fit(
     if not prompts:
         raise DataError("no training examples are left")
     began = time.perf_counter()
-    accelerator = _accelerator(settings.precision, adapted.model.device)
+    precision = of_training(settings.precision, adapted.model.device)
+    accelerator = _accelerator(precision, adapted.model.device)
     trained = adapted.trainable()
     steps_an_epoch = -(-len(prompts) // settings.batch_size)
     total = steps_an_epoch * settings.epochs
@@ -126,6 +128,7 @@ def fit(
         best_macro_f1=state.best_macro_f1,
         history=tuple(state.history),
         flops=state.flops * state.epoch,
+        precision=precision.value,
     )
 
 

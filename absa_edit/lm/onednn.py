@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import mm_flop, register_flop_formula
 
+from absa_edit.lm.precision import has_bfloat16_units
+
 WORK, LAID_OUT_WORK = 2**24, 2**22
 """Float32 products of fewer multiplications are left to MKL."""
 WIDTH = 64
@@ -32,7 +34,7 @@ ROOM = 2**31
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of torch has oneDNN; some do without."""
-BFLOAT16 = AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+BFLOAT16 = AVAILABLE and has_bfloat16_units(torch.device("cpu"))
 """Whether it is good at bfloat16 on this machine."""
 
 

@@ -58,9 +58,11 @@ def export(of: ExportRecord) -> str:
 def making(of: RunRecord) -> tuple[str, ...]:
     """Settings, times and versions that a run was made with, a sentence each."""
     took = ", ".join(f"{stage} {words.duration(s)}" for stage, s in of.seconds.items() if s)
+    precisions = " and ".join(sorted({m.fit.precision for m in of.methods.values() if m.fit}))
     versions = ", ".join(f"{name} {version}" for name, version in of.versions.items())
     said = (
         f"Settings `{of.config_hash}`, commit `{of.git or 'none'}`, seed {of.seed}.",
+        f"Trained with matrix products in {precisions}." if precisions else "",
         f"Time of each stage that ran: {took}." if took else "",
         f"Versions: {versions}.",
     )

@@ -150,6 +150,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
             name, row["epoch"], row["loss"], 100 * row["dev_macro_f1"], row["seconds"],
         )  # fmt: skip
 
+    log.info("%s: training with matrix products in %s", name, settings.fit.precision)
     checkpoint = Checkpoint(folder / "checkpoint", key)
     announce(Job(name, adapted.plan, key), adapted.model.device)
     fitted = fit(

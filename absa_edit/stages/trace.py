@@ -29,8 +29,8 @@ def trace_stage(run: Run) -> Trace:
     if found := load_trace(folder, key):
         log.info("trace: found in %s", folder)
         return found
-    if settings.trace.engine is Engine.exact and settings.trace.products is not Dtype.float32:
-        log.warning("trace: products in %s, an approximation: effects move in the third digit", settings.trace.products)
+    if settings.trace.engine is Engine.exact and settings.trace.dtype is Dtype.bfloat16:
+        log.warning("trace: products in bfloat16, an approximation: effects move in the third digit")
     prompts = _prompts_to_trace(run)
     trace = traced(
         run.lm,

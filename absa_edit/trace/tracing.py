@@ -19,6 +19,7 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.forest import length_buckets
 from absa_edit.lm.load import LanguageModel
 from absa_edit.lm.onednn import OneDNN
+from absa_edit.lm.precision import of_trace
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
@@ -91,7 +92,9 @@ def trace_prompts(
         raise ValueError("trace_prompts runs one engine, exact or attribution; absa_edit.trace.trace takes auto, too")
     began = time.perf_counter()
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-    tracer = _Tracer(_decoder(lm, settings), first_words(labels), corrupter, settings, only)
+    settings = replace(settings, dtype=of_trace(settings, lm.model.device))
+    decoder = (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
+    tracer = _Tracer(decoder, first_words(labels), corrupter, settings, only)
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
@@ -112,10 +115,6 @@ def trace_prompts(
     found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
     log.remove()
     return found
-
-
-def _decoder(lm: LanguageModel, settings: TraceSettings) -> Decoder:
-    return (Decoder if settings.products is Dtype.float32 else RoundedDecoder)(lm.model)
 
 
 def first_words(labels: Labels) -> tuple[int, ...]:
@@ -224,6 +223,7 @@ class _Tracer:
 def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Tracer, seconds: float) -> Trace:
     """The trace of the examples that passed. Raises `DataError` when there is none."""
     settings, corrupter = tracer.settings, tracer.corrupter
+    assert settings.dtype is not None
     notes = [traced.note for traced in done]
     pairs = [(p, t) for p, t in zip(prompts, done, strict=True) if t.restored is not None]
     counts = TraceCounts(len(prompts), notes.count(CLEAN_WRONG), notes.count(CORRUPTED_RIGHT), len(pairs))
@@ -257,7 +257,7 @@ def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Trace
         seconds=seconds,
         example_ids=tuple(p.example.id for p, _ in pairs),
         sentence_ids=tuple(p.example.sentence_id for p, _ in pairs),
-        dtype=settings.products.value,
+        dtype=settings.dtype.value,
         **{name: values[0] for name, values in both.items()},
         **{f"{name}_margin": values[1] for name, values in both.items()},
     )

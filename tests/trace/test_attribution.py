@@ -8,6 +8,7 @@ import pytest
 from absa_edit.config import Dtype, Engine, PromptSettings, Tokens, TraceSettings
 from absa_edit.errors import DataError
 from absa_edit.lm.load import LanguageModel
+from absa_edit.lm.precision import of_trace
 from absa_edit.records import Part, Trace
 from absa_edit.trace.attribution import Stem
 from absa_edit.trace.tracing import trace_prompts
@@ -101,8 +102,8 @@ def test_bfloat16_is_near_float32_and_says_what_it_is(tiny, prompts, labels) -> 
     """Near, but not the same: it is an approximation."""
     for engine in ENGINES:
         full, rounded = (traced(tiny, prompts[:1], labels, engine, dtype=d) for d in Dtype)
-        assert traced(tiny, prompts[:1], labels, engine, dtype=None).dtype == (
-            "float32" if engine is Engine.exact else "bfloat16"
+        assert traced(tiny, prompts[:1], labels, engine, dtype=None).dtype == of_trace(
+            TraceSettings(engine=engine), tiny.model.device
         )
         assert (full.dtype, rounded.dtype) == ("float32", "bfloat16")
         for name in ("restored", "restored_heads"):

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
+from absa_edit.lm import precision
 from absa_edit.records import Part, Role
 from absa_edit.trace.auto import deciding_cells, trace_auto
 from absa_edit.trace.effects import head_effects, indirect_effects
 from absa_edit.trace.tracing import trace_prompts
 
 
-def test_deciding_cells_are_exact_and_the_others_estimated(small, prompts, labels, tmp_path) -> None:
+def test_deciding_cells_are_exact_and_the_others_estimated(small, prompts, labels, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: True)
     settings = TraceSettings(
         engine=Engine.auto,
         samples=2,

@@ -1,0 +1,28 @@
+"""What the machine decides: bfloat16 products only where it has units for them, unless the settings say more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from absa_edit.config import Dtype, Engine, Precision, TraceSettings
+from absa_edit.lm import precision
+from absa_edit.lm.precision import of_trace, of_training
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("units", "products"), [(True, Precision.bf16), (False, Precision.float32)])
+def test_training_follows_the_machine_unless_it_is_told(monkeypatch, units, products) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: units)
+    assert of_training(None, CPU) is products
+    assert [of_training(told, CPU) for told in Precision] == [*Precision]
+
+
+@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("engine", Engine)
+def test_only_estimates_follow_the_machine(monkeypatch, units, engine) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: units)
+    rounds = units and engine is not Engine.exact
+    assert of_trace(TraceSettings(engine=engine), CPU) is (Dtype.bfloat16 if rounds else Dtype.float32)
+    assert [of_trace(TraceSettings(engine=engine, dtype=told), CPU) for told in Dtype] == [*Dtype]
