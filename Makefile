@@ -8,7 +8,9 @@ BIN := .venv/bin
 help:
 	@sed -n '1,2s/^# //p; s/^\([a-z-]*\):.*## /  \1: /p' Makefile
 
-# Python compiles what it imports; compiling all files of these libraries takes half a minute and serves nothing.
+# Python compiles what it imports; compiling all files of these libraries takes half a minute and serves nothing. It has
+# to be allowed to keep that, though: images that set this variable would compile for a quarter of a minute at each start.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 # torch goes first, at the pinned version: no other package then brings another build of it.

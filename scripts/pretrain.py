@@ -31,6 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from absa_edit.config import PromptSettings
 from absa_edit.errors import AbsaEditError, DataError, SettingsError
 from absa_edit.lm.load import choose_device
+from absa_edit.lm.precision import has_bfloat16_units
 from absa_edit.storage import atomic
 
 WORDS = Path(__file__).with_name("opinion_words.txt")
@@ -198,9 +199,9 @@ def draw(pool: np.ndarray, count: int, step: int, seed: int) -> np.ndarray:
 
 
 def loss_of(model: LlamaForCausalLM, batch: np.ndarray) -> torch.Tensor:
-    """Mean next-token loss, computed in bfloat16."""
+    """Mean next-token loss, its products in bfloat16 where the machine has units for that."""
     ids = torch.from_numpy(batch).long().to(model.device)
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=has_bfloat16_units(model.device)):
         return model(input_ids=ids, labels=ids).loss
 
 
