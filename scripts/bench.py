@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     flags = next((line.split(":")[1].split() for line in text.splitlines() if line.startswith("flags")), [])
     model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "unknown")
-    seen = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    seen = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     return {"cpu": model, "flags": seen, "threads": torch.get_num_threads(), "versions": versions()}
 
 

@@ -43,6 +43,7 @@ from absa_edit.config import (
 from absa_edit.errors import ExportMismatch, SettingsError
 from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
+from absa_edit.lm.precision import of_training
 from absa_edit.records import POLARITIES, EditPlan, Part, Role
 from absa_edit.results import RunRecord
 from absa_edit.run import Run, prepare
@@ -203,6 +204,14 @@ def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, 
     value = f"{100 * record.methods['edit'].scores['laptop-sample'].macro_f1.value:.1f}"
     assert value in report and value in page and value in terminal
     assert "random" in report
+
+
+def test_what_the_machine_decides_is_kept_and_said(finished: tuple[Run, RunRecord, str]) -> None:
+    run, record, _ = finished
+    precision = of_training(None, run.lm.model.device)
+    assert run.settings.fit.precision is precision
+    assert {m.fit.precision for m in record.methods.values() if m.fit} == {precision.value}
+    assert f"matrix products in {precision.value}." in (run.folder / "report.md").read_text()
 
 
 def test_a_second_run_finds_everything(finished: tuple[Run, RunRecord, str], caplog: pytest.LogCaptureFixture) -> None:
