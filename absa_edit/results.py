@@ -49,8 +49,8 @@ class Fit:
     """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, seconds."""
     flops: float = 0.0
     """Of the matrix products of all steps, forward and backward: counted on the first batch, scaled by tokens."""
-    precision: str = "bf16"
-    """Of these products; what was trained before this was kept had bf16 unless its settings say otherwise."""
+    precision: str | None = None
+    """Of these products; None for what was trained before this was kept."""
 
 
 @dataclass(frozen=True, slots=True)

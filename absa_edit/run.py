@@ -83,7 +83,7 @@ def prepare(
     """
     splits = load_splits(settings.data, root=root, environ=os.environ)
     lm = load_model(settings.model)
-    precision = of_training(settings.fit.precision, lm.model.device)
+    precision = of_training(settings.fit.precision, lm.model)
     settings = replace(settings, fit=replace(settings.fit, precision=precision))  # part of what results depend on
     experiment = settings.name
     if splits.train.name != settings.data.name:  # a sample is never called by the public set's name

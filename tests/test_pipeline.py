@@ -208,7 +208,7 @@ def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, 
 
 def test_what_the_machine_decides_is_kept_and_said(finished: tuple[Run, RunRecord, str]) -> None:
     run, record, _ = finished
-    precision = of_training(None, run.lm.model.device)
+    precision = of_training(None, run.lm.model)
     assert run.settings.fit.precision is precision
     assert {m.fit.precision for m in record.methods.values() if m.fit} == {precision.value}
     assert f"matrix products in {precision.value}." in (run.folder / "report.md").read_text()

@@ -50,7 +50,7 @@ def log_probabilities(
             asked = answers.asked(batch)
             own = tokens.gather(1, asked.target[:, None])[:, 0]
             found = own.new_zeros(len(batch)).index_add(0, asked.sequence, own)[:, None]
-        scores[batch] = found.double().cpu().numpy()
+        scores[batch] = found.cpu().double().numpy()
     return _normalised(scores.reshape(len(prompts), len(words)))
 
 

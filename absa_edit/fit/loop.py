@@ -58,7 +58,7 @@ def fit(
     if not prompts:
         raise DataError("no training examples are left")
     began = time.perf_counter()
-    precision = of_training(settings.precision, adapted.model.device)
+    precision = of_training(settings.precision, adapted.model)
     accelerator = _accelerator(precision, adapted.model.device)
     trained = adapted.trainable()
     steps_an_epoch = -(-len(prompts) // settings.batch_size)

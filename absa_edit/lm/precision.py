@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 
 import torch
+from torch import nn
 
 from absa_edit.config import Dtype, Engine, Precision, TraceSettings
 
@@ -23,9 +24,16 @@ def has_bfloat16_units(device: torch.device) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def of_training(precision: Precision | None, device: torch.device) -> Precision:
-    """`precision` as it is set, else bf16 where `device` is good at it."""
-    return precision or (Precision.bf16 if has_bfloat16_units(device) else Precision.float32)
+def of_training(precision: Precision | str | None, model: nn.Module) -> Precision:
+    """`precision` as it is set, else bf16 where the model's device is good at it.
+
+    Also where its weights are of a half precision: their products would not be float32 ones in any case.
+    """
+    if precision is not None:
+        return Precision(precision)
+    weight = next(model.parameters())
+    half = weight.dtype != torch.float32
+    return Precision.bf16 if half or has_bfloat16_units(weight.device) else Precision.float32
 
 
 def of_trace(settings: TraceSettings, device: torch.device) -> Dtype:

@@ -58,7 +58,7 @@ def export(of: ExportRecord) -> str:
 def making(of: RunRecord) -> tuple[str, ...]:
     """Settings, times and versions that a run was made with, a sentence each."""
     took = ", ".join(f"{stage} {words.duration(s)}" for stage, s in of.seconds.items() if s)
-    precisions = " and ".join(sorted({m.fit.precision for m in of.methods.values() if m.fit}))
+    precisions = " and ".join(sorted({m.fit.precision for m in of.methods.values() if m.fit and m.fit.precision}))
     versions = ", ".join(f"{name} {version}" for name, version in of.versions.items())
     said = (
         f"Settings `{of.config_hash}`, commit `{of.git or 'none'}`, seed {of.seed}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from absa_edit.config import Dtype, Engine, Precision, TraceSettings
 from absa_edit.lm import precision
@@ -15,8 +16,11 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(("units", "products"), [(True, Precision.bf16), (False, Precision.float32)])
 def test_training_follows_the_machine_unless_it_is_told(monkeypatch, units, products) -> None:
     monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: units)
-    assert of_training(None, CPU) is products
-    assert [of_training(told, CPU) for told in Precision] == [*Precision]
+    model = nn.Linear(2, 2)
+    assert of_training(None, model) is products
+    assert [of_training(told, model) for told in Precision] == [*Precision]
+    assert of_training("float32", model) is Precision.float32  # as it may come from Python
+    assert of_training(None, model.half()) is Precision.bf16
 
 
 @pytest.mark.parametrize("units", [True, False])
