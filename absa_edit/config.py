@@ -366,7 +366,8 @@ class FitSettings:
     """Epochs without a better development macro-F1 before stopping."""
     precision: Precision | None = None
     """Of the training's matrix products (autocast); scoring always runs in the model's own dtype. By itself bf16 where
-    the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU), else float32."""
+    the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU) or the model's weights are halves, else
+    float32."""
     cache_gib: float = 4.0
     """Most memory for the hidden states that the plan leaves frozen; beyond it they are memory-mapped."""
 
