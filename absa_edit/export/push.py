@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from absa_edit.errors import PushError
 
@@ -14,18 +13,27 @@ def push(folder: Path, repo: str, *, merged: bool = False, public: bool = False)
     """The address of the commit that holds the export in `folder`: a run's adapter, or its merged checkpoint.
 
     The repository is made where it does not exist. Raises `PushError` when there is nothing to push, no login, no
-    connection, or when `repo` is public already and `public` was not asked for.
+    connection, or when `repo` exists and is not as `public` asks.
     """
     path = _export(folder, merged)
     api = HfApi()
     try:
         api.create_repo(repo, private=not public, exist_ok=True)
-        if not public and not api.model_info(repo).private:
+        private = api.model_info(repo).private
+        if not public and not private:
             raise PushError(f"{repo} exists and everybody can read it; push with --public, or to another name")
+        if public and private:
+            raise PushError(
+                f"{repo} exists and is private; open it in its settings on the hub, or push without --public"
+            )
         return str(api.upload_folder(repo_id=repo, folder_path=path, commit_message=f"Upload {path.name}").commit_url)
-    except (LocalTokenNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        told = str(error).strip().splitlines()[0]
-        raise PushError(f"{repo}: {told}; log in with `hf auth login` or set HF_TOKEN, and check the name") from error
+    except PushError:
+        raise
+    except Exception as error:  # of the hub's library, or of the HTTP library that it happens to use
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PushError(
+            f"{repo}: {told}; check the name and the connection, and log in with `hf auth login` or set HF_TOKEN"
+        ) from error
 
 
 def _export(folder: Path, merged: bool) -> Path:
@@ -33,5 +41,7 @@ def _export(folder: Path, merged: bool) -> Path:
     wanted = "merged" if merged else "adapter"
     for path in (folder / "export" / wanted, folder):
         if (path / "README.md").exists() and (path / "absa_edit.json").exists():
+            if path == folder and merged is not (path / "config.json").exists():
+                break
             return path
     raise PushError(f"{folder}: no {wanted} in it; expected a run folder with export/{wanted}, or an exported folder")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from absa_edit.config import Tracker as Kind
 from absa_edit.config import TrackSettings
 from absa_edit.errors import SettingsError
+from absa_edit.storage import content_hash
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,17 @@ class WandbTracker:
         self._run.log({name: self._wandb.Image(str(path))})
 
     def artifact(self, name: str, kind: str, folder: Path) -> None:
-        kept = self._wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type=kind)
+        kept = self._wandb.Artifact(artifact_name(name), type=kind)
         for file in sorted(folder.rglob("*")):  # `add_dir` would talk on the terminal
             if file.is_file():
                 kept.add_file(str(file), name=file.relative_to(folder).as_posix())
         self._run.log_artifact(kept)
+
+
+def artifact_name(name: str) -> str:
+    """`name` in what wandb takes: 128 letters, digits, dots, dashes; a hash stands for what that leaves out."""
+    plain = re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)
+    return plain if name.isascii() and len(plain) <= 128 else f"{plain[:111]}-{content_hash(name)}"
 
 
 @contextmanager
@@ -106,7 +113,8 @@ def track(
         yield NullTracker()
         return
     wandb = _import_wandb()
-    about = {"group": group, "name": name, "job_type": job_type, "config": dict(config), "tags": list(tags)}
+    about = {"group": group, "name": name, "job_type": job_type, "config": dict(config)}
+    about["tags"] = [tag[:64] for tag in tags]  # wandb refuses longer ones
     with _files_under(folder), _start(wandb, settings, folder, about) as run:
         yield WandbTracker(wandb, run)
 

@@ -21,7 +21,7 @@ from absa_edit.errors import SettingsError
 from absa_edit.report import track as track_module
 from absa_edit.report.figures import learning_curves
 from absa_edit.report.publish import publish_comparison, publish_epoch, publish_export, publish_method
-from absa_edit.report.track import NullTracker, Tracker, WandbTracker, track
+from absa_edit.report.track import NullTracker, Tracker, WandbTracker, artifact_name, track
 from absa_edit.results import ExportRecord, RunRecord
 
 NONE, WANDB = TrackSettings(kind=Kind.none), TrackSettings(kind=Kind.wandb)
@@ -53,6 +53,17 @@ def test_the_null_tracker_needs_no_wandb(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with track(NONE, **ABOUT, folder=tmp_path / "run") as tracker:
         use_all(tracker, tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_names_that_wandb_refuses_are_shortened_and_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    long = [f"laptop14-{'x' * 200}{tail}" for tail in "ab"]
+    with track(WANDB, **ABOUT, tags=["t" * 90], folder=tmp_path / "run") as tracker:
+        for name in [*long, "ordinateur-\u00e9", "ordinateur-\u00e8", "plain-edit"]:
+            tracker.artifact(name, "adapter", tmp_path)
+    names = [artifact_name(name) for name in [*long, "ordinateur-\u00e9", "ordinateur-\u00e8"]]
+    assert len(set(names)) == 4 and max(map(len, names)) <= 128
+    assert artifact_name("plain-edit") == "plain-edit"
 
 
 def test_wandb_without_wandb_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -116,6 +116,27 @@ def test_public_and_merged_have_to_be_asked_for(hub: Hub, run_folder: Path) -> N
     assert b"# merged" in hub.files["README.md"]
 
 
+def test_a_private_repository_is_not_opened_by_pushing(hub: Hub, run_folder: Path) -> None:
+    refused = push(hub, run_folder, "me/edit", "--public")
+    assert refused.returncode == 1 and "exists and is private" in refused.stderr and not hub.files
+
+
+def test_without_a_connection_it_says_so(hub: Hub, run_folder: Path) -> None:
+    hub.address = "http://127.0.0.1:9"
+    refused = push(hub, run_folder, "me/edit")
+    assert refused.returncode == 1 and refused.stderr.startswith("error: me/edit: "), refused.stderr
+    assert "the connection" in refused.stderr
+
+
+def test_a_folder_of_the_other_kind_is_refused(hub: Hub, run_folder: Path) -> None:
+    adapter, merged = run_folder / "export" / "adapter", run_folder / "export" / "merged"
+    (merged / "config.json").write_text("{}")
+    for arguments in ((adapter, "me/edit", "--merged"), (merged, "me/edit")):
+        refused = push(hub, *arguments)
+        assert refused.returncode == 1 and " in it; expected a run folder" in refused.stderr and not hub.files
+    assert push(hub, merged, "me/edit", "--merged").returncode == 0
+
+
 def test_without_a_login_or_an_export_it_says_what_to_do(hub: Hub, run_folder: Path, tmp_path: Path) -> None:
     hub.status = 401
     refused = push(hub, run_folder, "me/edit")
