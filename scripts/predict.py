@@ -17,9 +17,9 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from absa_edit.errors import AbsaEditError, DataError
+from absa_edit.errors import AbsaEditError, DataError, ModelError
 
 if TYPE_CHECKING:
     from absa_edit import Classifier
@@ -99,14 +99,16 @@ def explain_one(classifier: Classifier, arguments: argparse.Namespace, console: 
 
 def answer_many(arguments: argparse.Namespace) -> None:
     path = None if arguments.file in (None, "-") else Path(arguments.file)
-    if path is None and sys.stdin.isatty():
+    if path is None and (sys.stdin is None or sys.stdin.isatty()):
         raise DataError("nothing to answer: give --sentence and --aspect, --file, or pipe JSON lines in")
-    if path and not path.is_file():
+    if path and (path.is_dir() or not path.exists()):
         raise DataError(f"{path}: no such file; expected JSON lines, CSV or SemEval XML")
-    kind = arguments.format or (path.suffix.lstrip(".").lower() if path else "jsonl")
+    kind = arguments.format or (path and path.suffix.lstrip(".").lower()) or "jsonl"
     from absa_edit.export.pairs import pairs
     from absa_edit.report.terminal import bar
 
+    if isinstance(sys.stdout, TextIOWrapper):  # half a character in a row stays what it was: JSON's escape is Python's
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
         every = pairs(file, "jsonl" if kind == "json" else kind, str(path or "standard input"))
         count = write(load(arguments), bar(every, "pairs"), arguments.batch_tokens)
@@ -116,15 +118,47 @@ def answer_many(arguments: argparse.Namespace) -> None:
 
 def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | None) -> int:
     """Answer pairs in the order they come, one JSON object a line; their number."""
-    count, rows = 0, iter(every)
-    while some := list(islice(rows, TOGETHER)):
-        answers = classifier.answer([pair.example for pair in some], batch_tokens=batch_tokens)
-        for pair, p in zip(some, answers, strict=True):
+    count = 0
+    for some, error in chunks(every):
+        for pair, p in answered(classifier, some, batch_tokens):
             row = {**pair.row, "predicted": max(p, key=p.__getitem__), "probabilities": p}
             print(json.dumps(row, ensure_ascii=False), flush=False)
         sys.stdout.flush()
         count += len(some)
+        if error:
+            raise error
     return count
+
+
+def chunks(every: Iterable[Pair]) -> Iterator[tuple[list[Pair], DataError | None]]:
+    """`TOGETHER` pairs at a time; with the last ones the error that ended the reading, if one did."""
+    some: list[Pair] = []
+    try:
+        for pair in every:
+            some.append(pair)
+            if len(some) == TOGETHER:
+                yield some, None
+                some = []
+    except DataError as error:
+        yield some, error
+    else:
+        yield some, None
+
+
+def answered(
+    classifier: Classifier, some: list[Pair], batch_tokens: int | None
+) -> Iterator[tuple[Pair, dict[str, float]]]:
+    """Each pair with its probabilities; one that cannot be asked is an error only after those before it."""
+    try:
+        answers = classifier.answer([pair.example for pair in some], batch_tokens=batch_tokens)
+    except ModelError:
+        if len(some) == 1:
+            raise
+        half = len(some) // 2
+        yield from answered(classifier, some[:half], batch_tokens)
+        yield from answered(classifier, some[half:], batch_tokens)
+    else:
+        yield from zip(some, answers, strict=True)
 
 
 def bars(aspect: str, probabilities: dict[str, float]) -> Table:

@@ -106,8 +106,8 @@ def aligned(records: Iterable[Record], origin: Path | str) -> Iterator[Row]:
             note = "several_occurrences" if len(spans) > 1 else None
             yield Row(record, text, *spans[0], label, note=note)
         else:
-            start = _nth(text, aspect, ordinal, record, origin)
-            yield Row(record, text, start, start + len(aspect), label)
+            start = _nth(text, aspect, ordinal, record, origin) + len(aspect) - len(aspect.lstrip())
+            yield Row(record, text, start, start + len(aspect.strip()), label)
 
 
 def _nth(text: str, span: str, ordinal: int, record: str, origin: Path | str) -> int:

@@ -50,7 +50,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, sett
         if len(ids) > settings.max_tokens:
             raise ModelError(
                 f"example {example.id}: its prompt has {len(ids)} tokens, prompt.max_tokens is "
-                f"{settings.max_tokens}; raise it or drop the example"
+                f"{settings.max_tokens}; shorten or drop the example, or raise it (an export's is in absa_edit.json)"
             )
         roles = [_role(text, int(start), int(end), span) for start, end in offsets]
         roles[-1] = Role.last

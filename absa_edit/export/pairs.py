@@ -68,7 +68,7 @@ def _xml_pairs(file: BufferedIOBase, origin: str) -> Iterator[Pair]:
                     row = {"id": sentence.get("id"), "sentence": text, "aspect": text[start:end]}
                     yield Pair({**row, "from": start, "to": end}, _example(where, text, start, end))
             sentence.clear()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # these two: of its encoding
         raise broken(origin, None, f"not well-formed XML ({error})", "The file may be cut short") from None
 
 

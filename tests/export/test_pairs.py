@@ -55,6 +55,8 @@ def test_xml_needs_no_polarity_and_no_offsets() -> None:
         ('<s><sentence id="4"><text>a fan</text><aspectTerm term="fan" from="0" to="3"/></sentence></s>', "xml",
          "sentence 4: the aspect 'fan' is not in 'a fan' where"),
         ('<s><sentence id="4"><text>a fan</text>', "xml", "not well-formed XML"),
+        ('<?xml version="1.0" encoding="gb2312"?><s/>', "xml", "not well-formed XML"),
+        ('<?xml version="1.0" encoding="klingon"?><s/>', "xml", "not well-formed XML"),
         ("", "tsv", "cannot read 'tsv'; expected one of jsonl, csv, xml"),
     ],
 )  # fmt: skip
