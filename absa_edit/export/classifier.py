@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from absa_edit.adapt import Adapted
 from absa_edit.config import ModelSettings, PromptSettings
@@ -18,8 +19,16 @@ from absa_edit.errors import DataError, ModelError, RecordError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.evaluate.score import score
 from absa_edit.export.card import plain_card
-from absa_edit.export.folder import ABOUT, Description, describe, read_representation, write_adapter, write_merged
-from absa_edit.lm.load import LanguageModel, load_model
+from absa_edit.export.folder import (
+    ABOUT,
+    REPRESENTATION,
+    Description,
+    describe,
+    read_representation,
+    write_adapter,
+    write_merged,
+)
+from absa_edit.lm.load import LanguageModel, choose_device, load_model
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Dataset, Example, Polarity
 from absa_edit.results import Prediction, Score
@@ -27,6 +36,7 @@ from absa_edit.storage import load as load_record
 
 log = logging.getLogger("absa_edit")
 
+ADAPTER = "adapter_config.json"
 ON_CPU, ON_GPU = 512, 16384
 """Tokens in a batch. On a CPU, 512 were a quarter faster than 4096 with reviewlm: the states stay in the cache."""
 
@@ -97,18 +107,32 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
     `base` replaces the base model that an adapter names. Raises `RecordError` for a folder without an export, or a base
     model with other weights than the one that the adapter was trained on; `ModelError` where there is none.
     """
+    choose_device(device)  # its error is not about the base model
     path = _exported(Path(folder))
     about = load_record(Description, path / ABOUT)
-    peft = None
     if (path / "config.json").exists():
         lm = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype))
-    else:
-        lm = _base(path, about, base or about.base, about.revision if base is None else None, device)
-    if (path / "adapter_config.json").exists():
-        peft = PeftModel.from_pretrained(lm.model, path)
-        peft.eval().requires_grad_(False)
-    adapted = Adapted(about.kind, lm.model, peft, read_representation(path, about, lm.model), None, {}, 0, 0)
-    return Classifier(lm, adapted, about.prompt)
+        return Classifier(lm, Adapted(about.kind, lm.model, None, None, None, {}, 0, 0), about.prompt)
+    _check_whole(path, about)
+    lm, peft = _base(path, about, base or about.base, about.revision if base is None else None, device), None
+    try:
+        if (path / ADAPTER).exists():
+            peft = PeftModel.from_pretrained(lm.model, path)
+            peft.eval().requires_grad_(False)
+        representation = read_representation(path, about, lm.model)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise RecordError(f"{path}: its weights cannot be read ({told}); copy it or export it again") from error
+    return Classifier(lm, Adapted(about.kind, lm.model, peft, representation, None, {}, 0, 0), about.prompt)
+
+
+def _check_whole(path: Path, about: Description) -> None:
+    """Without its weights an adapter would answer as the base model does. Raises `RecordError`."""
+    missing = [name for name in about.files if not (path / name).exists()]
+    if not about.files and not any((path / name).exists() for name in (ADAPTER, REPRESENTATION)):
+        missing = [f"config.json, {ADAPTER} or {REPRESENTATION}"]
+    if missing:
+        raise RecordError(f"{path}: no {missing[0]} in it; copy the whole folder, or export it again")
 
 
 def _exported(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,6 +52,8 @@ class Description:
     dtype: str
     prompt: PromptSettings
     representation: Representation | None
+    files: tuple[str, ...] = ()
+    """What an adapter's folder must hold besides; a checkpoint's is known to transformers."""
 
 
 def describe(adapted: Adapted, model: ModelSettings, sha256: str, prompt: PromptSettings) -> Description:
@@ -87,7 +89,8 @@ def write_adapter(adapted: Adapted, folder: Path, about: Description, card: str)
                 )
             }
             save_file(state, temporary / REPRESENTATION)
-        _finish(temporary, adapted, about, card)
+        weights = tuple(sorted(p.name for p in temporary.iterdir() if p.suffix in (".json", ".safetensors")))
+        _finish(temporary, adapted, replace(about, files=weights), card)
 
 
 def read_representation(folder: Path, about: Description, model: PreTrainedModel) -> RepresentationEdit | None:

@@ -150,6 +150,46 @@ def test_a_base_that_cannot_be_compared_is_named(small, trained, about, tmp_path
     assert "cannot be compared" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("method", "gone"),
+    [
+        (Edit(lr=1e-3), "adapter_config.json"),
+        (Edit(lr=1e-3), "adapter_model.safetensors"),
+        (Edit(lr=1e-3, representation=True), "adapter_config.json"),
+        (Edit(lr=1e-3, representation=True), "representation.safetensors"),
+    ],
+)
+def test_half_a_copy_is_an_error_and_not_the_base_model(small, trained, about, tmp_path, method, gone) -> None:
+    adapted = trained(small, method)
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    (tmp_path / "a" / gone).unlink()
+    with pytest.raises(RecordError, match=rf"no {gone} in it; copy the whole folder"):
+        load(tmp_path / "a", device="cpu")
+
+
+def test_an_export_without_any_weights_is_an_error(small, trained, about, tmp_path) -> None:
+    adapted = trained(small, Delta(lr=1e-3))
+    write_merged(adapted, small.tokenizer, tmp_path / "m", about(adapted), "")
+    (tmp_path / "m" / "config.json").unlink()
+    with pytest.raises(RecordError, match=r"no config\.json, adapter_config\.json or representation"):
+        load(tmp_path / "m", device="cpu")
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "representation.safetensors"])
+def test_weights_that_were_cut_short_are_an_error(small, trained, about, tmp_path, file) -> None:
+    adapted = trained(small, Edit(lr=1e-3, representation=True))
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    path = tmp_path / "a" / file
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match=r"its weights cannot be read"):
+        load(tmp_path / "a", device="cpu")
+
+
+def test_a_device_that_is_not_there_is_not_the_base_models_fault(classifier, tmp_path) -> None:
+    with pytest.raises(ModelError, match=r"^model\.device=banana"):
+        load(tmp_path / "a", device="banana")
+
+
 def test_an_export_that_does_not_say_what_it_is_is_an_error(small, trained, about, tmp_path) -> None:
     adapted = trained(small)
     write_adapter(adapted, tmp_path / "a", about(adapted), "")
