@@ -112,8 +112,8 @@ class MethodRecord:
     lr: float | None
     fit: Fit | None
     score_seconds: float
-    perplexity: float
-    """Of the model after the method on neutral text; compare with `zero_shot`."""
+    perplexity: float | None
+    """Of the model after the method on neutral text; compare with `zero_shot`. None where it is not finite."""
     bytes_on_disk: int
     """Size of the trained parameters as safetensors."""
     frozen_checked: bool

@@ -53,8 +53,9 @@ def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples:
         "seconds": found,
         "times_faster": {engine: found["exact"] / found[engine] for engine in traces},
         "agreement": {
-            engine: asdict(agreement(exact, trace, draws=DRAWS, rng=np.random.default_rng(0)))
+            engine: asdict(compared)
             for engine, trace in traces.items()
+            if (compared := agreement(exact, trace, draws=DRAWS, rng=np.random.default_rng(0)))
         },
         "same_plan": {
             engine: {shape.value: same_plan(exact, trace, model, shape) for shape in Shape}

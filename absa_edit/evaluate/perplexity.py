@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 
 import torch
@@ -19,12 +20,14 @@ def neutral_text() -> list[str]:
 
 
 @torch.no_grad()
-def perplexity(adapted: Adapted, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> float:
+def perplexity(adapted: Adapted, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> float | None:
     """exp of the mean negative log-likelihood of a token, over all tokens but each text's first.
 
+    None where that is no finite number: of a model whose weights or states are none.
     A representation edit is left out: it acts at the aspect, and neutral text has none.
     """
     sequences = [tokenizer(text)["input_ids"] for text in texts]
     answers = Answers(adapted.decoder, [s[:1] for s in sequences], [s[1:] for s in sequences])
     every = range(len(sequences))
-    return float(cross_entropy(answers.logits(every).float(), answers.asked(every).target).exp())
+    found = float(cross_entropy(answers.logits(every).float(), answers.asked(every).target).double().exp())
+    return found if math.isfinite(found) else None

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from absa_edit.export.adapter_rules import served_rank
 from absa_edit.export.folder import Description
+from absa_edit.report import words
 from absa_edit.results import RunRecord
 
 SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by method and test set"}
@@ -74,7 +75,7 @@ Edited: {where}.
 {scores}
 
 Intervals by bootstrap over sentences. Trained on {record.data["train"].name} ({record.data["train"].n} aspects).
-Perplexity on neutral text: {row.perplexity:.1f}.
+Perplexity on neutral text: {words.perplexity(row.perplexity)}.
 
 {_use(about, base, use)}
 ## Limits

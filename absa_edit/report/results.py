@@ -188,12 +188,12 @@ def damage_table(record: RunRecord) -> Table:
     for name in methods_in_order(record):
         m = record.methods[name]
         change = "-"
-        if before is not None and m.kind != "zero_shot":
+        if before is not None and m.perplexity is not None and m.kind != "zero_shot":
             change = f"{words.points(m.perplexity / before - 1)} %"
         checked = "yes" if m.frozen_checked else "no"
         if not m.trainable or m.share >= 1:
             checked = "-"
-        rows.append([name, f"{m.perplexity:.2f}", change, words.percent(m.touched_share), checked])
+        rows.append([name, words.perplexity(m.perplexity), change, words.percent(m.touched_share), checked])
     heads = ("method", "perplexity", "change", "weights it may touch", "rest found bit-identical")
     return heads, rows
 

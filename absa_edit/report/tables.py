@@ -32,7 +32,7 @@ class Row:
     seconds: float | None
     """Of the fit; None where nothing was trained."""
     peak_mb: float | None
-    perplexity: float
+    perplexity: float | None
 
     def flat(self) -> dict[str, Value]:
         """The row as scalars: each interval as its value, `_low` and `_high`, and `n` once."""

@@ -49,6 +49,11 @@ def short(count: Number) -> str:
     return f"{count:.0f}"
 
 
+def perplexity(value: Number | None) -> str:
+    """`31.25`; a model that is broken has none."""
+    return "not finite" if value is None else f"{value:.2f}"
+
+
 def duration(seconds: Number) -> str:
     """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 100:

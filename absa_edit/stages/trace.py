@@ -104,6 +104,9 @@ def trace_summary(run: Run, trace: Trace) -> TraceSummary:
         corrupter=Corrupter.of(run.lm, every, exactly, settings.prompt, settings.seed),
     )
     found = agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
+    if found is None:
+        log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
+        return summary
     log.info(
         "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
         "cells the same",

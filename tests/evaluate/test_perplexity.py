@@ -44,6 +44,13 @@ def test_an_edit_of_a_weight_counts_and_one_at_the_aspect_does_not(small) -> Non
     assert perplexity(adapted, small.tokenizer, TEXTS) != pytest.approx(before, rel=1e-3)
 
 
+def test_a_broken_model_has_none(small) -> None:
+    adapted = adapt(small.model, ZeroShot(), None, seed=0)
+    with torch.no_grad():
+        adapted.model.get_output_embeddings().weight.fill_(torch.nan)
+    assert perplexity(adapted, small.tokenizer, TEXTS) is None
+
+
 def test_neutral_text_has_many_lines_and_no_empty_one() -> None:
     lines = neutral_text()
     assert len(lines) > 5 and all(line.strip() for line in lines)

@@ -40,6 +40,16 @@ def test_a_trace_of_some_examples(exact) -> None:
     assert without.restored_heads.shape == (0,) and without.clean.shape == exact.clean.shape
 
 
+@pytest.mark.parametrize("alike", ["all cells", "one cell"])
+def test_nothing_to_rank_is_no_agreement(exact, alike) -> None:
+    none = np.zeros(0)
+    if alike == "all cells":
+        flat = replace(exact, restored=np.ones_like(exact.restored), restored_heads=none)
+    else:
+        flat = replace(exact, restored=exact.restored[:, :1, -1:, -1:], restored_heads=none)
+    assert agreement(flat, flat, draws=20, rng=np.random.default_rng(0)) is None
+
+
 def test_the_opposite_effects_disagree(exact) -> None:
     corrupted = exact.corrupted[:, None, None, None]
     restored = 2 * corrupted - exact.restored
