@@ -59,6 +59,8 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
     device = choose_device(settings.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what asks for "cuda" and no more, as accelerate does, means this one
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = AutoModelForCausalLM.from_pretrained(
@@ -76,9 +78,21 @@ def load_model(settings: ModelSettings) -> LanguageModel:
         ) from error
     if not placement:
         model.to(device)  # type: ignore[arg-type]
+    _check_on_one_device(model, settings.device_map)
     model.eval().requires_grad_(False)
     Decoder(model)  # an unknown family should stop here, not in the middle of a run
     return LanguageModel(slug(settings.name), settings.name, model, tokenizer, _weights_hash(model, where))
+
+
+def _check_on_one_device(model: PreTrainedModel, device_map: str | None) -> None:
+    """A trace runs blocks one by one, on states that stay where they are. Raises `ModelError`."""
+    places = {place for place in getattr(model, "hf_device_map", {}).values() if place not in ("cpu", "disk")}
+    if len(places) > 1:
+        raise ModelError(
+            f"model.device_map={device_map} spreads the model over the devices {sorted(map(str, places))}: expected "
+            "one. Show torch a single GPU (CUDA_VISIBLE_DEVICES=0; what it has no room for stays in memory), or take "
+            "model.dtype=bfloat16"
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -58,6 +58,27 @@ def test_an_unknown_family_is_an_error(tokenizer, tmp_path) -> None:
         load_model(ModelSettings(name=str(tmp_path), device="cpu"))
 
 
+def test_a_model_on_several_devices_is_refused(small, monkeypatch) -> None:
+    def spread(*_: object, **options: object) -> transformers.PreTrainedModel:
+        assert options["device_map"] == "auto"
+        small.model.hf_device_map = {"model.layers.0": 0, "model.layers.1": 1, "lm_head": "cpu"}
+        return small.model
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", spread)
+    try:
+        with pytest.raises(ModelError, match=r"model\.device_map=auto spreads .* \['0', '1'\].*CUDA_VISIBLE_DEVICES"):
+            load_model(ModelSettings(name="reviewlm", device_map="auto"))
+    finally:
+        del small.model.hf_device_map
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_second_gpu_is_the_one_that_cuda_means() -> None:
+    load_model(ModelSettings(name="reviewlm", device="cuda:1"))
+    assert torch.zeros(1, device="cuda").device.index == 1
+
+
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
