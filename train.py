@@ -38,7 +38,7 @@ def main(config: DictConfig) -> float | None:
             return help_train(run)
         run.folder.joinpath(".hydra").mkdir(parents=True, exist_ok=True)
         config.name, config.data.name = run.experiment, run.splits.train.name  # what ran, if it is not what was asked
-        config.fit.precision = run.settings.fit.precision
+        config.fit.precision, config.trace.dtype = run.settings.fit.precision, run.settings.trace.dtype
         OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)
         OmegaConf.save(OmegaConf.create(overrides), run.folder / ".hydra" / "overrides.yaml")
         command = shlex.join(["python", "train.py", *overrides])

@@ -198,7 +198,7 @@ class TraceSettings:
     dtype: Dtype | None = None
     """Of the matrix products inside the blocks; the residual stream, norms and softmax keep the model's dtype. By
     itself float32 for what is run exactly; for estimates, which err by far more than that rounds, bfloat16 where the
-    device has units for it."""
+    device has units for it. The cells that `auto` runs keep the model's in any case."""
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
     steps: int = 3

@@ -223,7 +223,7 @@ class Trace:
     restored_heads: np.ndarray = field(default_factory=lambda: np.zeros(0))  # example role layer head; empty without
     restored_heads_margin: np.ndarray = field(default_factory=lambda: np.zeros(0))
     dtype: str = "float32"
-    """Of the matrix products; bfloat16 makes the trace an approximation."""
+    """Of the matrix products, of the engine `auto` those of its estimates; bfloat16 makes them an approximation."""
     exact_cells: tuple[tuple[str, str, int], ...] = ()
     """Part, role and layer of the cells that the engine `auto` ran; its others are estimates."""
 

@@ -19,7 +19,7 @@ from absa_edit.config import Settings
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.lm.load import LanguageModel, load_model
-from absa_edit.lm.precision import of_training
+from absa_edit.lm.precision import of_trace, of_training
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Polarity
 from absa_edit.storage import content_hash
@@ -83,8 +83,9 @@ def prepare(
     """
     splits = load_splits(settings.data, root=root, environ=os.environ)
     lm = load_model(settings.model)
-    precision = of_training(settings.fit.precision, lm.model)
-    settings = replace(settings, fit=replace(settings.fit, precision=precision))  # part of what results depend on
+    fit = replace(settings.fit, precision=of_training(settings.fit.precision, lm.model))
+    trace = replace(settings.trace, dtype=of_trace(settings.trace, lm.model))
+    settings = replace(settings, fit=fit, trace=trace)  # what results depend on is known from here on
     experiment = settings.name
     if splits.train.name != settings.data.name:  # a sample is never called by the public set's name
         experiment = (

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from absa_edit.config import Dtype, Engine, Precision, TraceSettings
+from absa_edit.errors import SettingsError
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
@@ -36,7 +37,18 @@ def of_training(precision: Precision | str | None, model: nn.Module) -> Precisio
     return Precision.bf16 if half or has_bfloat16_units(weight.device) else Precision.float32
 
 
-def of_trace(settings: TraceSettings, device: torch.device) -> Dtype:
-    """The trace's dtype as it is set, else float32, but for estimates bfloat16 where `device` is good at it."""
-    estimated = settings.engine is not Engine.exact
-    return settings.dtype or (Dtype.bfloat16 if estimated and has_bfloat16_units(device) else Dtype.float32)
+def of_trace(settings: TraceSettings, model: nn.Module) -> Dtype:
+    """The trace's dtype as it is set, else the model's own; for estimates bfloat16 where the device is good at it.
+
+    Raises `SettingsError` for bfloat16 products of float16 weights: rounded twice, they are neither's.
+    """
+    weight = next(model.parameters())
+    if settings.dtype is not None:
+        if Dtype(settings.dtype) is Dtype.bfloat16 and weight.dtype == torch.float16:
+            raise SettingsError(
+                "trace.dtype=bfloat16: the model's weights are float16; load it in another model.dtype, or leave "
+                "trace.dtype=float32, which keeps the model's own"
+            )
+        return Dtype(settings.dtype)
+    rounds = settings.engine is not Engine.exact and weight.dtype == torch.float32
+    return Dtype.bfloat16 if rounds and has_bfloat16_units(weight.device) else Dtype.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from absa_edit.config import Engine
 from absa_edit.records import EditPlan
 from absa_edit.report import words
 from absa_edit.results import ExportRecord, ModelSummary, RunRecord, TraceSummary
@@ -18,7 +19,9 @@ def model(of: ModelSummary) -> str:
 def trace(of: TraceSummary) -> str:
     """How many examples were traced, how many passed the filter, and how they were traced."""
     counts = of.counts
-    approximate = "" if of.dtype == "float32" else f" with products in {of.dtype} (an approximation)"
+    products = f"products in {of.dtype}"
+    rounded = f" with {products} (an approximation)" if of.engine == Engine.exact else f" (estimates with {products})"
+    approximate = "" if of.dtype == "float32" else rounded
     return (
         f"{counts.seen:,} training examples looked at: {counts.clean_wrong:,} left out because the clean run "
         f"answers wrong, {counts.corrupted_right:,} because the corrupted run answers right, "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from absa_edit.config import Engine, PromptSettings, TraceSettings
+from absa_edit.config import Dtype, Engine, PromptSettings, TraceSettings
 from absa_edit.data.prompts import Prompt
 from absa_edit.lm.load import LanguageModel
 from absa_edit.progress import Progress, silent
@@ -41,7 +41,8 @@ def trace_auto(
 ) -> Trace:
     """As `trace_prompts`: the estimated trace, with the cells that make up the layer profiles run exactly.
 
-    `exact_cells` of the trace names them; heads stay estimates.
+    `exact_cells` of the trace names them; heads stay estimates. `dtype` is that of the estimates: the cells
+    that are run keep the model's own.
     """
     corrupter = Corrupter.of(lm, prompts, settings, prompt_settings, seed)
     of: dict[str, Any] = {"seed": seed, "progress": progress, "corrupter": corrupter}
@@ -54,13 +55,15 @@ def trace_auto(
     deciding = deciding_cells(estimated, np.random.default_rng(seed))
     kept = [p for p in prompts if p.example.id in set(estimated.example_ids)]
     beside = partial and partial.with_name(f"exact_{partial.name}")
-    exact = traced(kept, beside, deciding, engine=Engine.exact, filter=False, parts=list(estimated.parts))
+    run_exactly = {"engine": Engine.exact, "dtype": Dtype.float32, "filter": False, "parts": list(estimated.parts)}
+    exact = traced(kept, beside, deciding, **run_exactly)
     # Estimates are of effects: they stand over the corrupted run of the cells that are run, whatever its rounding.
     shift, margin = exact.corrupted - estimated.corrupted, exact.corrupted_margin - estimated.corrupted_margin
     return replace(
         exact,
         engine=Engine.auto.value,
         counts=estimated.counts,
+        dtype=estimated.dtype,
         seconds=estimated.seconds + exact.seconds,
         restored=np.where(deciding, exact.restored, _moved(estimated.restored, shift)),
         restored_margin=np.where(deciding, exact.restored_margin, _moved(estimated.restored_margin, margin)),

@@ -92,7 +92,7 @@ def trace_prompts(
         raise ValueError("trace_prompts runs one engine, exact or attribution; absa_edit.trace.trace takes auto, too")
     began = time.perf_counter()
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-    settings = replace(settings, dtype=of_trace(settings, lm.model.device))
+    settings = replace(settings, dtype=of_trace(settings, lm.model))
     decoder = (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
     tracer = _Tracer(decoder, first_words(labels), corrupter, settings, only)
     if settings.corruption is Corruption.counterfactual:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
 from absa_edit.config import Dtype, Engine, Precision, TraceSettings
+from absa_edit.errors import SettingsError
 from absa_edit.lm import precision
 from absa_edit.lm.precision import of_trace, of_training
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("units", "products"), [(True, Precision.bf16), (False, Precision.float32)])
@@ -27,6 +25,14 @@ def test_training_follows_the_machine_unless_it_is_told(monkeypatch, units, prod
 @pytest.mark.parametrize("engine", Engine)
 def test_only_estimates_follow_the_machine(monkeypatch, units, engine) -> None:
     monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: units)
-    rounds = units and engine is not Engine.exact
-    assert of_trace(TraceSettings(engine=engine), CPU) is (Dtype.bfloat16 if rounds else Dtype.float32)
-    assert [of_trace(TraceSettings(engine=engine, dtype=told), CPU) for told in Dtype] == [*Dtype]
+    rounds, model = units and engine is not Engine.exact, nn.Linear(2, 2)
+    assert of_trace(TraceSettings(engine=engine), model) is (Dtype.bfloat16 if rounds else Dtype.float32)
+    assert [of_trace(TraceSettings(engine=engine, dtype=told), model) for told in Dtype] == [*Dtype]
+
+
+def test_float16_weights_are_not_rounded_once_more(monkeypatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: True)
+    model = nn.Linear(2, 2).half()
+    assert of_trace(TraceSettings(engine=Engine.attribution), model) is Dtype.float32
+    with pytest.raises(SettingsError, match="weights are float16"):
+        of_trace(TraceSettings(dtype=Dtype.bfloat16), model)

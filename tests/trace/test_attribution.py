@@ -103,7 +103,7 @@ def test_bfloat16_is_near_float32_and_says_what_it_is(tiny, prompts, labels) -> 
     for engine in ENGINES:
         full, rounded = (traced(tiny, prompts[:1], labels, engine, dtype=d) for d in Dtype)
         assert traced(tiny, prompts[:1], labels, engine, dtype=None).dtype == of_trace(
-            TraceSettings(engine=engine), tiny.model.device
+            TraceSettings(engine=engine), tiny.model
         )
         assert (full.dtype, rounded.dtype) == ("float32", "bfloat16")
         for name in ("restored", "restored_heads"):

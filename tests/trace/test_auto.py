@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from absa_edit.config import Corruption, Engine, PromptSettings, TraceSettings
+from absa_edit.config import Corruption, Dtype, Engine, PromptSettings, TraceSettings
 from absa_edit.lm import precision
 from absa_edit.records import Part, Role
 from absa_edit.trace.auto import deciding_cells, trace_auto
@@ -41,10 +41,22 @@ def test_deciding_cells_are_exact_and_the_others_estimated(small, prompts, label
     )
     np.testing.assert_allclose(head_effects(trace), head_effects(estimated), atol=1e-12, equal_nan=True)
     np.testing.assert_allclose(trace.corrupted, exact.corrupted, atol=1e-6)
-    assert (trace.dtype, estimated.dtype) == ("float32", "bfloat16")
+    assert (trace.dtype, estimated.dtype, exact.dtype) == ("bfloat16", "bfloat16", "float32")
     assert np.nanmax(np.abs(exact.restored - estimated.restored)) > 1e-3
     assert trace.engine == "auto" and trace.counts == exact.counts
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cells_that_are_run_are_not_rounded_whatever_the_estimates_are(small, prompts, labels) -> None:
+    settings = TraceSettings(engine=Engine.auto, samples=1, filter=False, parts=[Part.mlp], dtype=Dtype.bfloat16)
+    exactly = replace(settings, engine=Engine.exact, dtype=Dtype.float32)
+    trace, exact = (
+        run(small, prompts[:2], labels, s, PromptSettings(), seed=3)
+        for run, s in ((trace_auto, settings), (trace_prompts, exactly))
+    )
+    part, role, layer = trace.exact_cells[0]
+    cell = (slice(None), trace.parts.index(Part(part)), trace.roles.index(Role(role)), layer)
+    np.testing.assert_allclose(trace.restored[cell], exact.restored[cell], atol=1e-6)
 
 
 def test_one_engine_alone_is_not_auto(small, prompts, labels) -> None:
