@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from absa_edit.config import Localiser, Stage
-from absa_edit.errors import PlanError
+from absa_edit.errors import ExportMismatch, PlanError
 from absa_edit.evaluate.score import compare
 from absa_edit.locate import locate
 from absa_edit.records import EditPlan, TokenGrid, Trace
@@ -33,7 +33,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     settings = run.settings
     for notice in run.splits.notices:
         log.warning(notice)
-    exported = method_to_export(run) if Stage.export in settings.stages else None
+    exported = method_to_export(run, settings.method) if Stage.export in settings.stages else None
     seconds: dict[str, float] = {}
     trace = plan = None
     grids: tuple[TokenGrid, ...] = ()
@@ -49,6 +49,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     rows: dict[str, Rows] = {}
     if Stage.methods in settings.stages:
         plans = _plans(run, plan, trace)
+        exported = exported and method_to_export(run, plans)  # it may be one that was left out
         tests = {data.name: run.encode(data) for data in run.splits.tests}
         base = base_states(run, plans.values())
         for name, own in plans.items():
@@ -76,15 +77,21 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
         config_hash=run.config_hash(),
     )
     write_json(record, run.folder / "results.json")  # kept even if the export fails its proof
+    mismatch: ExportMismatch | None = None
     if exported:
-        with _timed(seconds, "export"):
-            record = replace(record, export=export_stage(run, exported, record, rows[exported], tests))
-        write_json(record, run.folder / "results.json")
+        try:
+            with _timed(seconds, "export"):
+                record = replace(record, export=export_stage(run, exported, record, rows[exported], tests))
+            write_json(record, run.folder / "results.json")
+        except ExportMismatch as error:
+            mismatch = error  # it ends the run, but what was found is still told
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
     if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is there to be looked at
         report_stage(run, record, trace, grids, rows, command)
     if records:
         print_results(record, console)
+    if mismatch:
+        raise mismatch
     return record
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,15 +24,18 @@ from absa_edit import pipeline
 from absa_edit.config import (
     DataSettings,
     Delta,
+    Dtype,
     Edit,
     Engine,
     ExportSettings,
     FitSettings,
     Full,
+    Leaks,
     Localiser,
     LocateSettings,
     Lora,
     ModelSettings,
+    Precision,
     ScoreSettings,
     Settings,
     Stage,
@@ -43,11 +47,13 @@ from absa_edit.config import (
 from absa_edit.errors import ExportMismatch, SettingsError
 from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
+from absa_edit.lm import precision
 from absa_edit.lm.precision import of_training
 from absa_edit.records import POLARITIES, EditPlan, Part, Role
 from absa_edit.results import RunRecord
 from absa_edit.run import Run, prepare
 from absa_edit.stages import export as export_stage
+from absa_edit.stages import method as method_stage
 from absa_edit.storage import load, load_predictions, load_trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,10 +214,23 @@ def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, 
 
 def test_what_the_machine_decides_is_kept_and_said(finished: tuple[Run, RunRecord, str]) -> None:
     run, record, _ = finished
-    precision = of_training(None, run.lm.model)
-    assert run.settings.fit.precision is precision
-    assert {m.fit.precision for m in record.methods.values() if m.fit} == {precision.value}
-    assert f"matrix products in {precision.value}." in (run.folder / "report.md").read_text()
+    products = of_training(None, run.lm.model)
+    assert run.settings.fit.precision is products
+    assert {m.fit.precision for m in record.methods.values() if m.fit} == {products.value}
+    assert f"matrix products in {products.value}." in (run.folder / "report.md").read_text()
+
+
+def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:
+    estimated = settings(
+        tmp_path, trace=TraceSettings(engine=Engine.attribution), fit=FitSettings(precision=Precision.float32)
+    )
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: True)
+    rounded = prepare(estimated, root=ROOT)
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: False)
+    plain = prepare(estimated, root=ROOT)
+    assert (rounded.settings.trace.dtype, plain.settings.trace.dtype) == (Dtype.bfloat16, Dtype.float32)
+    assert rounded.key("trace", rounded.settings.trace) != plain.key("trace", plain.settings.trace)
+    assert rounded.config_hash() != plain.config_hash()
 
 
 def test_a_second_run_finds_everything(finished: tuple[Run, RunRecord, str], caplog: pytest.LogCaptureFixture) -> None:
@@ -284,14 +303,71 @@ def test_an_export_that_differs_fails_the_run(
 
     monkeypatch.setattr(export_stage, "plain_merged", tampered)
     before = load(RunRecord, run.folder / "results.json")
+    reported = (run.folder / "report.md").stat().st_mtime_ns
     with pytest.raises(ExportMismatch, match=r"merged checkpoint: \d+ of 40 test predictions differ"):
         execute(run.settings)
     after = load(RunRecord, run.folder / "results.json")
     assert after.methods == before.methods and after.export is None, "what was found is kept"
-    assert not (run.folder / "export").exists(), "and what failed its proof is not served"
+    exports = [p.name for p in (run.folder / "export").iterdir()]
+    assert exports == ["adapter"], "what failed its proof is not served, what passed it is"
+    assert (run.folder / "report.md").stat().st_mtime_ns > reported, "and the report says what was found"
     monkeypatch.undo()
     execute(run.settings)  # the export is back for the tests that follow
     assert load(RunRecord, run.folder / "results.json").export == before.export
+
+
+def small_run(output: Path, **changes: Any) -> Settings:
+    """One edit of chosen layers, no trace."""
+    chosen: dict[str, Any] = {
+        "locate": LocateSettings(kind=Localiser.manual, layers=[4, 5]),
+        "method": {"edit": Edit(lr=2e-3)},
+        "stages": [Stage.locate, Stage.methods, Stage.export],
+    }
+    return settings(output, **chosen | changes)
+
+
+def test_weights_of_a_stopped_run_are_not_taken_for_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run's record lies beside them; its answers are not theirs."""
+    _, first, _ = execute(small_run(tmp_path))
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr(method_stage, "predict", Mock(side_effect=KeyboardInterrupt))
+        execute(small_run(tmp_path, method={"edit": Edit(lr=1e-2)}))
+    _, again, _ = execute(small_run(tmp_path))
+    assert again.methods["edit"].scores == first.methods["edit"].scores and again.export == first.export
+
+
+def test_an_export_whose_proof_was_stopped_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_stage, "plain_adapter", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        execute(small_run(tmp_path))
+    (export,) = tmp_path.rglob("export")
+    assert not list(export.iterdir())
+
+
+def test_own_data_may_be_called_dev(tmp_path: Path) -> None:
+    """States of the base model are kept by data set, and there is one of development data."""
+    for name, count in (("train", 40), ("test", 7)):
+        rows = [
+            {"sentence": f"The {a} is {w}.", "aspect": a, "label": label}
+            for a in ("screen", "fan", "lid", "cable", "price", "box", "cover")
+            for w, label in (("bad", "negative"), ("lovely", "positive"), ("awful", "negative"), ("blue", "neutral"))
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows[:count]))
+    own = {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl"), "leaks": Leaks.keep}
+    scores = []
+    for name in ("dev", "mine"):
+        _, record, _ = execute(small_run(tmp_path / name, data=DataSettings(name=name, **own)))
+        scores.append(record.methods["edit"].scores[name].confusion)
+    assert scores[0] == scores[1]
+
+
+def test_nothing_is_exported_where_the_method_was_left_out(tmp_path: Path) -> None:
+    random = {"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate=Localiser.random)}
+    chosen = small_run(tmp_path, locate=LocateSettings(kind=Localiser.all), method=random)
+    _, record, _ = execute(chosen)
+    assert record.export is None
+    with pytest.raises(SettingsError, match=r"export\.method=random: expected one of .* \(none is left\)"):
+        execute(replace(chosen, export=ExportSettings(method="random")))
 
 
 def test_a_control_that_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,9 +386,12 @@ def test_a_control_that_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, cap
 
 
 def test_an_export_of_nothing_is_refused(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, export=ExportSettings(method="delta", merged=False))
-    with pytest.raises(SettingsError, match=r"export\.merged=false leaves nothing of delta"):
-        execute(chosen)
+    for method in ("delta", None):
+        chosen = settings(
+            tmp_path, method={"delta": Delta(lr=2e-4)}, export=ExportSettings(method=method, merged=False)
+        )
+        with pytest.raises(SettingsError, match=r"export\.merged=false leaves nothing of delta"):
+            execute(chosen)
 
 
 def test_an_unknown_export_method_stops_before_training(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ from absa_edit.storage import load
 GAP = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.05}
 """Largest gap of a label's log-probability that rounding explains, by dtype: some hundred units in the last place."""
 
+FLIPPED = {"float32": 0.0, "bfloat16": 0.01, "float16": 0.01}
+"""Largest share of answers that may change with them: a merged weight is rounded once more than a delta beside it, and
+in a half dtype that turns near ties."""
+
 Again = Callable[[Adapted], Sequence[Prediction]]
 """Predicts every test example again with the given model, in the order of the first predictions."""
 
@@ -48,24 +52,24 @@ def plain_merged(folder: Path, like: PreTrainedModel) -> Adapted:
 def check(name: str, exported: Adapted, first: Sequence[Prediction], again: Again) -> tuple[float, float]:
     """Largest gap of a label's log-probability, and the share of equal answers.
 
-    Raises `ExportMismatch` when any answer differs, or a gap is larger than rounding explains.
+    Raises `ExportMismatch` when more answers differ, or by a larger gap, than rounding explains: in float32, any.
     """
     second = again(exported)
     gap = float(np.abs(_log_probabilities(first) - _log_probabilities(second)).max())
-    allowed = GAP[str(exported.model.dtype).removeprefix("torch.")]
+    dtype = str(exported.model.dtype).removeprefix("torch.")
     differ = [(a, b) for a, b in zip(first, second, strict=True) if a.predicted is not b.predicted]
-    if differ:
+    if len(differ) > FLIPPED[dtype] * len(first):
         one, other = differ[0]
         raise ExportMismatch(
             f"{name}: {len(differ)} of {len(first)} test predictions differ from those of the model in memory (first: "
             f"{one.test} example {one.id}, {one.predicted.value} became {other.predicted.value}; largest gap of a "
             f"log-probability {gap:.1e}); export in float32 (model.dtype=float32)"
         )
-    if not gap <= allowed:  # nan is no gap at all
+    if not gap <= GAP[dtype]:  # nan is no gap at all
         raise ExportMismatch(
-            f"{name}: log-probabilities differ by up to {gap:.1e}, allowed {allowed:.0e}; export in float32"
+            f"{name}: log-probabilities differ by up to {gap:.1e}, allowed {GAP[dtype]:.0e}; export in float32"
         )
-    return gap, 1.0
+    return gap, 1 - len(differ) / len(first)
 
 
 def _bare(model: PreTrainedModel, peft: PeftModel | None) -> Adapted:

@@ -86,6 +86,7 @@ def run_method(
             },
         )
         every = tuple(row for one in rows.values() for row in one)
+        (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
         save_predictions(every, folder / "predictions.jsonl")
         write_json({"key": key, "record": to_json(record)}, folder / "record.json")
         publish_method(tracker, name, record, every)
@@ -165,6 +166,8 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
         progress=run.progress,
         name=name,
     )
+    for of_other_weights in ("fit.json", "record.json"):  # of a run with other settings, maybe
+        (folder / of_other_weights).unlink(missing_ok=True)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({n: t.detach().cpu().contiguous() for n, t in adapted.trainable().items()}, temporary)
     write_json({"key": key, "record": to_json(fitted)}, folder / "fit.json")
@@ -186,7 +189,7 @@ def _help(run: Run, job: Job) -> None:
     if _fit_key(run, job.name, method, job.plan) != job.key:
         raise FitError(
             f"{job.name}: this process would not train what the first one does; give all the same data, model and "
-            "settings"
+            "settings (of machines that differ, fit.precision too)"
         )
     _forget_last_copy()
     adapted = adapt(run.lm.model, method, job.plan, seed=seed)
@@ -215,7 +218,7 @@ def predict(
             prompts,
             run.labels,
             batch_tokens=run.settings.score.batch_tokens,
-            frozen=base.of(adapted, test, prompts) if base else None,
+            frozen=base.of(adapted, f"test/{test}", prompts) if base else None,
             progress=run.progress,
             name=f"{name} on {test}",
         )

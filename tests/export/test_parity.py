@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from absa_edit.adapt import Adapted
@@ -15,6 +16,7 @@ from absa_edit.errors import ExportMismatch
 from absa_edit.evaluate.predict import log_probabilities, predictions
 from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
+from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
 
 KINDS = {"adapter": plain_adapter, "merged": plain_merged}
@@ -79,6 +81,27 @@ def test_a_gap_that_rounding_does_not_explain_is_an_error(small, trained, again,
     first = again(adapted)
     with pytest.raises(ExportMismatch, match=r"x: log-probabilities differ by up to .*allowed 1e-03"):
         check("x", adapted, first, lambda _: shifted(first, factor))
+
+
+def flipped(first: list[Prediction], wanted: int) -> list[Prediction]:
+    """The predictions with the answers of some of them exchanged for others, at the same probabilities."""
+    others = {p: q for p, q in zip(POLARITIES, POLARITIES[1:] + POLARITIES[:1], strict=True)}
+    return [replace(row, predicted=others[row.predicted]) if i < wanted else row for i, row in enumerate(first)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "turned", "passes"), [("bfloat16", 2, True), ("bfloat16", 3, False), ("float32", 1, False)]
+)
+def test_rounding_may_turn_near_ties_of_half_weights_alone(small, trained, again, dtype, turned, passes) -> None:
+    adapted = trained(small)
+    first = 25 * again(adapted)  # two of 200 are one in a hundred
+    adapted.model.to(getattr(torch, dtype))
+    if passes:
+        _, agreement = check("x", adapted, first, lambda _: flipped(first, turned))
+        assert agreement == 0.99
+        return
+    with pytest.raises(ExportMismatch, match=rf"x: {turned} of 200"):
+        check("x", adapted, first, lambda _: flipped(first, turned))
 
 
 def test_loading_leaves_the_base_alone(small, trained, tmp_path) -> None:
