@@ -11,7 +11,6 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from absa_edit.export.adapter_rules import served_rank
 from absa_edit.export.folder import Description
-from absa_edit.report import words
 from absa_edit.results import RunRecord
 
 SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by method and test set"}
@@ -57,6 +56,7 @@ def _card(record: RunRecord, method: str, about: Description, library: str, note
         f"| {test} | {score.accuracy.percent()} | {score.macro_f1.percent()} | {score.accuracy.n} |"
         for test, score in row.scores.items()
     )
+    damage = "not finite" if row.perplexity is None else f"{row.perplexity:.1f}"
     return f"""---
 {data.to_yaml()}
 ---
@@ -75,7 +75,7 @@ Edited: {where}.
 {scores}
 
 Intervals by bootstrap over sentences. Trained on {record.data["train"].name} ({record.data["train"].n} aspects).
-Perplexity on neutral text: {words.perplexity(row.perplexity)}.
+Perplexity on neutral text: {damage}.
 
 {_use(about, base, use)}
 ## Limits
