@@ -11,8 +11,10 @@ The functions, settings, draws and records are those of `train.py`.
 from __future__ import annotations
 
 import os
+import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,14 +51,21 @@ LEARNING_RATE = 2e-3
 
 
 def read(name: str, **settings: Any) -> Splits:
-    """The training, development and test data that `data.*` settings name, e.g. `read("laptop14", limit_train=500)`."""
+    """The training, development and test data that `data.*` settings name, e.g. `read("laptop14", limit_train=500)`.
+
+    Warns where it is not what was asked for: the bundled sample instead of a public set, or a test set less.
+    """
     chosen = _settings(DataSettings, {"name": name, **settings})
-    return load_splits(chosen, root=Path.cwd(), environ=os.environ)
+    splits = load_splits(chosen, root=Path.cwd(), environ=os.environ)
+    for notice in splits.notices:
+        warnings.warn(notice, stacklevel=2)
+    return splits
 
 
 def example(sentence: str, aspect: str, polarity: str) -> Example:
     """An example of your own. Raises `DataError` when the aspect does not stand in the sentence."""
-    return classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
+    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
+    return replace(found, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
 
 
 class Model:

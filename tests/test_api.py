@@ -78,6 +78,19 @@ def test_any_method_trains_and_the_model_stays(model: absa_edit.Model, data: Spl
     assert edited.adapted.count() == plan.parameters
 
 
+def test_data_that_is_not_what_was_asked_for_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ABSA_EDIT_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.warns(UserWarning, match="THIS RUN USES THE BUNDLED SAMPLE laptop-sample, NOT laptop14"):
+        absa_edit.read("laptop14", limit_train=10)
+
+
+def test_aspects_of_one_sentence_are_resampled_together() -> None:
+    one, other = (absa_edit.example("The screen and the fan", a, "neutral") for a in ("screen", "fan"))
+    assert one.sentence_id == other.sentence_id and one.id != other.id
+
+
 def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
     one = absa_edit.example("The fan never stops.", "fan", "negative")
     assert (one.start, one.end) == (4, 7)
