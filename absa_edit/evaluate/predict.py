@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from absa_edit.adapt import Adapted
 from absa_edit.data.prompts import Prompt
+from absa_edit.errors import ModelError
 from absa_edit.lm.answer import Answers
 from absa_edit.lm.frozen import FrozenStates
 from absa_edit.progress import Progress, silent
@@ -36,6 +37,7 @@ def log_probabilities(
 
     Each prompt runs once, also where words have several tokens. Batches depend on the prompts alone, so that the same
     weights give the same bits. `frozen` are the states of `scored(adapted, prompts, labels)` below the method's start.
+    Raises `ModelError` where a probability is nan.
     """
     answers = scored(adapted, prompts, labels)
     words = [labels[p] for p in POLARITIES]
@@ -51,6 +53,11 @@ def log_probabilities(
             own = tokens.gather(1, asked.target[:, None])[:, 0]
             found = own.new_zeros(len(batch)).index_add(0, asked.sequence, own)[:, None]
         scores[batch] = found.cpu().double().numpy()
+    if wrong := int(np.isnan(scores).any(1).sum()):
+        raise ModelError(
+            f"{name}: the model's answers to {wrong} of {len(scores)} prompts are not numbers: its states or weights "
+            "overflow. Load it in float32 (model.dtype=float32), or train with a lower lr"
+        )
     return _normalised(scores.reshape(len(prompts), len(words)))
 
 

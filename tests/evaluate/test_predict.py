@@ -8,6 +8,7 @@ import torch
 
 from absa_edit.adapt import adapt
 from absa_edit.config import ZeroShot
+from absa_edit.errors import ModelError
 from absa_edit.evaluate.predict import log_probabilities, predictions
 from absa_edit.records import POLARITIES, Polarity
 from absa_edit.statistics import label_numbers
@@ -33,6 +34,14 @@ def test_does_not_depend_on_the_batches(small, prompts, labels, budget) -> None:
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     np.testing.assert_allclose(np.exp(scores).sum(1), 1.0)
     assert scores.std(0).min() > 1e-3
+
+
+def test_answers_that_are_no_numbers_are_an_error(small, prompts, labels) -> None:
+    adapted = adapt(small.model, ZeroShot(), None, seed=0)
+    with torch.no_grad():
+        adapted.model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(ModelError, match=r"edit on laptop: .* 8 of 8 prompts are not numbers"):
+        log_probabilities(adapted, prompts, labels, batch_tokens=150, name="edit on laptop")
 
 
 def test_rows_keep_the_example(prompts) -> None:
