@@ -187,6 +187,11 @@ class TraceCounts:
     corrupted_right: int
     kept: int
 
+    @property
+    def unfiltered(self) -> bool:
+        """Whether examples were kept that the filter would have left out."""
+        return self.kept + self.clean_wrong + self.corrupted_right > self.seen
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:

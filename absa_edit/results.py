@@ -220,7 +220,7 @@ class RunRecord:
     comparisons: tuple[Comparison, ...]
     export: ExportRecord | None
     seconds: dict[str, float]
-    """Wall time of each stage of this run; 0.0 where the stage was found on disk."""
+    """Wall time of each stage of this run; next to nothing where what it makes was found on disk."""
     versions: dict[str, str]
     git: str | None
     config_hash: str

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from absa_edit.data.catalogue import SUFFIX
+from absa_edit.data.catalogue import sample_domain
 from absa_edit.errors import AbsaEditError, RecordError
 from absa_edit.results import RunRecord
 from absa_edit.storage import load
@@ -31,7 +31,7 @@ def pictures(run: Path) -> dict[str, Path]:
         raise RecordError(f"{run}: no results.json in it; expected the folder of a finished run")
     record = load(RunRecord, run / "results.json")
     name, figures = record.experiment.split("+")[0], run / "figures"
-    if not record.data["train"].name.endswith(SUFFIX):
+    if not sample_domain(record.data["train"].name):
         return {f"{name}_trace.png": figures / "trace.png"}
     return {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
 

@@ -104,6 +104,8 @@ def _places(settings: DataSettings, root: Path, environ: Mapping[str, str]) -> t
 def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
     """Training and test set, and the notice of a fall-back to the bundled sample."""
     if settings.train and settings.test:
+        if sample_domain(settings.name):
+            raise DataError(f"data.name={settings.name} is the bundled sample's name; give your own files another one")
         return _own_files(settings, Path(settings.train), Path(settings.test)), ()
     domain = sample_domain(settings.name)
     if domain:

@@ -39,7 +39,7 @@ def save_dashboard(settings: TrackSettings, tests: Sequence[str]) -> str:
 
 
 def workspace(entity: str, project: str, tests: Sequence[str]) -> Any:
-    """The view, not saved: runs grouped by what differs by the seed alone, a bar a method and test set."""
+    """The view, not saved: runs that differ by the seed alone are one group, and one bar of a panel."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as ws
 
@@ -47,7 +47,7 @@ def workspace(entity: str, project: str, tests: Sequence[str]) -> Any:
         panels.BarPlot(
             title=f"{name}, {test} (mean and deviation over seeds)",
             metrics=[panels.SummaryMetric(f"test/{test}/{metric}")],
-            groupby=panels.Config("method"),
+            groupby=panels.Config("group"),
             groupby_aggfunc="mean",
             groupby_rangefunc="stddev",
         )
@@ -65,7 +65,7 @@ def workspace(entity: str, project: str, tests: Sequence[str]) -> Any:
         for test in tests
     ]
     cost += [
-        panels.BarPlot(title=key, metrics=[panels.SummaryMetric(key)], groupby=panels.Config("method"))
+        panels.BarPlot(title=key, metrics=[panels.SummaryMetric(key)], groupby=panels.Config("group"))
         for key in ("cost/fit_seconds", "cost/peak_bytes", "damage/perplexity")
     ]
     return ws.Workspace(
@@ -79,5 +79,5 @@ def workspace(entity: str, project: str, tests: Sequence[str]) -> Any:
             ws.Section(name="Learning", panels=curves),
             ws.Section(name="Cost and damage", panels=cost),
         ],
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config("experiment"), ws.Config("method")]),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config("group")]),
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from absa_edit.config import Engine
-from absa_edit.records import EditPlan
+from absa_edit.records import EditPlan, TraceCounts
 from absa_edit.report import words
 from absa_edit.results import ExportRecord, ModelSummary, RunRecord, TraceSummary
+
+BRIEF = 0.05
+"""Seconds below which a stage had nothing to do but find what was there."""
 
 
 def model(of: ModelSummary) -> str:
@@ -23,11 +26,19 @@ def trace(of: TraceSummary) -> str:
     rounded = f" with {products} (an approximation)" if of.engine == Engine.exact else f" (estimates with {products})"
     approximate = "" if of.dtype == "float32" else rounded
     return (
-        f"{counts.seen:,} training examples looked at: {counts.clean_wrong:,} left out because the clean run "
-        f"answers wrong, {counts.corrupted_right:,} because the corrupted run answers right, "
-        f"**{counts.kept:,} kept**. Engine `{of.engine}`{approximate}, corruption `{of.corruption}` on "
-        f"`{of.corrupted_tokens}`, {of.samples} samples, windows of {of.window} layers for attn and "
-        f"mlp, {words.duration(of.seconds)}."
+        f"{counts.seen:,} training examples looked at: {_filtered(counts)}, **{counts.kept:,} kept**. "
+        f"Engine `{of.engine}`{approximate}, corruption `{of.corruption}` on `{of.corrupted_tokens}`, {of.samples} "
+        f"samples, windows of {of.window} layers for attn and mlp, {words.duration(of.seconds)}."
+    )
+
+
+def _filtered(of: TraceCounts) -> str:
+    wrong, right = f"the clean run answers {of.clean_wrong:,} wrong", f"the corrupted run {of.corrupted_right:,} right"
+    if of.unfiltered:
+        return f"none left out for their answers, though {wrong} and {right}"
+    return (
+        f"{of.clean_wrong:,} left out because the clean run answers wrong, {of.corrupted_right:,} because the "
+        "corrupted run answers right"
     )
 
 
@@ -60,13 +71,13 @@ def export(of: ExportRecord) -> str:
 
 def making(of: RunRecord) -> tuple[str, ...]:
     """Settings, times and versions that a run was made with, a sentence each."""
-    took = ", ".join(f"{stage} {words.duration(s)}" for stage, s in of.seconds.items() if s)
+    took = ", ".join(f"{stage} {words.duration(s)}" for stage, s in of.seconds.items() if s >= BRIEF)
     precisions = " and ".join(sorted({m.fit.precision for m in of.methods.values() if m.fit and m.fit.precision}))
     versions = ", ".join(f"{name} {version}" for name, version in of.versions.items())
     said = (
         f"Settings `{of.config_hash}`, commit `{of.git or 'none'}`, seed {of.seed}.",
         f"Trained with matrix products in {precisions}." if precisions else "",
-        f"Time of each stage that ran: {took}." if took else "",
+        f"Time of each stage in this run, what was found from an earlier one left out: {took}." if took else "",
         f"Versions: {versions}.",
     )
     return tuple(sentence for sentence in said if sentence)

@@ -30,7 +30,7 @@ from absa_edit.report.drawing import (
 )
 from absa_edit.report.findings import main_test
 from absa_edit.report.heatmap import trace_heatmap
-from absa_edit.report.tables import interval_of, majority_of, methods_in_order, own_test, tests_in_order
+from absa_edit.report.tables import interval_of, majority_of, methods_in_order, standing, tests_in_order
 from absa_edit.report.words import percent, short
 from absa_edit.results import Interval, RunRecord
 from absa_edit.trace.effects import Effects
@@ -99,9 +99,9 @@ def _dots(axes: Axes, record: RunRecord, test: str, methods: tuple[str, ...]) ->
     axes.spines["left"].set_visible(False)
     known = majority_of(record, test)
     always = "" if known is None else f" · majority {100 * known.macro_f1:.1f}"
-    where = "own test" if test == own_test(record) else "out of domain"
     axes.set_title(test, size=10.5, weight="bold", color=INK, loc="left", pad=18)
-    axes.text(0, 1.0, f"{where} · n = {n:,}{always}", transform=axes.transAxes, size=8.5, color=MUTED, va="bottom")
+    said = f"{standing(record, test)} · n = {n:,}{always}"
+    axes.text(0, 1.0, said, transform=axes.transAxes, size=8.5, color=MUTED, va="bottom")
 
 
 def _dot(axes: Axes, score: Interval, row: int, look: Look) -> None:

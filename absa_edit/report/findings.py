@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from absa_edit.data.catalogue import sample_domain
 from absa_edit.records import POLARITIES, Part
 from absa_edit.report import words
-from absa_edit.report.tables import compared, interval_of, own_test, tests_in_order
+from absa_edit.report.tables import OUT_OF_DOMAIN, compared, interval_of, own_test, standing, tests_in_order
 from absa_edit.results import Comparison, RunRecord
 
 LEVEL = 0.05
 """Corrected p-value below which a difference is called one."""
-SAMPLE = "-sample"
-"""End of the name of every bundled data set."""
 
 
 def findings(record: RunRecord) -> tuple[str, ...]:
@@ -26,23 +25,26 @@ def main_test(record: RunRecord) -> str | None:
 
 
 def control(record: RunRecord, test: str | None) -> str | None:
-    """Whether the located edit beats the same edit in random places; None in a run without `edit`."""
+    """Whether the edit beats the same edit in random places, and who chose its own; None in a run without `edit`."""
     if test is None or "edit" not in record.methods:
         return None
-    found = compared(record, "edit", "random", test)
+    found, plan = compared(record, "edit", "random", test), record.methods["edit"].plan
     if found is None:
         return "The run does not compare `edit` with `random`, so it cannot say whether tracing helps."
+    if plan and plan.source == "random":
+        return "Both `edit` and `random` stand in places drawn at random, so the run cannot say whether tracing helps."
+    chosen = "Tracing" if plan is None or plan.source == "trace" else f"The plan `{plan.source}`, which no trace chose,"
     budgets = [record.methods[name].trainable for name in ("edit", "random") if name in record.methods]
     unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[-1]:,} parameters." * (len(set(budgets)) > 1)
     if told_apart(found) and found.difference > 0:
-        return f"Tracing beats random placement on {test}: {_difference(found)}.{unequal}"
+        return f"{chosen} beats random placement on {test}: {_difference(found)}.{unequal}"
     if told_apart(found):
-        return f"Tracing did not beat random placement on {test}, it did worse: {_difference(found)}.{unequal}"
-    return f"Tracing did not beat random placement on {test}: {_difference(found)}.{unequal}"
+        return f"{chosen} did not beat random placement on {test}, it did worse: {_difference(found)}.{unequal}"
+    return f"{chosen} did not beat random placement on {test}: {_difference(found)}.{unequal}"
 
 
 def caveats(record: RunRecord) -> tuple[str, ...]:
-    """What stands beside the control: the same difference out of domain, and what the intervals do not hold."""
+    """What stands beside the control: the same difference on other sets, and what the intervals do not hold."""
     if control(record, main_test(record)) is None:
         return ()
     elsewhere = [test for test in tests_in_order(record) if test != main_test(record)]
@@ -52,10 +54,14 @@ def caveats(record: RunRecord) -> tuple[str, ...]:
         f"({words.p_value(c.p_corrected)} corrected)"
         for c in found
     )
+    abroad = all(standing(record, c.test) == OUT_OF_DOMAIN for c in found)
+    placed = "random" in record.methods
     said = (
-        f"Out of domain, `edit` minus `random` in points of macro-F1: {against}." if found else "",
-        "This is one seed and one random placement. The intervals are over test sentences; they do not hold "
-        "the luck of the seed or of the placement.",
+        f"{'Out of domain' if abroad else 'On other sets'}, `edit` minus `random` in points of macro-F1: {against}."
+        if found
+        else "",
+        f"This is one seed{' and one random placement' if placed else ''}. The intervals are over test sentences; they "
+        f"do not hold the luck of the seed{' or of the placement' if placed else ''}.",
     )
     return tuple(sentence for sentence in said if sentence)
 
@@ -106,12 +112,19 @@ def budget(record: RunRecord) -> str | None:
     others = {name: record.methods[name] for name in ("lora", "full") if name in record.methods}
     if edit is None or edit.fit is None or not edit.trainable or not others:
         return None
-    fewer = " and ".join(f"{m.trainable / edit.trainable:,.0f} times fewer than `{n}`" for n, m in others.items())
+    fewer = " and ".join(_fewer(edit.trainable, name, m.trainable) for name, m in others.items())
     took = " and ".join(f"{words.duration(m.fit.seconds)} (`{n}`)" for n, m in others.items() if m.fit)
     return (
         f"`edit` trains {edit.trainable:,} parameters, {fewer}; its training took "
         f"{words.duration(edit.fit.seconds)}, against {took}."
     )
+
+
+def _fewer(own: int, name: str, other: int) -> str:
+    """How many times fewer than another method's; of like or larger numbers, the other one."""
+    if other < 1.5 * own:
+        return f"beside {other:,} of `{name}`"
+    return f"{other / own:,.0f} times fewer than `{name}`"
 
 
 def learned(record: RunRecord) -> str | None:
@@ -152,7 +165,7 @@ def told_apart(found: Comparison) -> bool:
 
 def sample_warning(record: RunRecord) -> str | None:
     """A line saying that figures come from the bundled sample; None when no set of the run is one."""
-    names = sorted({data.name for data in record.data.values() if data.name.endswith(SAMPLE)})
+    names = sorted({data.name for data in record.data.values() if sample_domain(data.name)})
     if not names:
         return None
     return (

@@ -148,7 +148,10 @@ def _colour_bar(figure: Figure, panels: list[Axes], percent: np.ndarray, colours
 
 
 def _subtitle(effects: Effects, plan: EditPlan | None, window: int | None, counts: TraceCounts | None) -> str:
-    said = [] if counts is None else [f"{counts.kept} of {counts.seen} examined examples pass the filter"]
+    said = []
+    if counts is not None:
+        passed = "kept, not filtered" if counts.unfiltered else "pass the filter"
+        said.append(f"{counts.kept} of {counts.seen} examined examples {passed}")
     said.append(f"corruption takes {effects.total.percent()} points of p(gold), a restored state brings some back")
     if effects.aie.shape[-1] <= NUMBERED:
         said.append("grey figures: the 95 % interval includes 0")

@@ -113,8 +113,10 @@ def _export(record: RunRecord) -> list[str]:
             f'model = AutoModelForCausalLM.from_pretrained("{made.merged}")',
             f'tokenizer = AutoTokenizer.from_pretrained("{made.merged}")',
         ]
-    if made.adapter is not None:
-        lines += [""] * (made.merged is not None) + _adapter_lines(record.model, made.adapter)
+    if made.merged is None:  # also of a representation edit, which peft would leave out
+        lines += ["import absa_edit", "", f'classifier = absa_edit.load("{made.adapter}")']
+    elif made.adapter is not None:
+        lines += ["", *_adapter_lines(record.model, made.adapter)]
     return [*lines, "```"]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from absa_edit.data.catalogue import sample_domain
 from absa_edit.records import DataSummary
 from absa_edit.report import words
-from absa_edit.report.findings import SAMPLE, caveats, control, main_test, told_apart
+from absa_edit.report.findings import caveats, control, main_test, told_apart
 from absa_edit.report.tables import (
     METRICS,
     Metric,
@@ -14,7 +15,7 @@ from absa_edit.report.tables import (
     interval_of,
     majority_of,
     methods_in_order,
-    own_test,
+    standing,
     tests_in_order,
 )
 from absa_edit.results import RunRecord
@@ -23,7 +24,10 @@ Table = tuple[Sequence[str], list[list[str]]]
 """Heads and rows; cells may hold `code` and **bold**."""
 
 COMPARED = "Permutation over sentences, Benjamini-Hochberg over all comparisons of the run; below 0.05 in bold."
-DAMAGED = "Perplexity on neutral text: `zero_shot` is the model before, each other row the model after."
+DAMAGED = (
+    "Perplexity on neutral text: `zero_shot` is the model before, each other row the model after. A representation "
+    "edit is left out of it: it acts at the aspect, and neutral text has none."
+)
 CAPTIONS = {
     "trace.png": "Average indirect effect by part, layer and role",
     "scores.png": "Macro-F1 by method and test set",
@@ -41,7 +45,7 @@ def data_table(record: RunRecord) -> Table:
 def _data_row(key: str, data: DataSummary) -> list[str]:
     dropped = ", ".join(f"{reason} {n:,}" for reason, n in data.dropped.items()) or "nothing"
     digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in data.sha256.items())
-    name = f"**{data.name}** (bundled)" if data.name.endswith(SAMPLE) else data.name
+    name = f"**{data.name}** (bundled)" if sample_domain(data.name) else data.name
     per_class = [f"{data.counts.get(p, 0):,}" for p in ("positive", "negative", "neutral")]
     return [key.partition("/")[0], name, data.source, f"{data.n:,}", *per_class, dropped, digests]
 
@@ -80,12 +84,11 @@ def class_table(record: RunRecord) -> Table:
 
 
 def _score_table(record: RunRecord, metric: Metric) -> list[str]:
-    tests, own = tests_in_order(record), own_test(record)
+    tests = tests_in_order(record)
     heads = ["method"]
     for test in tests:
-        where = "own test" if test == own else "out of domain"
         n = next(i.n for m in record.methods if (i := interval_of(record, m, test, metric)) is not None)
-        heads.append(f"{test} ({where}, n = {n:,})")
+        heads.append(f"{test} ({standing(record, test)}, n = {n:,})")
     rows = []
     for name in methods_in_order(record):
         cells = [name]
@@ -128,7 +131,7 @@ def comparison_table(record: RunRecord) -> Table:
 
 
 def control_section(record: RunRecord) -> list[str]:
-    """Section that says plainly whether the located edit beats the random one."""
+    """Section that says plainly whether the edit beats one in random places."""
     said = control(record, main_test(record))
     if said is None:
         return []

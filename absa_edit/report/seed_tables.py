@@ -62,7 +62,7 @@ def _about(one: Group) -> list[str]:
             "variance between seeds."
         )
     if any(line.own for line in one.lines) and not all(line.own for line in one.lines):
-        notes.append("Own: the test set of the training data; the others are out of domain.")
+        notes.append("Own: the test set of the training data; the others are other sets, of its domain or of others.")
     if one.comparisons:
         notes.append(
             "Differences in points; p by permutation of sentences, swapped alike in all seeds; corrected by "

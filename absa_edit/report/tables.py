@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from absa_edit.data.catalogue import PUBLIC, sample_domain
 from absa_edit.records import DataSummary, Polarity
 from absa_edit.results import Comparison, Interval, MethodRecord, RunRecord
 
 Metric = Literal["accuracy", "macro_f1"]
 METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 """Names of the metrics, in the order of the tables, with how they are written."""
+
+OUT_OF_DOMAIN = "out of domain"
 
 Value = str | int | float | bool | None
 
@@ -24,7 +27,7 @@ class Row:
     kind: str
     test: str
     own: bool
-    """Whether the test set belongs to the training set; else the scores are out of domain."""
+    """Whether the test set belongs to the training set."""
     accuracy: Interval
     macro_f1: Interval
     trainable: int
@@ -72,6 +75,18 @@ def own_test(record: RunRecord) -> str | None:
     """The test set that goes with the training set; None when it was not scored."""
     own = record.data["train"].name if "train" in record.data else None
     return own if own in tests_in_order(record) else None
+
+
+def standing(record: RunRecord, test: str) -> str:
+    """How a test set stands to the training set: its own, of another domain, or (where that is unknown, too) other."""
+    if test == own_test(record):
+        return "own test"
+    domains = {_domain(name) for name in (test, record.data["train"].name)} if "train" in record.data else {None}
+    return OUT_OF_DOMAIN if len(domains) == 2 and None not in domains else "other set"
+
+
+def _domain(name: str) -> str | None:
+    return sample_domain(name) or (PUBLIC[name].domain if name in PUBLIC else None)
 
 
 def score_rows(record: RunRecord) -> tuple[Row, ...]:

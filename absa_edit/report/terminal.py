@@ -24,7 +24,7 @@ from absa_edit.report.tables import (
     interval_of,
     majority_of,
     methods_in_order,
-    own_test,
+    standing,
     tests_in_order,
 )
 from absa_edit.results import RunRecord
@@ -71,12 +71,10 @@ def _table(record: RunRecord, tests: Sequence[str], cost: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="", border_style="dim", pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("", style="dim", no_wrap=True)
-    own = own_test(record)
     for test in tests:
         data = record.data.get(f"test/{test}")
         n = "" if data is None else f" · n {data.n:,}"
-        where = "own test" if test == own else "out of domain"
-        table.add_column(f"[bold]{escape(test)}[/]\n[dim]{where}{n}[/]", no_wrap=True)
+        table.add_column(f"[bold]{escape(test)}[/]\n[dim]{standing(record, test)}{n}[/]", no_wrap=True)
     if cost:
         table.add_column("trainable", justify="right", no_wrap=True)
         table.add_column("fit", justify="right", no_wrap=True)

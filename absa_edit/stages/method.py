@@ -245,7 +245,7 @@ def tracker_for(run: Run, name: str, job_type: str) -> Any:
     seed = run.settings.seed
     config = asdict(run.settings)
     config["methods"] = config["method"]
-    config |= {"experiment": run.experiment, "config_hash": run.config_hash(), "method": name}
+    config |= {"experiment": run.experiment, "config_hash": run.config_hash(), "method": name, "group": group}
     tags = [run.splits.train.name, run.lm.name, name]
     return track(
         run.settings.track,

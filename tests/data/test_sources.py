@@ -143,6 +143,12 @@ def test_own_files(tmp_path: Path, write: Write) -> None:
         load(tmp_path, **{**settings, "test": str(tmp_path / "none.xml")})
 
 
+def test_own_files_do_not_take_the_samples_name(tmp_path: Path) -> None:
+    own = DataSettings(name="laptop-sample", train="a.jsonl", test="b.jsonl")
+    with pytest.raises(DataError, match="is the bundled sample's name"):
+        load_splits(own, root=tmp_path, environ={})
+
+
 @pytest.mark.parametrize("settings", [{"name": "labtop14"}, {"name": "laptop-sample", "tests": ["labtop14"]}])
 def test_an_unknown_name_is_an_error(tmp_path: Path, samples: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"=labtop14: no such data set\. Did you mean laptop14\?"):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from absa_edit.report.findings import budget, caveats, confused, control, findings, learned, sample_warning
+from absa_edit.report.tables import standing
 from absa_edit.results import Comparison, RunRecord
 
 
@@ -48,6 +49,49 @@ def test_without_the_control_nothing_is_claimed(make_record: Callable[..., RunRe
     record = replace(make_record(("edit", "zero_shot")), comparisons=())
     assert "cannot say whether tracing helps" in (control(record, "laptop14") or "")
     assert control(make_record(("zero_shot", "lora")), "laptop14") is None
+
+
+def placed(record: RunRecord, source: str) -> RunRecord:
+    edit = record.methods["edit"]
+    assert edit.plan
+    return replace(record, methods=record.methods | {"edit": replace(edit, plan=replace(edit.plan, source=source))})
+
+
+def test_what_no_trace_chose_is_not_called_tracing(record: RunRecord) -> None:
+    better = with_control(record, 0.03, 0.002)
+    said = control(placed(better, "manual"), "laptop14") or ""
+    assert said.startswith("The plan `manual`, which no trace chose, beats random placement")
+    said = control(placed(better, "random"), "laptop14") or ""
+    assert "cannot say whether tracing helps" in said and "beat" not in said
+
+
+def test_a_random_placement_is_a_caveat_only_where_there_is_one(
+    record: RunRecord, make_record: Callable[..., RunRecord]
+) -> None:
+    assert "one random placement" in caveats(record)[-1]
+    assert "placement" not in caveats(make_record(("zero_shot", "edit", "lora")))[-1]
+
+
+def test_other_sets_of_the_same_domain_are_not_out_of_domain(record: RunRecord) -> None:
+    train = replace(record.data["train"], name="mams")
+    mams = replace(record, data=record.data | {"train": train})
+    stands = {test: standing(mams, test) for test in ("restaurant14", "laptop14")}
+    assert stands == {"restaurant14": "other set", "laptop14": "out of domain"}
+    assert (
+        standing(replace(record, data=record.data | {"train": replace(train, name="mine")}), "laptop14") == "other set"
+    )
+    assert standing(record, "laptop14") == "own test"
+
+
+def test_own_data_may_end_in_sample(record: RunRecord) -> None:
+    hotels = replace(record.data["train"], name="hotel-sample")
+    assert sample_warning(replace(record, data=record.data | {"train": hotels})) is None
+
+
+def test_a_large_edit_is_not_called_fewer(record: RunRecord) -> None:
+    edit = replace(record.methods["edit"], trainable=2 * record.methods["lora"].trainable)
+    said = budget(replace(record, methods=record.methods | {"edit": edit})) or ""
+    assert f"beside {record.methods['lora'].trainable:,} of `lora`" in said and "times fewer than `full`" in said
 
 
 def test_baselines_and_peak(record: RunRecord) -> None:

@@ -63,6 +63,24 @@ def test_the_code_that_loads_the_export_parses(record: RunRecord) -> None:
     assert 'base = "org/model"' in code
 
 
+def test_an_adapter_alone_is_loaded_with_all_that_it_holds(record: RunRecord) -> None:
+    """peft would leave out a representation edit, which no merged checkpoint can hold."""
+    assert record.export
+    text = report_markdown(replace(record, export=replace(record.export, merged=None)))
+    code = text.split("```python\n")[1].split("```")[0]
+    assert f'absa_edit.load("{record.export.adapter}")' in code and "Peft" not in code
+
+
+def test_a_trace_without_the_filter_does_not_say_that_it_left_anything_out(record: RunRecord) -> None:
+    assert record.trace
+    counts = replace(record.trace.counts, kept=100)
+    text = report_markdown(replace(record, trace=replace(record.trace, counts=counts)))
+    assert (
+        "none left out for their answers, though the clean run answers 13 wrong" in text
+        and "left out because" not in text
+    )
+
+
 def test_the_sample_is_announced_first(sample_record: RunRecord) -> None:
     assert report_markdown(sample_record).splitlines()[2].startswith("> **BUNDLED SAMPLE: laptop-sample")
 

@@ -13,8 +13,8 @@ from absa_edit.report.tables import (
     interval_of,
     majority_of,
     methods_in_order,
-    own_test,
     score_rows,
+    standing,
     tests_in_order,
 )
 from absa_edit.report.words import percent
@@ -68,7 +68,7 @@ def _score_table(record: RunRecord, metric: Metric) -> Json:
         "heads": [
             {
                 "name": test,
-                "where": "own test" if test == own_test(record) else "out of domain",
+                "where": standing(record, test),
                 "n": next(i.n for (_, t), i in grid.items() if t == test),
             }
             for test in tests
