@@ -211,6 +211,8 @@ def _step(
 
 
 def _accelerator(precision: Precision, device: torch.device) -> Accelerator:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # accelerate's own tensors are on the current one
     AcceleratorState._reset_state(True)  # a multirun may change precision and device within one process
     mixed = "bf16" if precision is Precision.bf16 else "no"
     return Accelerator(

@@ -9,12 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from absa_edit.config import ModelSettings
 from absa_edit.errors import ModelError
@@ -59,8 +61,6 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
     device = choose_device(settings.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # what asks for "cuda" and no more, as accelerate does, means this one
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
         model = AutoModelForCausalLM.from_pretrained(
@@ -71,7 +71,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
             **options,
             **placement,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"model.name={settings.name}: {str(error).splitlines()[0]} (expected `reviewlm`, a folder with "
             "config.json, model.safetensors and a tokenizer, or a hub id that can be reached)"
@@ -81,7 +81,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     _check_on_one_device(model, settings.device_map)
     model.eval().requires_grad_(False)
     Decoder(model)  # an unknown family should stop here, not in the middle of a run
-    return LanguageModel(slug(settings.name), settings.name, model, tokenizer, _weights_hash(model, where))
+    return LanguageModel(slug(settings.name), settings.name, model, tokenizer, _weights_hash(where, settings.revision))
 
 
 def _check_on_one_device(model: PreTrainedModel, device_map: str | None) -> None:
@@ -118,13 +118,15 @@ def slug(name: str) -> str:
     return Path(name.rstrip("/")).name
 
 
-def _weights_hash(model: PreTrainedModel, where: str) -> str:
-    """SHA-256 of the weight files of a folder; the commit of a hub model."""
-    shards = sorted(Path(where).glob("*.safetensors")) if Path(where).is_dir() else []
-    if not shards:
-        return str(model.config._commit_hash)
+def _weights_hash(where: str, revision: str | None) -> str:
+    """SHA-256 of the weight files of a folder; the commit of a hub model. Raises `ModelError` without one."""
+    if not Path(where).is_dir():
+        commit = extract_commit_hash(cached_file(where, "config.json", revision=revision), None)
+        if commit is None:
+            raise ModelError(f"model.name={where}: its commit is not known; download it to a folder and name that")
+        return commit
     digest = hashlib.sha256()
-    for shard in shards:
+    for shard in sorted(Path(where).glob("*.safetensors")):
         with shard.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -55,7 +55,7 @@ def run_method(
         every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
     with tracker_for(run, name, job_type="fit") as tracker:
-        _forget_last_copy()
+        _forget_last_copy(run)
         adapted = adapt(run.lm.model, method, own, seed=settings.seed)
         total = run.lm.model.num_parameters()
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
@@ -97,12 +97,12 @@ def _fit_key(run: Run, name: str, method: Method, own: EditPlan | None) -> str:
     return run.key("fit", name, type(method).__name__, method, own, run.settings.fit)
 
 
-def _forget_last_copy() -> None:
+def _forget_last_copy(run: Run) -> None:
     """Of the model, with what it left on the GPU."""
     gc.collect()
-    if torch.cuda.is_available():
+    if run.lm.model.device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(run.lm.model.device)
 
 
 def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: Trace | None) -> EditPlan | None:
@@ -191,7 +191,7 @@ def _help(run: Run, job: Job) -> None:
             f"{job.name}: this process would not train what the first one does; give all the same data, model and "
             "settings (of machines that differ, fit.precision too)"
         )
-    _forget_last_copy()
+    _forget_last_copy(run)
     adapted = adapt(run.lm.model, method, job.plan, seed=seed)
     train = run.encode(run.splits.train)
     checkpoint = Checkpoint(run.folder / "methods" / job.name / "checkpoint", job.key)

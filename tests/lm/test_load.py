@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,10 +76,28 @@ def test_a_model_on_several_devices_is_refused(small, monkeypatch) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_a_second_gpu_is_the_one_that_cuda_means() -> None:
-    load_model(ModelSettings(name="reviewlm", device="cuda:1"))
-    assert torch.zeros(1, device="cuda").device.index == 1
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_without_a_number_is_a_device() -> None:
+    assert load_model(ModelSettings(name="reviewlm", device="cuda")).model.device.type == "cuda"
+
+
+COMMIT = "c0ffee" + 34 * "0"
+
+
+def test_a_hub_model_is_known_by_its_commit(small, tmp_path, monkeypatch) -> None:
+    """As it lies in the hub's cache, here without a connection."""
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / COMMIT
+    small.model.save_pretrained(snapshot)
+    small.tokenizer.save_pretrained(snapshot)
+    (tmp_path / "models--org--tiny" / "refs").mkdir()
+    (tmp_path / "models--org--tiny" / "refs" / "main").write_text(COMMIT)
+    code = (
+        "from absa_edit.config import ModelSettings; from absa_edit.lm.load import load_model\n"
+        "lm = load_model(ModelSettings(name='org/tiny', device='cpu')); print(lm.sha256, lm.settings().revision)"
+    )
+    environ = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == [COMMIT, COMMIT], done.stderr
 
 
 def test_devices() -> None:
