@@ -86,12 +86,14 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
         except ExportMismatch as error:
             mismatch = error  # it ends the run, but what was found is still told
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
-    if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is there to be looked at
-        report_stage(run, record, trace, grids, rows, command)
-    if records:
-        print_results(record, console)
-    if mismatch:
-        raise mismatch
+    try:
+        if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is to be looked at
+            report_stage(run, record, trace, grids, rows, command)
+        if records:
+            print_results(record, console)
+    finally:
+        if mismatch:
+            raise mismatch
     return record
 
 

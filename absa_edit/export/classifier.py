@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 
@@ -120,9 +121,13 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
             peft = PeftModel.from_pretrained(lm.model, path)
             peft.eval().requires_grad_(False)
         representation = read_representation(path, about, lm.model)
+    except torch.OutOfMemoryError:
+        raise
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         told = str(error).strip().splitlines()[0]
-        raise RecordError(f"{path}: its weights cannot be read ({told}); copy it or export it again") from error
+        raise RecordError(
+            f"{path}: its weights cannot be read, or do not fit this base model ({told}); copy it or export it again"
+        ) from error
     return Classifier(lm, Adapted(about.kind, lm.model, peft, representation, None, {}, 0, 0), about.prompt)
 
 

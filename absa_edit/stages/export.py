@@ -46,7 +46,7 @@ def method_to_export(run: Run, among: Iterable[str]) -> str | None:
 def export_stage(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict[str, list[Prompt]]) -> ExportRecord:
     """Write the adapter and the merged checkpoint of a method, load both plainly, and hold them to its predictions.
 
-    Raises `ExportMismatch` when one answers otherwise: a folder is in its place only after its proof.
+    Raises `ExportMismatch` when one fails its proof (`absa_edit.export.parity`): a folder is in place only after it.
     """
     settings = run.settings
     method = settings.method[name]
@@ -72,7 +72,7 @@ def export_stage(run: Run, name: str, record: RunRecord, rows: Rows, tests: dict
         merged = export / "merged"
         with whole_folder(merged) as unproven:
             write_merged(adapted, run.lm.tokenizer, unproven, about, merged_card(record, name, about))
-            proofs.append(check("merged checkpoint", plain_merged(unproven, adapted.model), first, again))
+            proofs.append(check("merged checkpoint", plain_merged(unproven, adapted.model), first, again, merged=True))
     gaps, agreements = zip(*proofs, strict=True)
     paths = [str(p.relative_to(run.folder)) if p else None for p in (adapter, merged)]
     found = ExportRecord(name, paths[0], paths[1], max(gaps), min(agreements), len(first))

@@ -185,6 +185,15 @@ def test_weights_that_were_cut_short_are_an_error(small, trained, about, tmp_pat
         load(tmp_path / "a", device="cpu")
 
 
+def test_a_checkpoint_that_was_cut_short_is_an_error(small, trained, about, tmp_path) -> None:
+    adapted = trained(small, Delta(lr=1e-3))
+    write_merged(adapted, small.tokenizer, tmp_path / "m", about(adapted), "")
+    path = tmp_path / "m" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"model\.name=.*/m: "):
+        load(tmp_path / "m", device="cpu")
+
+
 def test_a_device_that_is_not_there_is_not_the_base_models_fault(classifier, tmp_path) -> None:
     with pytest.raises(ModelError, match=r"^model\.device=banana"):
         load(tmp_path / "a", device="banana")

@@ -90,18 +90,35 @@ def flipped(first: list[Prediction], wanted: int) -> list[Prediction]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "turned", "passes"), [("bfloat16", 2, True), ("bfloat16", 3, False), ("float32", 1, False)]
+    ("dtype", "merged", "turned", "passes"),
+    [
+        ("bfloat16", True, 2, True),
+        ("bfloat16", True, 3, False),
+        ("bfloat16", False, 1, False),
+        ("float32", True, 1, False),
+    ],
 )
-def test_rounding_may_turn_near_ties_of_half_weights_alone(small, trained, again, dtype, turned, passes) -> None:
+def test_rounding_may_turn_near_ties_where_half_weights_were_merged(
+    small, trained, again, dtype, merged, turned, passes
+) -> None:
     adapted = trained(small)
     first = 25 * again(adapted)  # two of 200 are one in a hundred
     adapted.model.to(getattr(torch, dtype))
     if passes:
-        _, agreement = check("x", adapted, first, lambda _: flipped(first, turned))
+        _, agreement = check("x", adapted, first, lambda _: flipped(first, turned), merged=merged)
         assert agreement == 0.99
         return
     with pytest.raises(ExportMismatch, match=rf"x: {turned} of 200"):
-        check("x", adapted, first, lambda _: flipped(first, turned))
+        check("x", adapted, first, lambda _: flipped(first, turned), merged=merged)
+
+
+def test_an_export_whose_answers_are_no_numbers_is_a_mismatch(small, trained, again) -> None:
+    adapted = trained(small)
+    first = again(adapted)
+    with torch.no_grad():
+        adapted.model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(ExportMismatch, match=r"x: .*are not numbers"):
+        check("x", adapted, first, again)
 
 
 def test_loading_leaves_the_base_alone(small, trained, tmp_path) -> None:
