@@ -196,9 +196,10 @@ class TraceSettings:
     window: int = 3
     """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
     dtype: Dtype | None = None
-    """Of the matrix products inside the blocks; the residual stream, norms and softmax keep the model's dtype. By
-    itself float32 for what is run exactly; for estimates, which err by far more than that rounds, bfloat16 where the
-    device has units for it. The cells that `auto` runs keep the model's in any case."""
+    """Of the matrix products inside the blocks (on a CPU not of attention's own); the residual stream, norms and
+    softmax keep the model's dtype. By itself float32, the model's own, for what is run exactly; for estimates, which
+    err by far more than that rounds, bfloat16 where the device has units for it and the weights are float32. The cells
+    that `auto` runs keep the model's in any case."""
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
     steps: int = 3
@@ -365,9 +366,9 @@ class FitSettings:
     patience: int = 2
     """Epochs without a better development macro-F1 before stopping."""
     precision: Precision | None = None
-    """Of the training's matrix products (autocast); scoring always runs in the model's own dtype. By itself bf16 where
-    the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU) or the model's weights are halves, else
-    float32."""
+    """Of the training's matrix products (autocast; on a CPU not of attention's own); scoring always runs in the model's
+    own dtype. By itself bf16 where the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU) or the
+    model's weights are halves, else float32."""
     cache_gib: float = 4.0
     """Most memory for the hidden states that the plan leaves frozen; beyond it they are memory-mapped."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from absa_edit import __version__
-from absa_edit.config import Settings
+from absa_edit.config import Settings, Stage
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.lm.load import LanguageModel, load_model
@@ -84,7 +84,9 @@ def prepare(
     splits = load_splits(settings.data, root=root, environ=os.environ)
     lm = load_model(settings.model)
     fit = replace(settings.fit, precision=of_training(settings.fit.precision, lm.model))
-    trace = replace(settings.trace, dtype=of_trace(settings.trace, lm.model))
+    trace = settings.trace
+    if Stage.trace in settings.stages:
+        trace = replace(trace, dtype=of_trace(trace, lm.model))
     settings = replace(settings, fit=fit, trace=trace)  # what results depend on is known from here on
     experiment = settings.name
     if splits.train.name != settings.data.name:  # a sample is never called by the public set's name

@@ -71,12 +71,13 @@ def show(found: dict[str, Any], parts: str, console: Console) -> None:
         if engine == "exact":
             table.add_row(engine, f"{took:.1f}")
             continue
-        near = (found["agreement"][engine][key] for key in ("rank_correlation", "overlap"))
+        trust = found["agreement"].get(engine, {})  # nothing where no cells differ
+        near = [trust[key] for key in ("rank_correlation", "overlap") if trust]
         table.add_row(
             engine,
             f"{took:.1f}",
             f"{found['times_faster'][engine]:.1f}",
-            *(f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in near),
+            *([f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in near] or ["-", "-"]),
             ", ".join(f"{shape} {share:.3f}" for shape, share in found["same_plan"][engine].items()),
         )
     console.print(table)

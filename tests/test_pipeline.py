@@ -231,6 +231,8 @@ def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch)
     assert (rounded.settings.trace.dtype, plain.settings.trace.dtype) == (Dtype.bfloat16, Dtype.float32)
     assert rounded.key("trace", rounded.settings.trace) != plain.key("trace", plain.settings.trace)
     assert rounded.config_hash() != plain.config_hash()
+    untraced = prepare(replace(estimated, stages=[Stage.locate, Stage.methods]), root=ROOT)
+    assert untraced.settings.trace.dtype is None, "where nothing is traced nothing is decided"
 
 
 def test_a_second_run_finds_everything(finished: tuple[Run, RunRecord, str], caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from absa_edit.compose import kept_settings
+from absa_edit.config import Dtype, Engine
 from absa_edit.errors import DataError, RecordError, SettingsError
 from absa_edit.evaluate.seeds import SeedComparison, SeedScore, compare_seeds, seed_score
 from absa_edit.records import POLARITIES
@@ -92,6 +93,8 @@ def _read_run(path: Path) -> Run:
         if split in record.data:
             facts[f"{split} data"] = content_hash(record.data[split])
     settings = kept_settings(path.parent / ".hydra" / "config.yaml")
+    if settings.get("trace.dtype") == "None" and settings.get("trace.engine") == Engine.exact:
+        settings["trace.dtype"] = Dtype.float32.value  # what it was before a run said so
     loud = {key: value for key, value in settings.items() if not f"{key}.".startswith(tuple(f"{q}." for q in QUIET))}
     return Run(path.parent, record, facts | loud)
 

@@ -8,7 +8,7 @@ from absa_edit.lm.decoder import Decoder, Frame, Hidden
 
 
 class RoundedDecoder(Decoder):
-    """A decoder whose blocks multiply matrices in bfloat16.
+    """A decoder whose blocks multiply matrices in bfloat16; on a CPU all but attention's own (`lm.attention.mix`).
 
     Weights, residual stream, norms, softmax and the answer's logits keep the model's dtype: rounding the residual
     stream too is what makes effects drift.

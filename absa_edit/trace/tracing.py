@@ -223,7 +223,6 @@ class _Tracer:
 def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Tracer, seconds: float) -> Trace:
     """The trace of the examples that passed. Raises `DataError` when there is none."""
     settings, corrupter = tracer.settings, tracer.corrupter
-    assert settings.dtype is not None
     notes = [traced.note for traced in done]
     pairs = [(p, t) for p, t in zip(prompts, done, strict=True) if t.restored is not None]
     counts = TraceCounts(len(prompts), notes.count(CLEAN_WRONG), notes.count(CORRUPTED_RIGHT), len(pairs))
@@ -257,10 +256,14 @@ def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Trace
         seconds=seconds,
         example_ids=tuple(p.example.id for p, _ in pairs),
         sentence_ids=tuple(p.example.sentence_id for p, _ in pairs),
-        dtype=settings.dtype.value,
+        dtype=settings.dtype.value if settings.dtype is Dtype.bfloat16 else _own_dtype(tracer.decoder),
         **{name: values[0] for name, values in both.items()},
         **{f"{name}_margin": values[1] for name, values in both.items()},
     )
+
+
+def _own_dtype(decoder: Decoder) -> str:
+    return str(decoder.model.dtype).removeprefix("torch.")
 
 
 def restore(

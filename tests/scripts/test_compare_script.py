@@ -186,6 +186,15 @@ def test_runs_that_differ_in_more_than_the_seed_stay_apart(run: Compare, two: Pa
     assert "Not averaged with other runs of this experiment and model: fit.epochs 4." in said
 
 
+def test_exact_traces_from_before_their_dtype_was_kept_are_the_same(run: Compare, tmp_path: Path) -> None:
+    for seed, dtype in enumerate(("null", "float32")):
+        trace = f"seed: {seed}\ntrace:\n  engine: exact\n  dtype: {dtype}\n"
+        write_run(tmp_path / f"seed{seed}", seed, config=trace)
+    run(tmp_path, "--json", tmp_path / "c.json")
+    (group,) = json.loads((tmp_path / "c.json").read_text())["groups"]
+    assert group["seeds"] == [0, 1]
+
+
 def test_against_another_method(run: Compare, two: Path, tmp_path: Path) -> None:
     run(two, "--against", "lora", "--json", tmp_path / "c.json")
     (group,) = json.loads((tmp_path / "c.json").read_text())["groups"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,6 +111,11 @@ def test_bfloat16_is_near_float32_and_says_what_it_is(tiny, prompts, labels) -> 
         assert (full.dtype, rounded.dtype) == ("float32", "bfloat16")
         for name in ("restored", "restored_heads"):
             assert 0 < np.nanmax(np.abs(getattr(full, name) - getattr(rounded, name))) < 0.03, engine
+
+
+def test_the_dtype_of_half_weights_is_said(tiny, prompts, labels) -> None:
+    half = replace(tiny, model=copy.deepcopy(tiny.model).bfloat16())
+    assert traced(half, prompts[:1], labels, Engine.exact, dtype=None).dtype == "bfloat16"
 
 
 def test_nothing_kept_is_an_error(small, prompts, labels) -> None:
