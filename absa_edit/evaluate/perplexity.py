@@ -23,7 +23,7 @@ def neutral_text() -> list[str]:
 def perplexity(adapted: Adapted, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> float | None:
     """exp of the mean negative log-likelihood of a token, over all tokens but each text's first.
 
-    None where that is no finite number: of a model whose weights or states are none.
+    None where that is not finite: the model's states overflow on this text, or its loss beyond exp.
     A representation edit is left out: it acts at the aspect, and neutral text has none.
     """
     sequences = [tokenizer(text)["input_ids"] for text in texts]

@@ -22,6 +22,7 @@ from absa_edit.evaluate.score import score
 from absa_edit.export.card import plain_card
 from absa_edit.export.folder import (
     ABOUT,
+    ADAPTER,
     REPRESENTATION,
     Description,
     describe,
@@ -37,7 +38,6 @@ from absa_edit.storage import load as load_record
 
 log = logging.getLogger("absa_edit")
 
-ADAPTER = "adapter_config.json"
 ON_CPU, ON_GPU = 512, 16384
 """Tokens in a batch. On a CPU, 512 were a quarter faster than 4096 with reviewlm: the states stay in the cache."""
 

@@ -27,7 +27,8 @@ ABOUT = "absa_edit.json"
 """The file that tells `absa_edit.load` how to ask the model: base, prompt, labels, kind."""
 
 
-REPRESENTATION = "representation.safetensors"
+ADAPTER, REPRESENTATION = "adapter_config.json", "representation.safetensors"
+"""The files that tell of deltas, for peft, and that hold a representation edit."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _one_rank(folder: Path) -> None:
     peft alone reads them: vLLM drops them, and llama.cpp divides by each tensor's own rank. All sites share one
     alpha / rank (`absa_edit.adapt`), so that nothing but the shapes changes.
     """
-    path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    path, weights = folder / ADAPTER, folder / "adapter_model.safetensors"
     config = json.loads(path.read_text(encoding="utf-8"))
     if not config["rank_pattern"]:
         return

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from absa_edit.adapt import Adapted
 from absa_edit.errors import ExportMismatch, ModelError
-from absa_edit.export.folder import ABOUT, Description, read_representation
+from absa_edit.export.folder import ABOUT, ADAPTER, Description, read_representation
 from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
 from absa_edit.storage import load
@@ -35,7 +35,7 @@ Again = Callable[[Adapted], Sequence[Prediction]]
 def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
     """The adapter in `folder` as `peft` alone loads it onto a copy of `base`, with its representation edit."""
     model, peft = copy.deepcopy(base), None
-    if (folder / "adapter_config.json").exists():
+    if (folder / ADAPTER).exists():
         peft = PeftModel.from_pretrained(model, folder)
         peft.eval()
         model = cast(PreTrainedModel, peft.get_base_model())

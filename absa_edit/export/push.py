@@ -37,11 +37,15 @@ def push(folder: Path, repo: str, *, merged: bool = False, public: bool = False)
 
 
 def _export(folder: Path, merged: bool) -> Path:
-    """The folder to push: the run's export of the kind asked for, or `folder` itself."""
+    """The folder to push: the run's export of the kind asked for, or `folder` itself where it is of that kind."""
     wanted = "merged" if merged else "adapter"
-    for path in (folder / "export" / wanted, folder):
-        if (path / "README.md").exists() and (path / "absa_edit.json").exists():
-            if path == folder and merged is not (path / "config.json").exists():
-                break
-            return path
+    inside = folder / "export" / wanted
+    if _is_export(inside):
+        return inside
+    if _is_export(folder) and merged == (folder / "config.json").exists():
+        return folder
     raise PushError(f"{folder}: no {wanted} in it; expected a run folder with export/{wanted}, or an exported folder")
+
+
+def _is_export(folder: Path) -> bool:
+    return (folder / "README.md").exists() and (folder / "absa_edit.json").exists()
