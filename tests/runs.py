@@ -1,0 +1,78 @@
+"""Whole runs of the pipeline on a few examples of the bundled sample, for the tests that look at what they leave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from absa_edit import pipeline
+from absa_edit.config import (
+    DataSettings,
+    Delta,
+    Edit,
+    FitSettings,
+    Full,
+    Localiser,
+    LocateSettings,
+    Lora,
+    ModelSettings,
+    ScoreSettings,
+    Settings,
+    Stage,
+    TraceSettings,
+    Tracker,
+    TrackSettings,
+    ZeroShot,
+)
+from absa_edit.records import Role
+from absa_edit.results import RunRecord
+from absa_edit.run import Run, prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def settings(output: Path, **changes: Any) -> Settings:
+    """Every method on a few examples."""
+    return replace(
+        Settings(
+            name="laptop-sample",
+            output=str(output),
+            data=DataSettings(name="laptop-sample", tests=["restaurant-sample"], limit_train=60, limit_test=20),
+            model=ModelSettings(name="reviewlm", device="cpu"),
+            trace=TraceSettings(examples=4, samples=1, filter=False, roles=[Role.aspect, Role.last]),
+            method={
+                "zero_shot": ZeroShot(),
+                "edit": Edit(lr=2e-3),
+                "random": Edit(lr=2e-3, locate=Localiser.random),
+                "delta": Delta(lr=2e-4),
+                "lora": Lora(lr=1e-3),
+                "full": Full(lr=2e-4),
+            },
+            fit=FitSettings(epochs=1),
+            score=ScoreSettings(resamples=100),
+            track=TrackSettings(kind=Tracker.none),
+        ),
+        **changes,
+    )
+
+
+def execute(chosen: Settings) -> tuple[Run, RunRecord, str]:
+    run = prepare(chosen, root=ROOT)
+    console = Console(file=StringIO(), width=120)
+    record = pipeline.execute(run, console=console, root=ROOT, command="python train.py +experiment=x")
+    return run, record, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def small_run(output: Path, **changes: Any) -> Settings:
+    """One edit of chosen layers, no trace."""
+    chosen: dict[str, Any] = {
+        "locate": LocateSettings(kind=Localiser.manual, layers=[4, 5]),
+        "method": {"edit": Edit(lr=2e-3)},
+        "stages": [Stage.locate, Stage.methods, Stage.export],
+        "data": DataSettings(name="laptop-sample", limit_train=30, limit_test=8),
+    }
+    return settings(output, **chosen | changes)

@@ -1,0 +1,123 @@
+"""Runs that were stopped, or asked for what does not go together: nothing of them is taken for what it is not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from runs import ROOT, execute, settings, small_run
+
+from absa_edit.config import (
+    DataSettings,
+    Delta,
+    Dtype,
+    Edit,
+    Engine,
+    ExportSettings,
+    FitSettings,
+    Leaks,
+    Localiser,
+    LocateSettings,
+    Precision,
+    Stage,
+    TraceSettings,
+    ZeroShot,
+)
+from absa_edit.errors import SettingsError
+from absa_edit.lm import precision
+from absa_edit.run import prepare
+from absa_edit.stages import export as export_stage
+from absa_edit.stages import method as method_stage
+
+
+def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:
+    estimated = settings(
+        tmp_path, trace=TraceSettings(engine=Engine.attribution), fit=FitSettings(precision=Precision.float32)
+    )
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: True)
+    rounded = prepare(estimated, root=ROOT)
+    monkeypatch.setattr(precision, "has_bfloat16_units", lambda device: False)
+    plain = prepare(estimated, root=ROOT)
+    assert (rounded.settings.trace.dtype, plain.settings.trace.dtype) == (Dtype.bfloat16, Dtype.float32)
+    assert rounded.key("trace", rounded.settings.trace) != plain.key("trace", plain.settings.trace)
+    assert rounded.config_hash() != plain.config_hash()
+    untraced = prepare(replace(estimated, stages=[Stage.locate, Stage.methods]), root=ROOT)
+    assert untraced.settings.trace.dtype is None, "where nothing is traced nothing is decided"
+
+
+def test_weights_of_a_stopped_run_are_not_taken_for_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run's record lies beside them; its answers are not theirs."""
+    _, first, _ = execute(small_run(tmp_path))
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr(method_stage, "predict", Mock(side_effect=KeyboardInterrupt))
+        execute(small_run(tmp_path, method={"edit": Edit(lr=1e-2)}))
+    _, again, _ = execute(small_run(tmp_path))
+    assert again.methods["edit"].scores == first.methods["edit"].scores and again.export == first.export
+
+
+def test_an_export_whose_proof_was_stopped_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_stage, "plain_adapter", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        execute(small_run(tmp_path))
+    (export,) = tmp_path.rglob("export")
+    assert not list(export.iterdir())
+
+
+def test_own_data_may_be_called_dev(tmp_path: Path) -> None:
+    """States of the base model are kept by data set, and there is one of development data."""
+    for name, count in (("train", 40), ("test", 7)):
+        rows = [
+            {"sentence": f"The {a} is {w}.", "aspect": a, "label": label}
+            for a in ("screen", "fan", "lid", "cable", "price", "box", "cover")
+            for w, label in (("bad", "negative"), ("lovely", "positive"), ("awful", "negative"), ("blue", "neutral"))
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows[:count]))
+    own = {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl"), "leaks": Leaks.keep}
+    scores = []
+    for name in ("dev", "mine"):
+        _, record, _ = execute(small_run(tmp_path / name, data=DataSettings(name=name, **own)))
+        scores.append(record.methods["edit"].scores[name].confusion)
+    assert scores[0] == scores[1]
+
+
+def test_nothing_is_exported_where_the_method_was_left_out(tmp_path: Path) -> None:
+    random = {"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate=Localiser.random)}
+    chosen = small_run(tmp_path, locate=LocateSettings(kind=Localiser.all), method=random)
+    _, record, _ = execute(chosen)
+    assert record.export is None
+    with pytest.raises(SettingsError, match=r"export\.method=random: expected one of .* \(none is left\)"):
+        execute(replace(chosen, export=ExportSettings(method="random")))
+
+
+def test_a_control_that_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside a plan of all layers no other placement exists; found out before anything is trained."""
+    chosen = settings(
+        tmp_path,
+        locate=LocateSettings(kind=Localiser.all),
+        method={"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate=Localiser.random)},
+        stages=[Stage.locate, Stage.methods],
+    )
+    with caplog.at_level(logging.WARNING, "absa_edit"):
+        _, record, _ = execute(chosen)
+    assert list(record.methods) == ["zero_shot"]
+    assert record.plan and len(record.plan.targets) == 24
+    assert any("random is left out" in m for m in caplog.messages)
+
+
+def test_an_export_of_nothing_is_refused(tmp_path: Path) -> None:
+    for method in ("delta", None):
+        chosen = settings(
+            tmp_path, method={"delta": Delta(lr=2e-4)}, export=ExportSettings(method=method, merged=False)
+        )
+        with pytest.raises(SettingsError, match=r"export\.merged=false leaves nothing of delta"):
+            execute(chosen)
+
+
+def test_an_unknown_export_method_stops_before_training(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"export\.method=delta2: expected one of the trained methods"):
+        execute(settings(tmp_path, export=ExportSettings(method="delta2")))
+    assert not list(tmp_path.rglob("methods"))
