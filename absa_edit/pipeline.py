@@ -82,9 +82,10 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
         try:
             with _timed(seconds, "export"):
                 record = replace(record, export=export_stage(run, exported, record, rows[exported], tests))
-            write_json(record, run.folder / "results.json")
         except ExportMismatch as error:
             mismatch = error  # it ends the run, but what was found is still told
+            record = replace(record, export_failure=str(error))
+        write_json(record, run.folder / "results.json")
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
     try:
         if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is to be looked at

@@ -224,3 +224,5 @@ class RunRecord:
     versions: dict[str, str]
     git: str | None
     config_hash: str
+    export_failure: str | None = None
+    """Why an export that was asked for is not there, or not all of it: it did not answer like the model in memory."""

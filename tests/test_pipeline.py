@@ -245,9 +245,14 @@ def test_an_export_that_differs_fails_the_run(
     exports = [p.name for p in (run.folder / "export").iterdir()]
     assert exports == ["adapter"], "what failed its proof is not served, what passed it is"
     assert (run.folder / "report.md").stat().st_mtime_ns > reported, "and the report says what was found"
+    failure = after.export_failure or ""
+    assert failure.startswith("merged checkpoint:") and before.export_failure is None
+    told = [(run.folder / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")]
+    assert all(f"FAILED ITS PROOF. {failure}" in text for text in told), "and that the export is not to be had"
     monkeypatch.undo()
     execute(run.settings)  # the export is back for the tests that follow
-    assert load(RunRecord, run.folder / "results.json").export == before.export
+    again = load(RunRecord, run.folder / "results.json")
+    assert again.export == before.export and again.export_failure is None
 
 
 def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: Path) -> None:

@@ -163,6 +163,12 @@ def told_apart(found: Comparison) -> bool:
     return found.p_corrected < LEVEL
 
 
+def warnings(record: RunRecord) -> tuple[str, ...]:
+    """What has to be known before any figure of the run is read."""
+    failed = record.export_failure and f"THE EXPORT FAILED ITS PROOF. {record.export_failure}."
+    return tuple(line for line in (sample_warning(record), failed) if line)
+
+
 def sample_warning(record: RunRecord) -> str | None:
     """A line saying that figures come from the bundled sample; None when no set of the run is one."""
     names = sorted({data.name for data in record.data.values() if sample_domain(data.name)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from absa_edit.report import describe, words
-from absa_edit.report.findings import findings, sample_warning
+from absa_edit.report.findings import findings, warnings
 from absa_edit.report.results import (
     comparisons_section,
     control_section,
@@ -43,8 +43,7 @@ def report_markdown(record: RunRecord, *, figures: Sequence[str] = (), command: 
 
 def _headline(record: RunRecord) -> list[str]:
     lines = [f"# {record.experiment}: {record.model.name}, seed {record.seed}", ""]
-    warning = sample_warning(record)
-    if warning is not None:
+    for warning in warnings(record):
         lines += [f"> **{warning}**", ""]
     lines += [f"- {sentence}" for sentence in findings(record)]
     return lines

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 
 from absa_edit.records import Dataset, TokenGrid, Trace
 from absa_edit.report import describe
-from absa_edit.report.findings import caveats, sample_warning
+from absa_edit.report.findings import caveats, warnings
 from absa_edit.report.html.content import figures, headline, sections
 from absa_edit.report.html.predictions import Predictions
 from absa_edit.report.html.scores import method_looks
@@ -61,7 +61,7 @@ def report_html(
     return _environment().get_template("page.html").render(
         record=record,
         describe=describe,
-        warning=sample_warning(record),
+        warnings=warnings(record),
         headline=headline(record),
         figures=figures(record),
         caveats=caveats(record),
