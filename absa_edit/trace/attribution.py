@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -47,21 +47,30 @@ class Inputs:
 class Stem:
     """What all rows of some inputs begin with."""
 
-    length: int
+    embeds: Float[Tensor, "pos embedding"]
     kept: Sequence[tuple[Keys, Keys]]
     """By layer, keys and values."""
     reach: Sequence[Bool[Tensor, "query key"]]
     """By layer, the positions that each position of the rows sees."""
 
+    @property
+    def length(self) -> int:
+        return len(self.embeds)
+
     @classmethod
     @torch.no_grad()
-    def of(cls, decoder: Decoder, *every: Inputs) -> Stem:
-        """The stem of several inputs of one length; the last positions of rows are never in it."""
+    def of(cls, decoder: Decoder, *every: Inputs, known: Stem | None = None) -> Stem:
+        """The stem of several inputs of one length; the last positions of rows are never in it.
+
+        That of other inputs, which is `known`, will do where these begin with it, too.
+        """
         first = every[0].embeds[:1]
         length = min(min(first_changed(first, one.embeds), int(one.ends.min())) for one in every)
-        reach = decoder.reach(every[0].embeds.shape[1])
+        reach = decoder.reach(first.shape[1])
+        if known and 0 < known.length <= length and torch.equal(first[0, : known.length], known.embeds):
+            return replace(known, reach=reach)
         if not length:
-            return cls(0, (), reach)
+            return cls(first[0, :0], (), reach)
         found: list[Heads] = []
 
         def attend(heads: Heads) -> Mixed:
@@ -71,7 +80,7 @@ class Stem:
         frame = decoder.begin(first[:, :length])
         with attention_by(decoder.model, attend):
             decoder.run(frame.hidden, 0, decoder.layers, frame)
-        return cls(length, [(heads.key, heads.value) for heads in found], reach)
+        return cls(first[0, :length], [(heads.key, heads.value) for heads in found], reach)
 
 
 @dataclass(frozen=True)

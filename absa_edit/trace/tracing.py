@@ -128,7 +128,7 @@ def first_words(labels: Labels) -> tuple[int, ...]:
     return words
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Tracer:
     """What every example of a trace is traced with."""
 
@@ -137,6 +137,8 @@ class _Tracer:
     corrupter: Corrupter
     settings: TraceSettings
     only: Only | None
+    stem: Stem | None = None
+    """Of the last batch that was estimated: the next one begins with the same words."""
 
     def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
         """Prompts that are traced together, the longest first: for estimates as many of like length as memory allows.
@@ -194,8 +196,8 @@ class _Tracer:
         with torch.no_grad():
             embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
             whole = Inputs.of(embeds, length)
-            stem = Stem.of(self.decoder, whole, Inputs.of(damaged, length))
-            clean = run(self.decoder, whole, stem, self.settings.parts, self.words)
+            self.stem = Stem.of(self.decoder, whole, Inputs.of(damaged, length), known=self.stem)
+            clean = run(self.decoder, whole, self.stem, self.settings.parts, self.words)
             logits = clean.logits.split(1)
             found = [
                 Traced(p.example.id, CLEAN_WRONG, answer.means(own), None, None)
@@ -205,7 +207,7 @@ class _Tracer:
             if not asked:
                 return found
             broken = Inputs.of([damaged[i] for i in asked], length)
-            corrupted = run(self.decoder, broken, stem, self.settings.parts, self.words)
+            corrupted = run(self.decoder, broken, self.stem, self.settings.parts, self.words)
         cases = []
         for number, (i, own) in enumerate(zip(asked, corrupted.logits.split(samples), strict=True)):
             found[i] = replace(found[i], note=answers[i].note(logits[i], own), corrupted=answers[i].means(own))

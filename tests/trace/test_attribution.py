@@ -53,18 +53,32 @@ def test_batches_do_not_change_the_estimate(small, prompts, labels) -> None:
 
 def test_what_prompts_begin_with_is_computed_once_and_changes_nothing(tiny, prompts, labels, monkeypatch) -> None:
     of, found = Stem.of, []
-    monkeypatch.setattr(Stem, "of", lambda *given: found.append(of(*given)) or found[-1])
-    shared = traced(tiny, prompts, labels, Engine.attribution)
-    assert all(stem.length for stem in found)
-    monkeypatch.setattr(Stem, "of", lambda decoder, one, _: Stem(0, (), decoder.reach(one.embeds.shape[1])))
+    monkeypatch.setattr(Stem, "of", lambda *given, **known: found.append(of(*given, **known)) or found[-1])
+    shared = traced(tiny, prompts, labels, Engine.attribution, batch_tokens=1)
+    assert len(found) == len(prompts) and all(stem.length for stem in found)
+    assert len({id(stem.kept) for stem in found}) == 1, "of all batches"
+    monkeypatch.setattr(
+        Stem, "of", lambda decoder, one, _, known: Stem(one.embeds[0, :0], (), decoder.reach(one.embeds.shape[1]))
+    )
     alone = traced(tiny, prompts, labels, Engine.attribution)
     for name in ("clean", "corrupted", "restored", "restored_margin", "restored_heads"):
         np.testing.assert_allclose(getattr(shared, name), getattr(alone, name), atol=1e-5, err_msg=name)
 
 
+def test_a_batch_that_begins_otherwise_has_a_stem_of_its_own(tiny, prompts, labels, monkeypatch) -> None:
+    """Under noise on the aspects alone, a sentence's first words are in the stem of its own prompts only."""
+    of, found = Stem.of, []
+    monkeypatch.setattr(Stem, "of", lambda *given, **known: found.append(of(*given, **known)) or found[-1])
+    apart = {"tokens": Tokens.aspect, "noise": 0.03, "steps": 4}
+    exact, estimated = (traced(tiny, prompts, labels, e, **apart, batch_tokens=1) for e in ENGINES)
+    assert len({id(stem.kept) for stem in found}) > 1
+    np.testing.assert_allclose(estimated.clean, exact.clean, atol=1e-5)
+    np.testing.assert_allclose(estimated.corrupted, exact.corrupted, atol=1e-5)
+
+
 def test_where_all_is_corrupted_nothing_is_shared(small, prompts, labels, monkeypatch) -> None:
     of, found = Stem.of, []
-    monkeypatch.setattr(Stem, "of", lambda *given: found.append(of(*given)) or found[-1])
+    monkeypatch.setattr(Stem, "of", lambda *given, **known: found.append(of(*given, **known)) or found[-1])
     exact, estimated = (traced(small, prompts[:2], labels, e, noise=0.03, steps=4, tokens=Tokens.all) for e in ENGINES)
     assert not any(stem.length for stem in found)
     np.testing.assert_allclose(estimated.corrupted, exact.corrupted, atol=1e-5)
