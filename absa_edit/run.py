@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -58,7 +59,14 @@ class Run:
         model = {k: v for k, v in asdict(self.settings.model).items() if k not in ("device", "device_map")}
         data = [[e.id for e in split.examples] for split in (self.splits.train, self.splits.dev)]
         data.append(sorted(self.splits.train.sha256.values()))
-        return content_hash(__version__, self.lm.sha256, model, *data, self.settings.prompt, self.settings.seed, *parts)
+        lm = self.lm.sha256, self.lm.files, model
+        return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
+
+    def forget_other_results(self) -> None:
+        """Remove a `results.json` of other settings, which would stand beside this run's until that is done."""
+        path = self.folder / "results.json"
+        if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("config_hash") != self.config_hash():
+            path.unlink()
 
     def config_hash(self) -> str:
         """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""

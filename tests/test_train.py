@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_one_method_or_several() -> None:
     assert isinstance(both["full"], Full) and both["full"].lr == 1e-4
     lora = settings("method=lora", "method.lora.rank=16").method["lora"]
     assert isinstance(lora, Lora) and lora.rank == 16
+
+
+def test_the_random_control_is_trained_as_the_edit_is() -> None:
+    changed = {"lr": 1e-3, "alpha": 16.0, "dropout": 0.1, "representation": True, "position": Role.last}
+    told = [f"method.edit.{key}={getattr(value, 'value', value)}" for key, value in changed.items()]
+    both = settings("+experiment=laptop14", *told).method
+    assert both["random"] == replace(both["edit"], locate=Localiser.random)
+    assert all(getattr(both["random"], key) == value for key, value in changed.items())
+    plain = settings("method=[edit,random]").method
+    assert settings("method=random").method["random"] == plain["random"]
+    assert settings("method=[edit,random]", "method.random.lr=1e-4").method["random"] == replace(
+        plain["random"], lr=1e-4
+    )
 
 
 def test_manual_layers() -> None:

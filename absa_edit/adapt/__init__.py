@@ -152,7 +152,7 @@ def _peft(model: PreTrainedModel, config: LoraConfig, *, expected: int) -> PeftM
 
     Raises `PlanError` when fewer modules than `expected` took one: a target that matches nothing is an error.
     """
-    peft = get_peft_model(model, config)
+    peft = get_peft_model(model, config).eval()  # PEFT's own dropout would be at work in what is never trained here
     adapters = sum(name.endswith("lora_A") for name, _ in peft.named_modules())
     if adapters != expected:
         raise PlanError(f"the plan names {expected} modules, PEFT found {adapters} of them in the model")

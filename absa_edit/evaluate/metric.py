@@ -27,5 +27,8 @@ class AbscScore(evaluate.Metric):
         )
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        odd = [v for v in (*predictions, *references) if not 0 <= v < len(POLARITIES)]
+        if odd:
+            raise ValueError(f"label number {odd[0]}: expected 0 to {len(POLARITIES) - 1}, in the order of POLARITIES")
         table = confusions(np.asarray(references), np.asarray(predictions), len(POLARITIES)).sum(0)
         return {"accuracy": float(accuracy(table)), "macro_f1": float(macro_f1(table))}

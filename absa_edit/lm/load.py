@@ -33,6 +33,9 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     sha256: str
+    """Of the weights; the commit of a hub model."""
+    files: str = ""
+    """Of what else of a folder results depend on: configuration, tokenizer, chat template."""
 
     def settings(self) -> ModelSettings:
         """What loads the same weights again; a hub model by its commit, which is its hash."""
@@ -81,7 +84,8 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     _check_on_one_device(model, settings.device_map)
     model.eval().requires_grad_(False)
     Decoder(model)  # an unknown family should stop here, not in the middle of a run
-    return LanguageModel(slug(settings.name), settings.name, model, tokenizer, _weights_hash(where, settings.revision))
+    sha256 = _weights_hash(where, settings.revision)
+    return LanguageModel(slug(settings.name), settings.name, model, tokenizer, sha256, _files_hash(where))
 
 
 def _check_on_one_device(model: PreTrainedModel, device_map: str | None) -> None:
@@ -131,3 +135,13 @@ def _weights_hash(where: str, revision: str | None) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _files_hash(where: str) -> str:
+    """SHA-256 of the small files of a folder, with their names; nothing for a hub model, whose commit says it all."""
+    kinds = (".json", ".jinja", ".txt", ".model", ".py")
+    found = sorted(f for f in Path(where).glob("*") if f.suffix in kinds) if Path(where).is_dir() else []
+    digest = hashlib.sha256()
+    for file in found:
+        digest.update(hashlib.sha256(file.name.encode()).digest() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest() if found else ""

@@ -114,7 +114,8 @@ def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: 
         return None
     rng = run.rng(f"locate {name}")
     if plan is not None and method.locate is Localiser.random:
-        plan = by_chance(plan, run.lm.model, rng=rng)
+        together = isinstance(method, Edit) and method.representation
+        plan = by_chance(plan, run.lm.model, rng=rng, layers_together=together)
     elif plan is not None and method.locate is not None:
         plan = locate(run.settings.locate.by(method.locate), run.lm.model, trace, draws=200, rng=rng)
     if plan is not None and isinstance(method, Delta):

@@ -87,6 +87,12 @@ def test_training_moves_the_plan_and_nothing_else(tiny, prompts, labels, name) -
     assert not torch.allclose(answers(adapted, prompts, labels), untrained, atol=1e-4)
 
 
+def test_nothing_is_dropped_before_training_begins(small) -> None:
+    """What is put back from disk is asked at once."""
+    for method in (Edit(lr=1e-2, dropout=0.5), Lora(lr=1e-2, dropout=0.5)):
+        assert not any(m.training for m in adapted_to(small, method).model.modules())
+
+
 @pytest.mark.parametrize("name", ["zero_shot", "edit", "representation", "delta", "lora"])
 def test_a_frozen_weight_that_moved_is_named(tiny, name) -> None:
     adapted = adapted_to(tiny, METHODS[name])

@@ -20,6 +20,12 @@ def test_equals_scikit_learn(metric, rng) -> None:
     assert found == pytest.approx({"accuracy": accuracy_score(gold, predicted), "macro_f1": f1})
 
 
+def test_a_number_of_no_label_is_an_error(metric) -> None:
+    for odd in (-1, 3):
+        with pytest.raises(ValueError, match=rf"label number {odd}: expected 0 to 2"):
+            metric.compute(predictions=[odd, 0], references=[2, 0])
+
+
 def test_adds_up_batches_and_counts_absent_classes_as_zero(metric) -> None:
     metric.add_batch(predictions=[1, 1], references=[1, 1])
     metric.add_batch(predictions=[1], references=[1])

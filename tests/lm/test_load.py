@@ -38,6 +38,17 @@ def test_a_folder_loads_in_the_dtype_asked_for(small, tmp_path) -> None:
     assert torch.equal(lm.model.model.layers[0].mlp.down_proj.weight, weight.bfloat16())
 
 
+def test_a_folders_other_files_are_part_of_what_it_is(small, tmp_path) -> None:
+    small.model.save_pretrained(tmp_path)
+    small.tokenizer.save_pretrained(tmp_path)
+    before = load_model(ModelSettings(name=str(tmp_path), device="cpu"))
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 0.1'))
+    after = load_model(ModelSettings(name=str(tmp_path), device="cpu"))
+    assert before.sha256 == after.sha256 and before.model.config.rms_norm_eps != after.model.config.rms_norm_eps
+    assert before.files and before.files != after.files
+
+
 @pytest.mark.parametrize("name", ["no/such-model-anywhere", "/no/such/folder"])
 def test_a_missing_model_is_an_error_that_names_it(name, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

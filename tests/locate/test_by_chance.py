@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from absa_edit.adapt import adapt
+from absa_edit.config import Edit
 from absa_edit.errors import PlanError
 from absa_edit.locate.by_chance import by_chance
 from absa_edit.locate.plan import every_layer, plan_of
@@ -45,6 +47,21 @@ def test_no_other_choice_is_an_error(small) -> None:
     like = plan_of(small.model, every_layer(small.model, [Part.attn, Part.mlp]), 1, "all")
     with pytest.raises(PlanError, match="all layers"):
         by_chance(like, small.model, rng=np.random.default_rng(0))
+    below = plan_of(small.model, [Site(0, Part.attn), Site(1, Part.mlp)], 1, "manual")
+    with pytest.raises(PlanError, match="all layers"):
+        by_chance(below, small.model, rng=np.random.default_rng(0), layers_together=True)
+
+
+def test_layers_together_have_an_edit_of_the_representation_as_large(bundled) -> None:
+    like = plan_of(bundled.model, [Site(4, Part.attn), Site(4, Part.mlp), Site(5, Part.attn)], 4, "trace")
+    method = Edit(lr=1e-2, representation=True)
+    wanted = adapt(bundled.model, method, like, seed=0).count()
+    plans = [by_chance(like, bundled.model, rng=np.random.default_rng(s), layers_together=True) for s in range(8)]
+    assert len({plan.targets for plan in plans}) > 4
+    for plan in plans:
+        parts = sorted(Counter(t.site.layer for t in plan.targets).values())
+        assert parts == [1, 2] and max(plan.layers()) < 11
+    assert adapt(bundled.model, method, plans[0], seed=0).count() == wanted
 
 
 def test_mixed_ranks_are_an_error(small) -> None:
