@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,20 @@ print(json.dumps(out))
     found = np.array(json.loads(done.stdout.splitlines()[-1]))
     expected = np.array([[r.probabilities[x] for x in LABELS] for r in rows] * 2)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
+def test_what_the_cards_say_to_run_runs(finished: tuple[Run, RunRecord, str]) -> None:
+    """Each block of a card alone, as it is pasted."""
+    run, _, _ = finished
+    for kind in ("adapter", "merged"):
+        folder = run.folder / "export" / kind
+        blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        assert len(blocks) == 2
+        for block in blocks:
+            names: dict[str, Any] = {}
+            exec(block.replace("this/folder", str(folder)), names)
+        assert names["model"].config.model_type == "llama" and names["tokenizer"]("fan")["input_ids"]
 
 
 def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, str]) -> None:

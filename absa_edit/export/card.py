@@ -137,6 +137,7 @@ def _use(about: Description, name: str, use: str) -> str:
     base = _base(about, name)
     bundled = base == "reviewlm"
     filled = use.replace("SOURCE", "absa_edit.reviewlm()" if bundled else f'"{base}"').replace("DTYPE", about.dtype)
+    filled = filled.replace("IMPORT", "import absa_edit\n" if bundled else "")
     filled = filled.replace("BASE", "<folder that absa_edit.reviewlm() names>" if bundled else base)
     turn = ", as a user turn in the chat template" if about.prompt.chat else ""
     words = ", ".join(f"`{about.prompt.separator}{word}`" for word in about.prompt.labels)
@@ -174,11 +175,12 @@ def _results(record: RunRecord, method: str) -> list[EvalResult]:
 
 _PEFT = """
 ```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
+IMPORTfrom peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base = AutoModelForCausalLM.from_pretrained(SOURCE, dtype="DTYPE")
 model = PeftModel.from_pretrained(base, "this/folder")
+tokenizer = AutoTokenizer.from_pretrained(SOURCE)
 ```
 """
 
