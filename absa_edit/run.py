@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -19,11 +18,13 @@ from absa_edit import __version__
 from absa_edit.config import Settings, Stage
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
+from absa_edit.errors import RecordError
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.lm.precision import of_trace, of_training
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Polarity
-from absa_edit.storage import content_hash
+from absa_edit.results import RunRecord
+from absa_edit.storage import content_hash, load
 
 NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment")
 """Groups and keys that the run folder's name leaves out: they have a place in the path, or change no result."""
@@ -59,13 +60,19 @@ class Run:
         model = {k: v for k, v in asdict(self.settings.model).items() if k not in ("device", "device_map")}
         data = [[e.id for e in split.examples] for split in (self.splits.train, self.splits.dev)]
         data.append(sorted(self.splits.train.sha256.values()))
-        lm = self.lm.sha256, self.lm.files, model
+        lm = self.lm.sha256, self.lm.files_sha256, model
         return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
 
     def forget_other_results(self) -> None:
         """Remove a `results.json` of other settings, which would stand beside this run's until that is done."""
         path = self.folder / "results.json"
-        if path.exists() and json.loads(path.read_text(encoding="utf-8")).get("config_hash") != self.config_hash():
+        if not path.exists():
+            return
+        try:
+            kept = load(RunRecord, path).config_hash
+        except RecordError:  # cut, or of another version
+            kept = None
+        if kept != self.config_hash():
             path.unlink()
 
     def config_hash(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,11 @@ def test_one_method_or_several() -> None:
 
 
 def test_the_random_control_is_trained_as_the_edit_is() -> None:
-    changed = {"lr": 1e-3, "alpha": 16.0, "dropout": 0.1, "representation": True, "position": Role.last}
+    changed = {
+        "lr": 1e-3, "alpha": 16.0, "dropout": 0.1, "weights": False, "representation": True,
+        "representation_rank": 2, "representation_lr": 1e-3, "position": Role.last,
+    }  # fmt: skip
+    assert {*changed, "locate"} == {f.name for f in fields(Edit)}
     told = [f"method.edit.{key}={getattr(value, 'value', value)}" for key, value in changed.items()]
     both = settings("+experiment=laptop14", *told).method
     assert both["random"] == replace(both["edit"], locate=Localiser.random)

@@ -32,7 +32,7 @@ from absa_edit.lm import precision
 from absa_edit.run import prepare
 from absa_edit.stages import export as export_stage
 from absa_edit.stages import method as method_stage
-from absa_edit.storage import load_predictions, write_json
+from absa_edit.storage import load_predictions
 
 
 def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:
@@ -68,24 +68,23 @@ def test_an_export_whose_proof_was_stopped_is_not_there(tmp_path: Path, monkeypa
     assert not list(export.iterdir())
 
 
-def test_what_is_scored_again_answers_as_it_did(tmp_path: Path) -> None:
+def test_what_is_scored_again_answers_as_it_did_and_forgets_what_it_was(tmp_path: Path) -> None:
     """Dropout is for training."""
     chosen = small_run(tmp_path, method={"edit": Edit(lr=2e-3, dropout=0.5)})
     run, first, _ = execute(chosen)
     rows = load_predictions(run.folder / "methods/edit/predictions.jsonl")
-    _, again, _ = execute(replace(chosen, score=replace(chosen.score, resamples=101)))
+    other = replace(chosen, score=replace(chosen.score, resamples=101))
+    _, again, _ = execute(other)
     assert again.config_hash != first.config_hash and again.methods["edit"].fit == first.methods["edit"].fit
     assert load_predictions(run.folder / "methods/edit/predictions.jsonl") == rows
-
-
-def test_results_of_other_settings_do_not_stand_beside_a_new_run(tmp_path: Path) -> None:
-    run = prepare(small_run(tmp_path), root=ROOT)
     results = run.folder / "results.json"
-    run.forget_other_results()  # there is none
-    for kept in (run.config_hash(), "of other settings"):
-        write_json({"config_hash": kept}, results)
-        run.forget_other_results()
-        assert results.exists() == (kept == run.config_hash())
+    prepare(other, root=ROOT).forget_other_results()
+    assert results.exists(), "what is its own stays"
+    run.forget_other_results()
+    assert not results.exists(), "what has other settings does not stand beside a new run"
+    results.write_text('{"config_hash": ')
+    run.forget_other_results()
+    assert not results.exists(), "nor does half a file"
 
 
 def test_own_data_may_be_called_dev(tmp_path: Path) -> None:

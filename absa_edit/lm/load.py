@@ -34,7 +34,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     sha256: str
     """Of the weights; the commit of a hub model."""
-    files: str = ""
+    files_sha256: str = ""
     """Of what else of a folder results depend on: configuration, tokenizer, chat template."""
 
     def settings(self) -> ModelSettings:

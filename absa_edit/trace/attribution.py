@@ -48,6 +48,7 @@ class Stem:
     """What all rows of some inputs begin with."""
 
     embeds: Float[Tensor, "pos embedding"]
+    """By which other inputs that begin alike are known."""
     kept: Sequence[tuple[Keys, Keys]]
     """By layer, keys and values."""
     reach: Sequence[Bool[Tensor, "query key"]]
@@ -80,7 +81,7 @@ class Stem:
         frame = decoder.begin(first[:, :length])
         with attention_by(decoder.model, attend):
             decoder.run(frame.hidden, 0, decoder.layers, frame)
-        return cls(first[0, :length], [(heads.key, heads.value) for heads in found], reach)
+        return cls(first[0, :length].clone(), [(heads.key, heads.value) for heads in found], reach)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def trace_prompts(
                 "use data with twins (the bundled samples have them) or trace.corruption=noise"
             )
     some = None if only is None else only.tolist()
-    log = TraceLog(partial, content_hash(lm.sha256, settings, prompt_settings, seed, [p.ids for p in prompts], some))
+    asked = [settings, prompt_settings, seed, [p.ids for p in prompts], some]
+    log = TraceLog(partial, content_hash(lm.sha256, lm.files_sha256, *asked))
     spent = log.seconds
     done = dict(log.found)
     batches = tracer.batches([p for p in prompts if p.example.id not in done])

@@ -46,7 +46,7 @@ def test_a_folders_other_files_are_part_of_what_it_is(small, tmp_path) -> None:
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 0.1'))
     after = load_model(ModelSettings(name=str(tmp_path), device="cpu"))
     assert before.sha256 == after.sha256 and before.model.config.rms_norm_eps != after.model.config.rms_norm_eps
-    assert before.files and before.files != after.files
+    assert before.files_sha256 and before.files_sha256 != after.files_sha256
 
 
 @pytest.mark.parametrize("name", ["no/such-model-anywhere", "/no/such/folder"])

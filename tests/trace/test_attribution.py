@@ -12,7 +12,7 @@ from absa_edit.config import Dtype, Engine, PromptSettings, Tokens, TraceSetting
 from absa_edit.errors import DataError
 from absa_edit.lm.load import LanguageModel
 from absa_edit.lm.precision import of_trace
-from absa_edit.records import Part, Trace
+from absa_edit.records import Part, Role, Trace
 from absa_edit.trace.attribution import Stem
 from absa_edit.trace.tracing import trace_prompts
 
@@ -54,7 +54,10 @@ def test_batches_do_not_change_the_estimate(small, prompts, labels) -> None:
 def test_what_prompts_begin_with_is_computed_once_and_changes_nothing(tiny, prompts, labels, monkeypatch) -> None:
     of, found = Stem.of, []
     monkeypatch.setattr(Stem, "of", lambda *given, **known: found.append(of(*given, **known)) or found[-1])
-    shared = traced(tiny, prompts, labels, Engine.attribution, batch_tokens=1)
+    shared = traced(tiny, prompts, labels, Engine.attribution)
+    assert all(stem.length for stem in found)
+    found.clear()
+    apart = traced(tiny, prompts, labels, Engine.attribution, batch_tokens=1)
     assert len(found) == len(prompts) and all(stem.length for stem in found)
     assert len({id(stem.kept) for stem in found}) == 1, "of all batches"
     monkeypatch.setattr(
@@ -62,15 +65,16 @@ def test_what_prompts_begin_with_is_computed_once_and_changes_nothing(tiny, prom
     )
     alone = traced(tiny, prompts, labels, Engine.attribution)
     for name in ("clean", "corrupted", "restored", "restored_margin", "restored_heads"):
-        np.testing.assert_allclose(getattr(shared, name), getattr(alone, name), atol=1e-5, err_msg=name)
+        for one in (shared, apart):
+            np.testing.assert_allclose(getattr(one, name), getattr(alone, name), atol=1e-5, err_msg=name)
 
 
-def test_a_batch_that_begins_otherwise_has_a_stem_of_its_own(tiny, prompts, labels, monkeypatch) -> None:
+def test_a_batch_that_begins_otherwise_has_a_stem_of_its_own(small, prompts, labels, monkeypatch) -> None:
     """Under noise on the aspects alone, a sentence's first words are in the stem of its own prompts only."""
     of, found = Stem.of, []
     monkeypatch.setattr(Stem, "of", lambda *given, **known: found.append(of(*given, **known)) or found[-1])
-    apart = {"tokens": Tokens.aspect, "noise": 0.03, "steps": 4}
-    exact, estimated = (traced(tiny, prompts, labels, e, **apart, batch_tokens=1) for e in ENGINES)
+    apart = {"tokens": Tokens.aspect, "parts": [Part.block], "roles": [Role.last]}
+    exact, estimated = (traced(small, prompts, labels, e, **apart, batch_tokens=1) for e in ENGINES)
     assert len({id(stem.kept) for stem in found}) > 1
     np.testing.assert_allclose(estimated.clean, exact.clean, atol=1e-5)
     np.testing.assert_allclose(estimated.corrupted, exact.corrupted, atol=1e-5)
