@@ -37,7 +37,7 @@ def main(config: DictConfig) -> float | None:
         if not is_first():
             return help_train(run)
         run.folder.joinpath(".hydra").mkdir(parents=True, exist_ok=True)
-        run.forget_other_results()
+        run.make_way()
         config.name, config.data.name = run.experiment, run.splits.train.name  # what ran, if it is not what was asked
         config.fit.precision, config.trace.dtype = run.settings.fit.precision, run.settings.trace.dtype
         OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)

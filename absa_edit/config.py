@@ -435,8 +435,18 @@ class Settings:
     track: TrackSettings = field(default_factory=TrackSettings)
 
     def __post_init__(self) -> None:
-        own = {kind for method in self.method.values() if (kind := getattr(method, "locate", None))}
-        if {Stage.trace, Stage.locate} <= set(self.stages) and Localiser.trace in {self.locate.kind, *own}:
+        if self.seed < 0:
+            raise SettingsError(f"seed={self.seed}: expected 0 or more")
+        if not self.stages:
+            raise SettingsError(f"stages=[]: expected at least one of {', '.join(Stage)}")
+        if Stage.export in self.stages and Stage.methods not in self.stages:
+            raise SettingsError("stages: export needs methods beside it; those trained before are found, not trained")
+        if Stage.report in self.stages and not {Stage.trace, Stage.methods} & set(self.stages):
+            raise SettingsError(
+                "stages: report needs trace or methods beside it, whose results it shows; what was done before is found"
+            )
+        kinds = {located.kind for located in self.localisers()}
+        if {Stage.trace, Stage.locate} <= set(self.stages) and Localiser.trace in kinds:
             missing = [part.value for part in self.locate.parts if part not in self.trace.parts]
             if missing:
                 raise SettingsError(
@@ -446,5 +456,11 @@ class Settings:
                 raise SettingsError(
                     "locate.parts=[head]: trace.engine=auto runs no head exactly; take exact or attribution"
                 )
-        for kind in own - {Localiser.random}:  # which follows the plan
-            self.locate.by(kind)  # raises what does not go together
+
+    def localisers(self) -> list[LocateSettings]:
+        """What the plans of this run come from; a method's own `random` follows the run's plan.
+
+        Raises `SettingsError` for a method's own localiser that does not go with `locate.*`.
+        """
+        own = {kind for method in self.method.values() if (kind := getattr(method, "locate", None))}
+        return [self.locate, *(self.locate.by(kind) for kind in sorted(own - {Localiser.random}))]

@@ -14,7 +14,7 @@ from rich.console import Console
 from absa_edit.config import Localiser, Stage
 from absa_edit.errors import ExportMismatch, PlanError
 from absa_edit.evaluate.score import compare
-from absa_edit.locate import locate
+from absa_edit.locate import check, locate
 from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.terminal import print_results
 from absa_edit.results import SCHEMA, MethodRecord, RunRecord
@@ -22,7 +22,7 @@ from absa_edit.run import Run, git_commit, versions
 from absa_edit.stages.export import export_stage, method_to_export
 from absa_edit.stages.method import Rows, base_states, own_plan, run_method
 from absa_edit.stages.report import report_stage
-from absa_edit.stages.trace import token_stage, trace_stage, trace_summary
+from absa_edit.stages.trace import grids_found, token_stage, trace_found, trace_stage, trace_summary
 from absa_edit.storage import load, write_json
 
 log = logging.getLogger("absa_edit")
@@ -34,13 +34,19 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     for notice in run.splits.notices:
         log.warning(notice)
     exported = method_to_export(run, settings.method) if Stage.export in settings.stages else None
+    if Stage.locate in settings.stages:
+        for chosen in settings.localisers():
+            check(chosen, run.lm.model)
     seconds: dict[str, float] = {}
-    trace = plan = None
+    trace: Trace | None = None
+    plan: EditPlan | None = None
     grids: tuple[TokenGrid, ...] = ()
     if Stage.trace in settings.stages:
         with _timed(seconds, "trace"):
             trace = trace_stage(run)
             grids = token_stage(run, trace)
+    else:
+        trace, grids = trace_found(run), grids_found(run) or ()  # by an earlier run of that stage
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
             plan = locate(settings.locate, run.lm.model, trace, draws=200, rng=run.rng("locate"))

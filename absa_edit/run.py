@@ -18,7 +18,7 @@ from absa_edit import __version__
 from absa_edit.config import Settings, Stage
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
-from absa_edit.errors import RecordError
+from absa_edit.errors import RecordError, SettingsError
 from absa_edit.lm.load import LanguageModel, load_model
 from absa_edit.lm.precision import of_trace, of_training
 from absa_edit.progress import Progress, silent
@@ -26,7 +26,7 @@ from absa_edit.records import Dataset, Polarity
 from absa_edit.results import RunRecord
 from absa_edit.storage import content_hash, load
 
-NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment")
+NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
 """Groups and keys that the run folder's name leaves out: they have a place in the path, or change no result."""
 
 LONGEST = 160
@@ -63,17 +63,27 @@ class Run:
         lm = self.lm.sha256, self.lm.files_sha256, model
         return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
 
-    def forget_other_results(self) -> None:
-        """Remove a `results.json` of other settings, which would stand beside this run's until that is done."""
+    def make_way(self) -> None:
+        """Remove a `results.json` of other settings, which would stand beside this run's until that is done.
+
+        Raises `SettingsError` when there is one of the same settings that tells more than this run's stages will.
+        """
         path = self.folder / "results.json"
         if not path.exists():
             return
         try:
-            kept = load(RunRecord, path).config_hash
+            kept = load(RunRecord, path)
         except RecordError:  # cut, or of another version
-            kept = None
-        if kept != self.config_hash():
-            path.unlink()
+            return path.unlink()
+        if kept.config_hash != self.config_hash():
+            return path.unlink()
+        told = {Stage.locate: kept.plan, Stage.methods: kept.methods, Stage.export: kept.export}
+        lost = [stage.value for stage, result in told.items() if result and stage not in self.settings.stages]
+        if lost:
+            raise SettingsError(
+                f"stages: {path} already tells what came of {', '.join(lost)}: add them to stages, or give another "
+                "output (what is done is found again, not done again)"
+            )
 
     def config_hash(self) -> str:
         """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""
@@ -99,9 +109,7 @@ def prepare(
     splits = load_splits(settings.data, root=root, environ=os.environ)
     lm = load_model(settings.model)
     fit = replace(settings.fit, precision=of_training(settings.fit.precision, lm.model))
-    trace = settings.trace
-    if Stage.trace in settings.stages:
-        trace = replace(trace, dtype=of_trace(trace, lm.model))
+    trace = replace(settings.trace, dtype=of_trace(settings.trace, lm.model))
     settings = replace(settings, fit=fit, trace=trace)  # what results depend on is known from here on
     experiment = settings.name
     if splits.train.name != settings.data.name:  # a sample is never called by the public set's name

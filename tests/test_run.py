@@ -16,6 +16,7 @@ def test_a_long_variant_ends_in_a_hash() -> None:
     ("overrides", "suffix"),
     [
         (["+experiment=laptop14", "seed=3", "model=qwen2_5_0_5b", "track=none", "data.path=/x/y"], ""),
+        (["stages=[trace]"], ""),
         (["locate=manual", "locate.layers=[4,5]"], "+locate.layers=4-5+locate=manual"),
         (["model.name=/models/mine", "model.dtype=bfloat16"], "+model.dtype=bfloat16"),
         (["method=[edit,lora]"], "+method=edit-lora"),

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 from runs import ROOT, execute, settings, small_run
 
+from absa_edit import pipeline
 from absa_edit.config import (
     DataSettings,
     Delta,
@@ -23,16 +24,20 @@ from absa_edit.config import (
     Localiser,
     LocateSettings,
     Precision,
+    Shape,
     Stage,
     TraceSettings,
     ZeroShot,
 )
-from absa_edit.errors import SettingsError
+from absa_edit.errors import PlanError, SettingsError
 from absa_edit.lm import precision
+from absa_edit.records import Role
+from absa_edit.results import RunRecord
 from absa_edit.run import prepare
 from absa_edit.stages import export as export_stage
 from absa_edit.stages import method as method_stage
-from absa_edit.storage import load_predictions
+from absa_edit.stages import trace as trace_stage
+from absa_edit.storage import load, load_predictions
 
 
 def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:
@@ -46,8 +51,40 @@ def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch)
     assert (rounded.settings.trace.dtype, plain.settings.trace.dtype) == (Dtype.bfloat16, Dtype.float32)
     assert rounded.key("trace", rounded.settings.trace) != plain.key("trace", plain.settings.trace)
     assert rounded.config_hash() != plain.config_hash()
-    untraced = prepare(replace(estimated, stages=[Stage.locate, Stage.methods]), root=ROOT)
-    assert untraced.settings.trace.dtype is None, "where nothing is traced nothing is decided"
+
+
+def test_stages_one_after_another_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each goes on from what the last left in the folder, and none takes away what is there."""
+    traced_once = TraceSettings(examples=2, samples=1, filter=False, roles=[Role.last])
+    whole = small_run(tmp_path, trace=traced_once, locate=LocateSettings(), stages=list(Stage))
+    _, traced, _ = execute(replace(whole, stages=[Stage.trace]))
+    monkeypatch.setattr(trace_stage, "traced", Mock(side_effect=AssertionError("it is there")))
+    _, located, _ = execute(replace(whole, stages=[Stage.locate]))
+    assert located.trace == traced.trace and located.plan and located.plan.source == "trace"
+    run, last, _ = execute(whole)
+    assert last.trace == traced.trace and last.plan == located.plan and last.methods and last.export
+    for less, named in (([Stage.trace], "locate, methods, export"), ([Stage.locate, Stage.methods], "export")):
+        with pytest.raises(SettingsError, match=f"tells what came of {named}: add them to stages, or give another"):
+            replace(run, settings=replace(run.settings, stages=less)).make_way()
+    assert load(RunRecord, run.folder / "results.json") == last
+
+
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [
+        (LocateSettings(kind=Localiser.file, plan="/no/plan.json"), r"locate\.plan=/no/plan\.json: no such file"),
+        (LocateSettings(kind=Localiser.manual, layers=[40]), "layers 0 to"),
+        (LocateSettings(rank=9999), "rank 9999"),
+        (LocateSettings(width=99), r"locate\.width=99"),
+        (LocateSettings(shape=Shape.sites, sites=999), r"locate\.sites=999"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_told_before_the_trace(
+    chosen: LocateSettings, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "trace_stage", Mock(side_effect=AssertionError("hours pass")))
+    with pytest.raises(PlanError, match=named):
+        execute(settings(tmp_path, locate=chosen))
 
 
 def test_weights_of_a_stopped_run_are_not_taken_for_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,12 +115,12 @@ def test_what_is_scored_again_answers_as_it_did_and_forgets_what_it_was(tmp_path
     assert again.config_hash != first.config_hash and again.methods["edit"].fit == first.methods["edit"].fit
     assert load_predictions(run.folder / "methods/edit/predictions.jsonl") == rows
     results = run.folder / "results.json"
-    prepare(other, root=ROOT).forget_other_results()
+    prepare(other, root=ROOT).make_way()
     assert results.exists(), "what is its own stays"
-    run.forget_other_results()
+    run.make_way()
     assert not results.exists(), "what has other settings does not stand beside a new run"
     results.write_text('{"config_hash": ')
-    run.forget_other_results()
+    run.make_way()
     assert not results.exists(), "nor does half a file"
 
 

@@ -14,6 +14,16 @@ from absa_edit.locate.plan import every_layer, plan_of, read_plan, sites_of
 from absa_edit.records import EditPlan, Trace
 
 
+def check(settings: LocateSettings, model: PreTrainedModel) -> None:
+    """Raise the `PlanError` that `locate` would raise whatever a trace finds: one may take hours."""
+    if settings.kind is Localiser.trace:
+        sites = every_layer(model, settings.parts)
+        site_count(settings, Decoder(model).layers, len(sites))
+        plan_of(model, sites, settings.rank, "trace")
+    else:
+        locate(settings, model, None, draws=0, rng=np.random.default_rng())
+
+
 def locate(
     settings: LocateSettings,
     model: PreTrainedModel,

@@ -21,14 +21,19 @@ from absa_edit.trace.tracing import trace_prompts
 log = logging.getLogger("absa_edit")
 
 
+def trace_found(run: Run) -> Trace | None:
+    """The trace in the run's folder, if it was made with these settings."""
+    folder = run.folder / "trace"
+    if found := load_trace(folder, _key(run)):
+        log.info("trace: found in %s", folder)
+    return found
+
+
 def trace_stage(run: Run) -> Trace:
     """The trace of a seeded draw of training examples."""
-    settings = run.settings
-    key = run.key("trace", replace(settings.trace, grids=0))
-    folder = run.folder / "trace"
-    if found := load_trace(folder, key):
-        log.info("trace: found in %s", folder)
+    if found := trace_found(run):
         return found
+    settings = run.settings
     if settings.trace.engine is Engine.exact and settings.trace.dtype is Dtype.bfloat16:
         log.warning("trace: products in bfloat16, an approximation: effects move in the third digit")
     prompts = _prompts_to_trace(run)
@@ -39,10 +44,10 @@ def trace_stage(run: Run) -> Trace:
         settings.trace,
         settings.prompt,
         seed=settings.seed,
-        partial=folder / "partial.jsonl",
+        partial=run.folder / "trace" / "partial.jsonl",
         progress=run.progress,
     )
-    save_trace(trace, folder, key)
+    save_trace(trace, run.folder / "trace", _key(run))
     c = trace.counts
     if c.seen < len(prompts):
         log.warning("trace: %d of %d examples have no twin that lines up", len(prompts) - c.seen, len(prompts))
@@ -55,13 +60,17 @@ def trace_stage(run: Run) -> Trace:
     return trace
 
 
+def grids_found(run: Run) -> tuple[TokenGrid, ...] | None:
+    """The examples token by token in the run's folder, if they were made with these settings."""
+    return load_token_grids(run.folder / "trace", _grids_key(run))
+
+
 def token_stage(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
     """The first kept examples token by token, as many as the settings ask for."""
     settings = run.settings.trace
-    key, folder = run.key("tokens", settings), run.folder / "trace"
     if not settings.grids:
         return ()
-    if found := load_token_grids(folder, key):
+    if found := grids_found(run):
         return found
     every, ids = _prompts_to_trace(run), trace.example_ids[: settings.grids]
     grids = token_grids(
@@ -72,8 +81,17 @@ def token_stage(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
         Corrupter.of(run.lm, every, settings, run.settings.prompt, run.settings.seed),
         progress=run.progress,
     )
-    save_token_grids(grids, folder, key)
+    save_token_grids(grids, run.folder / "trace", _grids_key(run))
     return grids
+
+
+def _key(run: Run) -> str:
+    """Of the trace: all its settings but for the examples that are shown token by token."""
+    return run.key("trace", replace(run.settings.trace, grids=0))
+
+
+def _grids_key(run: Run) -> str:
+    return run.key("tokens", run.settings.trace)
 
 
 def _prompts_to_trace(run: Run) -> list[Prompt]:
