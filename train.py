@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-import warnings
 from pathlib import Path
 
 import hydra
@@ -23,7 +22,6 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
     """Development macro-F1 of the exported method, for Hydra sweepers; the run folder holds everything else."""
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")  # peft 0.21 reads transformers' old name
     try:
         settings = settings_from(config)
         from absa_edit import pipeline  # torch and transformers take seconds: a typo should not wait for them

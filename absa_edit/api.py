@@ -34,7 +34,7 @@ from absa_edit.config import (
 )
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
-from absa_edit.errors import SettingsError
+from absa_edit.errors import DataError, SettingsError
 from absa_edit.export import classifier as classifiers
 from absa_edit.export.classifier import Classifier
 from absa_edit.fit.loop import fit as fit_to
@@ -63,7 +63,9 @@ def read(name: str, **settings: Any) -> Splits:
 
 
 def example(sentence: str, aspect: str, polarity: str) -> Example:
-    """An example of your own. Raises `DataError` when the aspect does not stand in the sentence."""
+    """An example of your own. Raises `DataError` when the aspect does not stand in the sentence, or for no polarity."""
+    if polarity not in list(Polarity):
+        raise DataError(f"polarity {polarity!r}: expected positive, negative or neutral")
     found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
     return replace(found, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from absa_edit.errors import RecordError
@@ -73,6 +74,26 @@ def load(kind: type[R], path: Path) -> R:
         raise RecordError(f"{path} is not a {kind.__name__}: {where}") from None
 
 
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Raise `RecordError`, saying what to do, where what a run keeps in `folder` turns out cut short or changed."""
+    try:
+        yield
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RecordError(
+            f"{folder}: what is kept there cannot be read ({told}); delete the folder, and it is made again"
+        ) from error
+
+
+def read_kept(path: Path, key: str | None) -> dict[str, Any] | None:
+    """What a JSON file holds beside its `key`; None when there is no file, or it was written under another one."""
+    if not path.exists():
+        return None
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return about if about.pop("key") == key or key is None else None
+
+
 def content_hash(*parts: object) -> str:
     """Sixteen hexadecimal digits that depend on the content of `parts` (records or JSON values)."""
     plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else p for p in parts]
@@ -97,21 +118,18 @@ def save_trace(trace: Trace, folder: Path, key: str) -> None:
 
 def load_trace(folder: Path, key: str | None = None) -> Trace | None:
     """The trace in `folder`; None when there is none, or it was made with another `key`."""
-    path = folder / "trace.json"
-    if not path.exists():
-        return None
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if key is not None and about["key"] != key:
-        return None
-    del about["key"]
-    about["parts"] = tuple(map(Part, about["parts"]))
-    about["roles"] = tuple(map(Role, about["roles"]))
-    about["counts"] = TraceCounts(**about["counts"])
-    for name in ("example_ids", "sentence_ids"):
-        about[name] = tuple(about[name])
-    about["exact_cells"] = tuple(map(tuple, about["exact_cells"]))
-    about |= load_file(folder / "trace.safetensors")
-    return Trace(**about)
+    with readable(folder):
+        about = read_kept(folder / "trace.json", key)
+        if about is None:
+            return None
+        about["parts"] = tuple(map(Part, about["parts"]))
+        about["roles"] = tuple(map(Role, about["roles"]))
+        about["counts"] = TraceCounts(**about["counts"])
+        for name in ("example_ids", "sentence_ids"):
+            about[name] = tuple(about[name])
+        about["exact_cells"] = tuple(map(tuple, about["exact_cells"]))
+        about |= load_file(folder / "trace.safetensors")
+        return Trace(**about)
 
 
 def save_token_grids(grids: tuple[TokenGrid, ...], folder: Path, key: str) -> None:
@@ -125,18 +143,16 @@ def save_token_grids(grids: tuple[TokenGrid, ...], folder: Path, key: str) -> No
 
 def load_token_grids(folder: Path, key: str | None = None) -> tuple[TokenGrid, ...] | None:
     """The grids in `folder`; None when there are none, or they were made with another `key`."""
-    path = folder / "tokens.json"
-    if not path.exists():
-        return None
-    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if key is not None and about["key"] != key:
-        return None
-    arrays = load_file(folder / "tokens.safetensors")
-    grids = []
-    for row in about["grids"]:
-        row |= {"tokens": tuple(row["tokens"]), "roles": tuple(map(Role, row["roles"]))}
-        grids.append(TokenGrid(**row | {"parts": tuple(map(Part, row["parts"])), "restored": arrays[row["id"]]}))
-    return tuple(grids)
+    with readable(folder):
+        about = read_kept(folder / "tokens.json", key)
+        if about is None:
+            return None
+        arrays = load_file(folder / "tokens.safetensors")
+        grids = []
+        for row in about["grids"]:
+            row |= {"tokens": tuple(row["tokens"]), "roles": tuple(map(Role, row["roles"]))}
+            grids.append(TokenGrid(**row | {"parts": tuple(map(Part, row["parts"])), "restored": arrays[row["id"]]}))
+        return tuple(grids)
 
 
 def save_predictions(predictions: tuple[Prediction, ...], path: Path) -> None:
@@ -159,5 +175,7 @@ def load_predictions(path: Path) -> tuple[Prediction, ...]:
             rows.append(one.validate_json(line))
         except ValidationError as error:
             what = error.errors()[0]["msg"]
-            raise RecordError(f"{path}, line {number} is not a prediction: {what}; run the method again") from None
+            raise RecordError(
+                f"{path}, line {number} is not a prediction: {what}; delete its folder and run the method again"
+            ) from None
     return tuple(rows)

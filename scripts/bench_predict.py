@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,6 @@ def bench(classifier: Classifier, examples: list[Example]) -> dict[str, Any]:
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/predict.json`, also shown."""
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")
     lm = load_model(ModelSettings(name=arguments.model, device=arguments.device, dtype=arguments.dtype))
     classifier = Classifier(lm, adapt(lm.model, ZeroShot(), None, seed=0), PromptSettings())
     splits = load_splits(DataSettings(name="laptop-sample"), root=Path(), environ={})

@@ -31,9 +31,15 @@ def pictures(run: Path) -> dict[str, Path]:
         raise RecordError(f"{run}: no results.json in it; expected the folder of a finished run")
     record = load(RunRecord, run / "results.json")
     name, figures = record.experiment.split("+")[0], run / "figures"
-    if not sample_domain(record.data["train"].name):
-        return {f"{name}_trace.png": figures / "trace.png"}
-    return {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
+    found = {f"{name}_trace.png": figures / "trace.png"}
+    if sample_domain(record.data["train"].name):
+        found = {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
+    for path in found.values():
+        if not path.exists():
+            raise RecordError(
+                f"{run}: no {path.relative_to(run)} in it; run it with the stages trace and report, and trace.grids=1"
+            )
+    return found
 
 
 def photograph(page: Path, picture: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from io import TextIOWrapper
@@ -68,7 +67,6 @@ def load(arguments: argparse.Namespace) -> Classifier:
     import absa_edit
 
     logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")  # peft 0.21 reads transformers' old name
     return absa_edit.load(arguments.folder, device=arguments.device, base=arguments.base)
 
 

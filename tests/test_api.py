@@ -98,6 +98,8 @@ def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
     assert model.trace([one], filter=False, samples=1, engine="auto").exact_cells, "auto runs the cells that decide"
     with pytest.raises(DataError, match="does not stand in the sentence"):
         absa_edit.example("The fan never stops.", "screen", "negative")
+    with pytest.raises(DataError, match="'bad': expected positive, negative or neutral"):
+        absa_edit.example("The fan never stops.", "fan", "bad")
 
 
 def test_settings_are_checked_as_on_the_command_line(model: absa_edit.Model, examples) -> None:

@@ -145,6 +145,14 @@ def test_a_trace_cut_off_while_written_is_never_mixed_with_the_old_one(tmp_path,
     assert load_trace(tmp_path, "k1") is None and load_trace(tmp_path, "k2") is None
 
 
+@pytest.mark.parametrize("file", ["trace.json", "trace.safetensors"])
+def test_a_trace_that_is_cut_says_what_to_do(tmp_path, rng, file) -> None:
+    save_trace(some_trace(rng), tmp_path, "k1")
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:40])
+    with pytest.raises(RecordError, match=rf"{tmp_path}: .*; delete the folder, and it is made again"):
+        load_trace(tmp_path, "k1")
+
+
 def test_predictions_round_trip(tmp_path) -> None:
     odd = 'line\nbreak\u2028and "quotes" 屏幕 \x85 \r end'
     rows = tuple(

@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from rich.console import Console
 from runs import ROOT, execute, settings, small_run
 
 from absa_edit import pipeline
@@ -29,7 +30,7 @@ from absa_edit.config import (
     TraceSettings,
     ZeroShot,
 )
-from absa_edit.errors import PlanError, SettingsError
+from absa_edit.errors import PlanError, RecordError, SettingsError
 from absa_edit.lm import precision
 from absa_edit.records import Role
 from absa_edit.results import RunRecord
@@ -122,6 +123,18 @@ def test_what_is_scored_again_answers_as_it_did_and_forgets_what_it_was(tmp_path
     results.write_text('{"config_hash": ')
     run.make_way()
     assert not results.exists(), "nor does half a file"
+
+
+def test_a_kept_file_that_is_cut_says_what_to_do(tmp_path: Path) -> None:
+    run, _, _ = execute(small_run(tmp_path))
+    folder = run.folder / "methods/edit"
+    for name in ("predictions.jsonl", "record.json", "weights.safetensors", "fit.json"):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(RecordError, match=f"^{folder}[:/].*; delete (the|its) folder"):
+            pipeline.execute(run, console=Console(quiet=True), root=ROOT)
+        if name == "record.json":  # what stands behind it is read where there is none
+            path.unlink()
 
 
 def test_own_data_may_be_called_dev(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -21,7 +24,7 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.sites import layout, site_inputs, site_shape
 from absa_edit.records import EditPlan, Role
 
-__all__ = ["Adapted", "adapt", "changed_elsewhere", "check_whole"]
+__all__ = ["Adapted", "adapt", "changed_elsewhere", "check_whole", "load_adapter"]
 
 
 def adapt(base: PreTrainedModel, method: Method, plan: EditPlan | None, *, seed: int) -> Adapted:
@@ -152,11 +155,27 @@ def _peft(model: PreTrainedModel, config: LoraConfig, *, expected: int) -> PeftM
 
     Raises `PlanError` when fewer modules than `expected` took one: a target that matches nothing is an error.
     """
-    peft = get_peft_model(model, config).eval()  # PEFT's own dropout would be at work in what is never trained here
+    with _without_peft_warning():
+        peft = get_peft_model(model, config).eval()  # PEFT's own dropout would be at work in what is never trained here
     adapters = sum(name.endswith("lora_A") for name, _ in peft.named_modules())
     if adapters != expected:
         raise PlanError(f"the plan names {expected} modules, PEFT found {adapters} of them in the model")
     return peft
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The adapter in `folder`, inside `model`, as peft alone loads it; it answers, and does not train."""
+    with _without_peft_warning():
+        peft = PeftModel.from_pretrained(model, folder)
+    return peft.eval().requires_grad_(False)
+
+
+@contextmanager
+def _without_peft_warning() -> Iterator[None]:
+    """peft 0.21 reads an old name of transformers', of which a user can change nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def _transposed(model: PreTrainedModel, paths: Iterable[str]) -> bool:

@@ -119,6 +119,8 @@ def public_set(name: str, key: str) -> PublicSet:
     """The public set called `name`; the setting `key` goes into the `DataError` when there is none."""
     if name in PUBLIC:
         return PUBLIC[name]
+    if sample_domain(name):
+        raise DataError(f"{key}={name}: no public set, but the sample that comes with the project: nothing to fetch")
     known = [*PUBLIC, *(domain + SUFFIX for domain in SAMPLE_DOMAINS)]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""

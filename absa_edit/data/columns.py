@@ -83,8 +83,8 @@ def numbered(values: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
     return ((f"row {number}", row) for number, row in enumerate(values, 1))
 
 
-def aligned(records: Iterable[Record], origin: Path | str) -> Iterator[Row]:
-    """A row for each record, its aspect found in the text.
+def aligned(records: Iterable[Record], origin: Path | str, *, labelled: bool = True) -> Iterator[Row]:
+    """A row for each record, its aspect found in the text; where they are not `labelled` the label is empty.
 
     Rows without an ordinal whose aspect stands in the text more than once carry the note
     `several_occurrences`. Raises `DataError` naming the record.
@@ -92,7 +92,7 @@ def aligned(records: Iterable[Record], origin: Path | str) -> Iterator[Row]:
     for record, values in records:
         text = _value(values, TEXT, record, origin)
         aspect = _value(values, ASPECT, record, origin)
-        label = _value(values, LABEL, record, origin)
+        label = _value(values, LABEL, record, origin) if labelled else ""
         ordinal = _ordinal(values.get("ordinal"), record, origin)
         if ordinal is None:
             spans = occurrences(text, aspect)
@@ -132,7 +132,7 @@ def _value(values: Mapping[str, Any], names: tuple[str, ...], record: str, origi
             origin,
             record,
             f"no column `{'` or `'.join(names)}` among {', '.join(map(str, values)) or 'none'}",
-            "Expected text, span, label and, if you like, ordinal; or sentence, aspect, label",
+            "Expected sentence, aspect or text, span; beside them label, if there are any, and ordinal, if you like",
         )
     value = values[name]
     if not isinstance(value, str) or not value.strip():

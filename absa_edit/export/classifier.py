@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 
-from absa_edit.adapt import Adapted
+from absa_edit.adapt import Adapted, load_adapter
 from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.data.rows import occurrences
-from absa_edit.errors import DataError, ModelError, RecordError
+from absa_edit.errors import DataError, ModelError, RecordError, SettingsError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.evaluate.score import score
 from absa_edit.export.card import plain_card
@@ -64,6 +63,12 @@ class Classifier:
         An aspect is taken where the readers would take it: its first occurrence as a word, else as a part of one, else
         in any case; one that is not in the sentence is a `DataError`.
         """
+        if isinstance(sentences, str) or isinstance(aspects, str):
+            raise DataError("predict: expected two lists, of sentences and of aspects; put single ones in brackets")
+        if len(sentences) != len(aspects):
+            raise DataError(
+                f"predict: {len(sentences)} sentences and {len(aspects)} aspects; each needs one of its own"
+            )
         pairs = zip(sentences, aspects, strict=True)
         examples = [example(sentence, aspect, str(i)) for i, (sentence, aspect) in enumerate(pairs)]
         return self.answer(examples, batch_tokens=batch_tokens, progress=progress)
@@ -72,6 +77,8 @@ class Classifier:
         self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
     ) -> list[dict[str, float]]:
         """As `predict`, for aspects whose place in the sentence is known; the examples' polarity is not read."""
+        if batch_tokens is not None and batch_tokens < 1:
+            raise SettingsError(f"batch_tokens={batch_tokens}: expected at least 1")
         most = batch_tokens or (ON_CPU if self.lm.model.device.type == "cpu" else ON_GPU)
         prompts = encode(examples, self.lm.tokenizer, self.prompt)
         labels = label_ids(self.lm.tokenizer, self.prompt)
@@ -112,14 +119,15 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
     path = _exported(Path(folder))
     about = load_record(Description, path / ABOUT)
     if (path / "config.json").exists():
+        if base is not None:
+            raise SettingsError(f"base={base}: {path} is a whole model, which stands on no other; leave base away")
         lm = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype))
         return Classifier(lm, Adapted(about.kind, lm.model, None, None, None, {}, 0, 0), about.prompt)
     _check_whole(path, about)
     lm, peft = _base(path, about, base or about.base, about.revision if base is None else None, device), None
     try:
         if (path / ADAPTER).exists():
-            peft = PeftModel.from_pretrained(lm.model, path)
-            peft.eval().requires_grad_(False)
+            peft = load_adapter(lm.model, path)
         representation = read_representation(path, about, lm.model)
     except torch.OutOfMemoryError:
         raise

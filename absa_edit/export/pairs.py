@@ -38,7 +38,7 @@ def pairs(file: BufferedIOBase, kind: str, origin: str) -> Iterator[Pair]:
         return
     rows = json_records if kind == "jsonl" else csv_records
     for where, values in rows(_lines(file, origin), origin):
-        (found,) = aligned([(where, {**values, "label": "none"})], origin)
+        (found,) = aligned([(where, values)], origin, labelled=False)
         yield Pair(values, _example(where, found.text, found.start, found.end))
 
 

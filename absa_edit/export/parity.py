@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from absa_edit.adapt import Adapted
+from absa_edit.adapt import Adapted, load_adapter
 from absa_edit.errors import ExportMismatch, ModelError
 from absa_edit.export.folder import ABOUT, ADAPTER, Description, read_representation
 from absa_edit.records import POLARITIES
@@ -36,8 +36,7 @@ def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
     """The adapter in `folder` as `peft` alone loads it onto a copy of `base`, with its representation edit."""
     model, peft = copy.deepcopy(base), None
     if (folder / ADAPTER).exists():
-        peft = PeftModel.from_pretrained(model, folder)
-        peft.eval()
+        peft = load_adapter(model, folder)
         model = cast(PreTrainedModel, peft.get_base_model())
     edit = read_representation(folder, load(Description, folder / ABOUT), model)
     return replace(_bare(model, peft), representation=edit)

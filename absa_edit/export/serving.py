@@ -10,8 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from absa_edit.errors import RecordError
-from absa_edit.export.adapter_rules import ADAPTER_RULES, Adapter, Problem, Shapes
+from absa_edit.errors import RecordError, SettingsError
+from absa_edit.export.adapter_rules import ADAPTER_RULES, RANKS, Adapter, Problem, Shapes
 from absa_edit.export.folder import REPRESENTATION
 from absa_edit.lm.load import reviewlm
 
@@ -21,6 +21,13 @@ REQUIRED: dict[str, tuple[str, tuple[type, ...]]] = {
     "target_modules": ("list", (list, str)),
 }
 """Fields that vLLM's reader insists on. Source: vllm/lora/peft_helper.py, `PEFTHelper`."""
+
+
+ACTS_AT_THE_ASPECT = Problem(
+    "a representation edit acts at the aspect, which no weight can express, and vLLM has no place for it "
+    "(vllm-project/vllm#4413)",
+    "serve it through absa_edit.load, or train with representation=false",
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,10 @@ def check_serving(folder: Path, *, max_rank: int = 16, base: str | None = None) 
     """What vLLM would make of an adapter, a merged checkpoint, or both of a run folder.
 
     `base` is where the base model lies, if not where the adapter says; it is read, never downloaded.
-    Raises `RecordError` for a folder without anything to serve.
+    Raises `RecordError` for a folder without anything to serve, `SettingsError` for a limit that no server takes.
     """
+    if max_rank not in RANKS:
+        raise SettingsError(f"--max-lora-rank {max_rank}: vLLM takes one of {', '.join(map(str, RANKS))}")
     found = [at for at in (folder, folder / "export" / "adapter", folder / "export" / "merged") if _is_export(at)]
     if not found:
         raise RecordError(
@@ -62,8 +71,8 @@ def _is_export(folder: Path) -> bool:
 def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
     """Deltas on a base model. Source: `ADAPTER_RULES`; vllm/lora/ops/triton_ops on 16 bits."""
     problems: list[Problem] = []
-    if (folder / REPRESENTATION).exists() and not any(folder.glob("adapter_*")):
-        return Served(folder, "", (_acts_at_the_aspect(),))
+    if (folder / REPRESENTATION).exists():
+        return Served(folder, "", (ACTS_AT_THE_ASPECT,))
     config = _json(folder / "adapter_config.json", problems)
     shapes = _shapes(folder, "adapter_model.safetensors", problems)
     read = config or {}
@@ -73,8 +82,6 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
     if wrong:
         what = f"adapter_config.json: {wrong[0]} is missing or no {REQUIRED[wrong[0]][0]}"
         problems.append(Problem(what, "export it again"))
-    if (folder / REPRESENTATION).exists():
-        problems.append(_acts_at_the_aspect())
     name = base or read.get("base_model_name_or_path") or "<base model>"
     where = reviewlm() if name == "reviewlm" else Path(name)
     if config is not None and shapes is not None and not wrong:
@@ -94,14 +101,6 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
             )
     command = f"vllm serve {where} --enable-lora --max-lora-rank {max_rank} --lora-modules absa={folder}"
     return Served(folder, command, tuple(problems))
-
-
-def _acts_at_the_aspect() -> Problem:
-    return Problem(
-        "a representation edit acts at the aspect, which no weight can express, and vLLM has no place for it "
-        "(vllm-project/vllm#4413)",
-        "serve it through absa_edit.load, or train with representation=false",
-    )
 
 
 def _checkpoint(folder: Path) -> Served:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from absa_edit.storage import atomic, write_json
+from absa_edit.storage import atomic, read_kept, readable, write_json
 
 
 @dataclass
@@ -66,13 +64,11 @@ class Checkpoint:
 
         A checkpoint of other settings, data or model counts as none.
         """
-        path = self.folder / "state.json"
-        if not path.exists():
-            return None
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if state.pop("key") != self.key:
-            return None
-        tensors = load_file(self.folder / state.pop("file"))
+        with readable(self.folder):
+            state = read_kept(self.folder / "state.json", self.key)
+            if state is None:
+                return None
+            tensors = load_file(self.folder / state.pop("file"))
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(tensors[f"trained/{name}"])

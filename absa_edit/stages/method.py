@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import time
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from absa_edit.adapt import Adapted, adapt, changed_elsewhere, check_whole
 from absa_edit.config import Delta, Edit, Localiser, Method, ZeroShot
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import FitError, RecordError
+from absa_edit.errors import FitError
 from absa_edit.evaluate.perplexity import neutral_text, perplexity
 from absa_edit.evaluate.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluate.score import score
@@ -32,7 +31,7 @@ from absa_edit.report.track import Tracker, track
 from absa_edit.results import Fit, MethodRecord, Prediction
 from absa_edit.run import Run
 from absa_edit.statistics import accuracy, confusions, label_numbers, macro_f1
-from absa_edit.storage import atomic, load_predictions, save_predictions, to_json, write_json
+from absa_edit.storage import atomic, load_predictions, read_kept, readable, save_predictions, to_json, write_json
 
 log = logging.getLogger("absa_edit")
 
@@ -52,7 +51,8 @@ def run_method(
     folder = run.folder / "methods" / name
     if found := _kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
-        every = load_predictions(folder / "predictions.jsonl")
+        with readable(folder):
+            every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
     with tracker_for(run, name, job_type="fit") as tracker:
         _forget_last_copy(run)
@@ -127,7 +127,8 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
     settings = run.settings
     if found := _kept(Fit, folder / "fit.json", key):
         log.info("%s: training found in %s", name, folder)
-        adapted.load_trained(load_file(folder / "weights.safetensors"))
+        with readable(folder):
+            adapted.load_trained(load_file(folder / "weights.safetensors"))
         return found
     train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
     gold = label_numbers([p.example.polarity for p in dev])
@@ -229,15 +230,9 @@ def predict(
 
 def _kept(kind: type[R], path: Path, key: str) -> R | None:
     """The record of type `kind` at `path` if it was made under the same key."""
-    if not path.exists():
-        return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(kept, dict) or kept.get("key") != key:
-        return None
-    try:
-        return TypeAdapter(kind).validate_python(kept["record"])
-    except ValueError as error:
-        raise RecordError(f"{path}: not a {kind.__name__} ({str(error).splitlines()[0]}); delete the folder") from None
+    with readable(path.parent):
+        kept = read_kept(path, key)
+        return None if kept is None else TypeAdapter(kind).validate_python(kept["record"])
 
 
 def tracker_for(run: Run, name: str, job_type: str) -> Any:

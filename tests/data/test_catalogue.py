@@ -32,3 +32,5 @@ def test_an_unknown_name_is_told_the_nearest() -> None:
         public_set("labtop14", "data.name")
     with pytest.raises(DataError, match=r"data\.tests=zzz: no such data set\. Known are"):
         public_set("zzz", "data.tests")
+    with pytest.raises(DataError, match=r"name=laptop-sample: .* comes with the project"):
+        public_set("laptop-sample", "name")

@@ -86,12 +86,12 @@ GOOD = ROWS[0]
         (
             {"text": "A lid.", "span": "lid"},
             "no column `label` or `polarity` among text, span",
-            "Expected text, span, label",
+            "Expected sentence, aspect or text, span; beside them label",
         ),
         (
             {"span": "lid", "label": "positive"},
             "no column `text` or `sentence`",
-            "Expected text, span, label",
+            "Expected sentence, aspect or text, span; beside them label",
         ),
         ({**GOOD, "label": "fine"}, "unknown polarity 'fine'", "Expected positive"),
         ({**GOOD, "text": "A lid \ud83d."}, "`text` holds half a character", "Write it as UTF-8"),
@@ -140,7 +140,7 @@ def test_a_broken_row_is_named(write: Write, row: dict[str, Any], found: str, fi
             "text,span\nA lid.,lid\n",
             "line 2",
             "no column `label` or `polarity`",
-            "Expected text, span, label",
+            "Expected sentence, aspect or text, span; beside them label",
         ),
         (
             "a.csv",

@@ -87,7 +87,7 @@ def test_a_set_without_a_hub_id_is_nowhere() -> None:
     [("laptop14", (987, 866, 460), (341, 128, 169)), ("restaurant14", (2164, 805, 633), (728, 196, 196))],
 )
 def test_the_hub_has_the_official_counts(name: str, train: tuple[int, int, int], test: tuple[int, int, int]) -> None:
-    source = Hub({}, seconds=120)
+    source = Hub({}, seconds=120.0)
     found = source.read(PUBLIC[name], "train", "test")
     assert found is not None, source.failures
     assert tuple(tuple(each.counts().values()) for each in found) == (train, test)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import absa_edit
 from absa_edit.config import Delta, Edit, Full, ModelSettings, PromptSettings
 from absa_edit.data.prompts import encode, label_ids
-from absa_edit.errors import DataError, ModelError, RecordError
+from absa_edit.errors import DataError, ModelError, RecordError, SettingsError
 from absa_edit.evaluate.predict import log_probabilities
 from absa_edit.export.classifier import Classifier, load
 from absa_edit.export.folder import write_adapter, write_merged
@@ -218,9 +218,32 @@ def test_rows_sum_to_one_in_the_order_given(classifier) -> None:
     assert classifier.predict([], []) == []
 
 
-def test_lists_of_different_lengths_are_an_error(classifier) -> None:
-    with pytest.raises(ValueError, match="zip"):
+def test_what_is_not_a_pair_each_is_an_error(classifier) -> None:
+    with pytest.raises(DataError, match="3 sentences and 2 aspects"):
         classifier.predict(SENTENCES, ASPECTS[:2])
+    for sentences, aspects in ((SENTENCES[0], ["fan"]), (SENTENCES[:1], "f"), ("fan", "fan")):
+        with pytest.raises(DataError, match="expected two lists"):
+            classifier.predict(sentences, aspects)
+
+
+@pytest.mark.parametrize("tokens", [0, -5])
+def test_batches_hold_something(classifier, tokens) -> None:
+    with pytest.raises(SettingsError, match=f"batch_tokens={tokens}: expected at least 1"):
+        classifier.predict(SENTENCES, ASPECTS, batch_tokens=tokens)
+
+
+def test_a_whole_model_has_no_other_base(small, trained, about, tmp_path) -> None:
+    adapted = trained(small, Full(lr=1e-3))
+    write_merged(adapted, small.tokenizer, tmp_path / "m", about(adapted), "")
+    with pytest.raises(SettingsError, match=r"base=elsewhere: .* a whole model"):
+        load(tmp_path / "m", device="cpu", base="elsewhere")
+
+
+@pytest.mark.filterwarnings("error:`is_gradient_checkpointing`")
+def test_loading_warns_of_nothing_that_a_user_could_change(small, trained, about, tmp_path) -> None:
+    adapted = trained(small)
+    write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    load(tmp_path / "a", device="cpu")
 
 
 @pytest.mark.parametrize("aspect", ["keyboard", "", "  ", "screens"])

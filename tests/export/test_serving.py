@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from absa_edit.config import Edit, Lora
-from absa_edit.errors import RecordError
+from absa_edit.errors import RecordError, SettingsError
 from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.export.serving import Served, check_serving
 
@@ -108,6 +108,11 @@ def test_rank_limit_is_the_servers(adapter) -> None:
     assert fatal(adapter, max_rank=1) and not fatal(adapter, max_rank=8)
 
 
+def test_a_limit_that_no_server_takes_is_refused(adapter) -> None:
+    with pytest.raises(SettingsError, match=r"--max-lora-rank 4: .* 1, 8, 16, 32"):
+        check_serving(adapter, max_rank=4)
+
+
 def renamed(old: str, new: str):
     return lambda tensors: {name.replace(old, new): value for name, value in tensors.items()}
 
@@ -179,8 +184,9 @@ def test_other_families_can_be_served(tiny, trained, about, tmp_path) -> None:
 def test_a_representation_edit_needs_this_package(small, trained, about, tmp_path, weights) -> None:
     adapted = trained(small, Edit(lr=1e-3, weights=weights, representation=True))
     write_adapter(adapted, tmp_path / "a", about(adapted), "")
-    (found,) = fatal(tmp_path / "a")
-    assert "a representation edit acts at the aspect" in found
+    (problem,) = only(tmp_path / "a").problems
+    assert problem.fatal and "a representation edit acts at the aspect" in problem.found
+    assert "merged" not in problem.fix, "it cannot be merged"
 
 
 def test_peft_itself_makes_what_is_refused(small, base_folder, tmp_path) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from absa_edit.errors import RecordError
 from absa_edit.fit import checkpoint as module
 from absa_edit.fit.checkpoint import Checkpoint, Progressed
 
@@ -47,6 +48,17 @@ def test_none_without_a_file_or_with_another_key(tmp_path) -> None:
     before = {n: t.detach().clone() for n, t in other.items()}
     assert Checkpoint(tmp_path, "other").load(other, other_optimizer) is None
     assert all(torch.equal(before[n], t) for n, t in other.items())
+
+
+def test_one_that_is_cut_says_what_to_do(tmp_path) -> None:
+    trained, optimizer = some(0)
+    kept = Checkpoint(tmp_path / "c", "k")
+    kept.save(Progressed(epoch=1), trained, trained, optimizer)
+    for file in ("epoch1-k.safetensors", "state.json"):
+        path = tmp_path / "c" / file
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(RecordError, match=f"^{tmp_path}/c: .*; delete the folder, and it is made again"):
+            kept.load(trained, optimizer)
 
 
 def test_only_the_last_epoch_is_kept(tmp_path) -> None:

@@ -41,6 +41,13 @@ def test_runs_on_the_sample_show_sentences(figures: ModuleType, sample_record: R
     assert {str(path.relative_to(tmp_path / "run")) for path in found.values()} == set(LEFT[1:])
 
 
+def test_a_run_without_its_pictures_is_told_how_to_have_them(figures: ModuleType, sample_record, tmp_path) -> None:
+    folder = finished(sample_record, tmp_path / "run")
+    (folder / "figures/trace_tokens_1.png").unlink()
+    with pytest.raises(RecordError, match=r"no figures/trace_tokens_1\.png .* trace\.grids=1"):
+        figures.pictures(folder)
+
+
 def test_no_browser_is_an_error_that_names_it(figures: ModuleType, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(RecordError, match="apt-get install chromium"):
