@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -31,7 +33,9 @@ from absa_edit.config import (
     ZeroShot,
 )
 from absa_edit.errors import PlanError, RecordError, SettingsError
+from absa_edit.evaluate import predict
 from absa_edit.lm import precision
+from absa_edit.lm.frozen import FrozenStates
 from absa_edit.records import Role
 from absa_edit.results import RunRecord
 from absa_edit.run import prepare
@@ -135,6 +139,22 @@ def test_a_kept_file_that_is_cut_says_what_to_do(tmp_path: Path) -> None:
             pipeline.execute(run, console=Console(quiet=True), root=ROOT)
         if name == "record.json":  # what stands behind it is read where there is none
             path.unlink()
+
+
+def test_no_method_pays_for_what_all_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the costs would depend on the order of the methods."""
+    clock, shared = time.perf_counter, []
+
+    class Slow(FrozenStates):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            shared.append(self)
+
+    monkeypatch.setattr(predict, "FrozenStates", Slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 1000 * len(shared))
+    _, record, _ = execute(small_run(tmp_path, stages=[Stage.locate, Stage.methods]))
+    edit = record.methods["edit"]
+    assert shared and edit.fit and edit.fit.seconds < 1000 and edit.score_seconds < 1000
 
 
 def test_own_data_may_be_called_dev(tmp_path: Path) -> None:

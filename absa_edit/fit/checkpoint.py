@@ -48,7 +48,6 @@ class Checkpoint:
         tensors |= {f"best/{n}": t for n, t in best.items()}
         moments = optimizer.state_dict()["state"]
         tensors |= {f"optimizer/{i}/{n}": t for i, state in moments.items() for n, t in state.items()}
-        tensors["rng"] = torch.get_rng_state()
         name = f"epoch{progressed.epoch}-{self.key}.safetensors"  # never over a file that state.json points at
         with atomic(self.folder / name) as temporary:
             save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, temporary)
@@ -79,7 +78,6 @@ class Checkpoint:
                 _, index, name = key.split("/")
                 moments.setdefault(int(index), {})[name] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
-        torch.set_rng_state(tensors["rng"])
         best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         return Progressed(**state), best
 

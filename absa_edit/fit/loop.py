@@ -81,13 +81,12 @@ def fit(
     schedule = get_linear_schedule_with_warmup(
         optimizer, round(settings.warmup * total), total, last_epoch=state.steps - 1
     )
-    if not state.steps:
-        torch.manual_seed(seed)
 
     while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
         state.epoch += 1
         rng = np.random.default_rng([seed, state.epoch])
         batches = list(epoch_batches(shared, settings.batch_size, rng))
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout, on every device, is the same when a fit is resumed
         adapted.modes(training=True)
         losses = []
         for batch in progress(batches, f"{name} {state.epoch}/{settings.epochs}", len(batches)):

@@ -28,6 +28,10 @@ DAMAGED = (
     "Perplexity on neutral text: `zero_shot` is the model before, each other row the model after. A representation "
     "edit is left out of it: it acts at the aspect, and neutral text has none."
 )
+COST = (
+    "Of each method alone: the states of the base model that methods share when development and test data are scored "
+    "are computed once and counted for none. Memory is the process's; on a CPU that is all it has held so far."
+)
 CAPTIONS = {
     "trace.png": "Average indirect effect by part, layer and role",
     "scores.png": "Macro-F1 by method and test set",
@@ -144,6 +148,8 @@ def cost_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
         return []
     return [
         "## Cost",
+        "",
+        COST,
         "",
         *pipe_table(*cost_table(record)),
         *figure("pareto.png", figures),

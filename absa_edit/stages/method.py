@@ -65,6 +65,8 @@ def run_method(
         elsewhere = list(changed_elsewhere(adapted, run.lm.model))
         if elsewhere:
             raise RuntimeError(f"{name}: training changed {elsewhere[0]}, which is not in its plan")
+        for test, prompts in tests.items():  # what methods share is none's cost
+            base.of(adapted, f"test/{test}", prompts)
         began = time.perf_counter()
         rows = predict(run, name, adapted, tests, base)
         score_seconds = time.perf_counter() - began
@@ -132,6 +134,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
         return found
     train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
     gold = label_numbers([p.example.polarity for p in dev])
+    frozen = base.of(adapted, "dev", dev)
 
     def evaluate() -> dict[str, float]:
         scores = log_probabilities(
@@ -139,7 +142,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
             dev,
             run.labels,
             batch_tokens=settings.score.batch_tokens,
-            frozen=base.of(adapted, "dev", dev),
+            frozen=frozen,
             progress=run.progress,
             name=f"{name} on development data",
         )

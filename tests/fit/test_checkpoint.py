@@ -29,13 +29,11 @@ def test_everything_comes_back(tmp_path) -> None:
     best = {n: t.detach() + 1 for n, t in trained.items()}
     progressed = Progressed(2, 10, 1.5, 99, 4, 1, 0.5, [{"epoch": 1.0, "loss": 0.25}, {"epoch": 2.0, "loss": 0.125}])
     Checkpoint(tmp_path / "c", "k").save(progressed, trained, best, optimizer)
-    rng = torch.get_rng_state()
     other, other_optimizer = some(1)
     found = Checkpoint(tmp_path / "c", "k").load(other, other_optimizer)
     assert found is not None and found[0] == progressed
     assert all(torch.equal(other[n], t) for n, t in trained.items())
     assert all(torch.equal(found[1][n], t) for n, t in best.items())
-    assert torch.equal(torch.get_rng_state(), rng)
     states = zip(optimizer.state_dict()["state"].values(), other_optimizer.state_dict()["state"].values(), strict=True)
     assert all(torch.equal(a[k], b[k]) for a, b in states for k in a)
 

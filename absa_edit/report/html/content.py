@@ -14,6 +14,7 @@ from absa_edit.report.html.scores import budget_points, confusion_tables, learni
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
 from absa_edit.report.results import (
     COMPARED,
+    COST,
     DAMAGED,
     Table,
     class_table,
@@ -79,7 +80,7 @@ def sections(
             "Score against budget",
             budget(record),
             budget_points(record),
-            (("Cost", "", cost_table(record)), ("Damage to the language model", DAMAGED, damage_table(record))),
+            (("Cost", COST, cost_table(record)), ("Damage to the language model", DAMAGED, damage_table(record))),
         ),
         "learning": Section("Learning curves", learned(record), learning_curves(record)),
         "confusion": Section("Confusions", confused(record, test), confusion_tables(record)),
