@@ -184,7 +184,7 @@ class TraceSettings:
     examples: int = 100
     """Training examples looked at (seeded draw); the filter keeps some of them."""
     samples: int = 3
-    """Noise samples an example, the same ones for every restored site."""
+    """Noise samples an example, the same ones for every restored site; estimates are made of the first `steps`."""
     noise: float = 3.0
     """Standard deviation of the noise in standard deviations of the token embeddings."""
     corruption: Corruption = Corruption.noise
@@ -203,7 +203,8 @@ class TraceSettings:
     batch_tokens: int = 16384
     """Most hidden states (rows x tokens) in one batch; bounds memory."""
     steps: int = 3
-    """Gradients an example of attribution: at points between corrupted and clean input, dealt out to the samples."""
+    """Gradients an example of attribution: at points between corrupted and clean input, dealt out to the samples. With
+    more samples than these, `auto` judges by the first ones which examples pass the filter."""
     checked: int = 10
     """Kept examples that attribution is compared with the exact engine on."""
     grids: int = 0

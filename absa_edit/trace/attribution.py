@@ -4,8 +4,9 @@ The effect of putting a clean state back is estimated as (clean - corrupted) tim
 respect to that state. Source: Nanda 2023; Kramar et al. 2024 (AtP*, arXiv 2403.00745). The answer is far from
 linear between the two runs, so gradients are taken at points between them: the inputs are moved some way from
 corrupted to clean (integrated gradients; Hanna et al. 2024, arXiv 2403.17806). The points are dealt out to the noise
-samples in turn, so that an example costs one backward pass a point, however many samples there are. What all inputs
-of a batch begin with (the instruction) is computed once: no run changes it, and restoring it brings nothing back.
+samples in turn, and samples beyond them are not run, so that an example costs one backward pass a point, however many
+samples are asked for. What all inputs of a batch begin with (the instruction) is computed once: no run changes it, and
+restoring it brings nothing back.
 """
 
 from __future__ import annotations

@@ -148,10 +148,16 @@ class _Tracer:
         """
         most = 1
         if self.settings.engine is not Engine.exact:
-            most = self.settings.batch_tokens // (1 + self.corrupter.samples + self.settings.steps)
+            most = self.settings.batch_tokens // (1 + self.samples + self.settings.steps)
             if self.decoder.device.type == "cpu":
                 most = min(most, CACHED)
         return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
+
+    @property
+    def samples(self) -> int:
+        """Corrupted runs of an example: one a noise sample, but for estimates no more than they take gradients."""
+        samples, steps = self.corrupter.samples, self.settings.steps
+        return samples if self.settings.engine is Engine.exact else min(samples, steps)
 
     def trace(self, batch: Sequence[Prompt]) -> list[Traced]:
         """A batch of examples: the filter, then every cell of every role."""
@@ -162,7 +168,7 @@ class _Tracer:
         embeds = self.decoder.embed(torch.tensor([prompt.ids], device=self.decoder.device))
         corrupted = self.corrupter.corrupt(prompt, embeds)
         assert corrupted is not None  # examples without a twin were left out before
-        return embeds, corrupted
+        return embeds, corrupted[: self.samples]
 
     def cells(self) -> list[Cell]:
         return cells(self.settings.parts, self.decoder.layers, self.settings.window, self.decoder.heads)
@@ -193,7 +199,7 @@ class _Tracer:
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
         """Examples whose cells are estimated, all from one backward pass."""
         length = max(len(prompt.ids) for prompt in batch)
-        samples, answers = self.corrupter.samples, [self.answer(prompt) for prompt in batch]
+        samples, answers = self.samples, [self.answer(prompt) for prompt in batch]
         with torch.no_grad():
             embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
             whole = Inputs.of(embeds, length)
@@ -250,7 +256,7 @@ def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Trace
         corruption=settings.corruption.value,
         corrupted_tokens=corrupter.tokens,
         noise_sd=corrupter.noise_sd,
-        samples=corrupter.samples,
+        samples=tracer.samples,
         window=settings.window,
         parts=parts,
         roles=tuple(settings.roles),

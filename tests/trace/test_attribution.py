@@ -46,6 +46,12 @@ def test_equals_the_exact_engine_where_the_model_is_as_good_as_linear(tiny, prom
         assert np.corrcoef(effect[known], estimate[known])[0, 1] > 0.99
 
 
+def test_an_estimate_runs_no_more_samples_than_it_takes_gradients(small, prompts, labels) -> None:
+    few, many = (traced(small, prompts, labels, Engine.attribution, samples=n, steps=2) for n in (2, 7))
+    assert few.samples == many.samples == 2
+    np.testing.assert_allclose(many.restored, few.restored, atol=1e-6)
+
+
 def test_batches_do_not_change_the_estimate(small, prompts, labels) -> None:
     one, many = (traced(small, prompts, labels, Engine.attribution, batch_tokens=n) for n in (1, 10**6))
     np.testing.assert_allclose(one.restored, many.restored, atol=1e-5)
