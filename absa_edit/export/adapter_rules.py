@@ -1,8 +1,9 @@
 """What vLLM demands of an adapter folder, as rules over its config and its tensors' names and shapes.
 
-vLLM refuses some adapters with an error and serves others wrongly without a word. Its reader keeps six fields of the
-config and drops the rest; the tensors' names decide where the adapter acts.
-Source of all rules: vllm/lora/peft_helper.py and vllm/lora/lora_model.py; each rule names its place.
+vLLM refuses some adapters with an error and serves others wrongly without a word. Its reader keeps some fields of the
+config and drops the rest (before 0.32 all but six); the tensors' names decide where the adapter acts. A problem is
+fatal where 0.33 refuses, or any version since 0.30 answers wrongly without a word.
+Source of all rules: vllm/lora/peft_helper.py and vllm/lora/lora_model.py, as in 0.30 to 0.33; each names its place.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ Rule = Callable[["Adapter"], Iterator["Problem"]]
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` may be. Source: vllm/config/lora.py, `MaxLoRARanks`."""
 
-NO_ADAPTERS = ("GPT2LMHeadModel", "GPTNeoXForCausalLM")
-"""Architectures that vLLM serves without adapters. Source: vLLM's docs/models/supported_models.md."""
+NO_ADAPTERS = ("GPT2LMHeadModel",)
+"""Architectures that vLLM serves without adapters. Source: vllm/model_executor/models, classes without SupportsLoRA."""
+SINCE_0_32 = ("GPTNeoXForCausalLM",)
+"""Those that it serves with adapters since 0.32, through transformers' own model. Source: models/registry.py."""
+PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Ways to start a LoRA that leave the base weights alone. Source: `PEFTHelper._init_is_supported`."""
 
 PREFIX, ENDINGS = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
 
@@ -83,11 +88,20 @@ def features(adapter: Adapter) -> Iterator[Problem]:
         yield Problem(f"whole modules beside the deltas ({names}), which vLLM refuses", "serve the merged checkpoint")
     if config.get("trainable_token_indices"):
         yield Problem("trained token embeddings, which most versions drop", "serve the merged checkpoint")
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower() not in PLAIN_STARTS:
+        yield Problem(
+            f"init_lora_weights={start} moves the base's weights, which vLLM refuses (before 0.32: passes over)",
+            "save it with peft's path_initial_model_for_weight_conversion, or serve the merged checkpoint",
+        )
+    for field in ("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora"):
+        if config.get(field):
+            yield Problem(f"{field} is set: refused, before 0.32 dropped without a word", "serve the merged checkpoint")
 
 
 def dropped_fields(adapter: Adapter) -> Iterator[Problem]:
     """Fields that change the answers and that vLLM does not read. Source: `PEFTHelper.from_dict`."""
-    for field in ("layer_replication", "alora_invocation_tokens", "use_qalora", "target_parameters", "arrow_config"):
+    for field in ("target_parameters", "arrow_config"):
         if adapter.config.get(field):
             yield Problem(f"{field} is set, and vLLM drops it without a word", "serve the merged checkpoint")
 
@@ -132,6 +146,9 @@ def base_modules(adapter: Adapter) -> Iterator[Problem]:
     """
     if adapter.architecture in NO_ADAPTERS:
         yield Problem(f"vLLM takes no adapters for {adapter.architecture}", "serve the merged checkpoint")
+    if adapter.architecture in SINCE_0_32:
+        what = f"vLLM before 0.32 takes no adapters for {adapter.architecture}"
+        yield Problem(what, "serve it with 0.32 or later, or the merged checkpoint", fatal=False)
     if adapter.base_shapes is None:
         yield Problem(
             "the base model's files are not here: whether its modules fit was not looked at", "give --base", False
@@ -155,7 +172,7 @@ def base_modules(adapter: Adapter) -> Iterator[Problem]:
 
 
 def equal_scaling(adapter: Adapter) -> Iterator[Problem]:
-    """One factor at all sites: vLLM scales every module by the global alpha / r and drops the patterns without a word.
+    """One factor at all sites: before 0.32 vLLM scales every module by the global alpha / r and drops the patterns.
 
     llama.cpp takes the global alpha and each tensor's own rank, so that its adapters need one rank as well.
     Source: `PEFTHelper.__post_init__` and `from_dict`; llama.cpp, src/llama-adapter.h, `get_scale`.
@@ -171,7 +188,7 @@ def equal_scaling(adapter: Adapter) -> Iterator[Problem]:
         mixed |= "A" in pair and pair["A"][0] != config["r"]
         if not math.isclose(trained, served, rel_tol=1e-6):
             yield Problem(
-                f"{path} was trained with its delta times {trained:g}; vLLM takes {served:g} without a word",
+                f"{path} was trained with its delta times {trained:g}; vLLM before 0.32 takes {served:g}, silently",
                 "keep alpha / rank the same at all sites (alpha_pattern = rank_pattern x alpha / r), or merge",
             )
     if mixed:

@@ -151,7 +151,7 @@ def base_of(model: ModelSettings) -> str:
 def _one_rank(folder: Path) -> None:
     """Give all deltas of a saved adapter the largest rank, with rows and columns of 0, and do without patterns.
 
-    peft alone reads them: vLLM drops them, and llama.cpp divides by each tensor's own rank. All sites share one
+    vLLM drops them before 0.32, and llama.cpp divides by each tensor's own rank. All sites share one
     alpha / rank (`absa_edit.adapt`), so that nothing but the shapes changes.
     """
     path, weights = folder / ADAPTER, folder / "adapter_model.safetensors"
