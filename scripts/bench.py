@@ -68,6 +68,7 @@ def main() -> None:
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
     estimate.add_argument("--data", default="laptop14", help="training data; the sample if not found")
     estimate.add_argument("--examples", type=int, default=100, help="looked at")
+    estimate.add_argument("--samples", type=int, default=10, help="noise samples an example (ROME takes 10, a run 3)")
     for one in (fit, score):
         one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
         one.add_argument("--examples", type=int, default=128)

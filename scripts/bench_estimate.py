@@ -34,14 +34,14 @@ def same_plan(exact: Trace, other: Trace, model: absa_edit.Model, shape: Shape) 
     return statistics.mean(a == b for a, b in zip(*pairs, strict=True))
 
 
-def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples: int) -> dict[str, Any]:
+def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples: int, samples: int) -> dict[str, Any]:
     """By engine the seconds, and how the estimates agree with the exact engine on all kept examples."""
     model.trace(data, examples=4, parts=parts, engine="attribution", filter=False)  # warms up
     seconds: dict[str, list[float]] = {}
     traces: dict[str, Trace] = {}
     for engine in TURNS:
         began = time.perf_counter()
-        traces[engine] = model.trace(data, examples=examples, parts=parts, engine=engine)
+        traces[engine] = model.trace(data, examples=examples, samples=samples, parts=parts, engine=engine)
         seconds.setdefault(engine, []).append(time.perf_counter() - began)
     counts = {engine: asdict(trace.counts) for engine, trace in traces.items()}
     shared = set.intersection(*(set(trace.example_ids) for trace in traces.values()))  # bfloat16 may move the filter
@@ -88,8 +88,8 @@ def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     model, data = absa_edit.Model("reviewlm", device="cpu"), absa_edit.read(arguments.data, tests=[])
     for notice in data.notices:
         console.print(notice)
-    result: dict[str, Any] = {"data": data.train.name}
+    result: dict[str, Any] = {"data": data.train.name, "samples": arguments.samples}
     for name, parts in PARTS.items():
-        result[name] = compared(model, data.train, parts, arguments.examples)
+        result[name] = compared(model, data.train, parts, arguments.examples, arguments.samples)
         show(result[name], f"{data.train.name}, {name}", console)
     return result

@@ -22,9 +22,9 @@ from absa_edit.trace.tracing import Labels, Only, trace_prompts
 
 DRAWS = 200
 """Resamples of the sentences."""
-OFTEN = 0.05
+OFTEN = 0.2
 """Share of them that a role must be the strongest in to be run."""
-SMALL = 0.2
+SMALL = 0.3
 """Share of its part's largest effect below which a layer's stays estimated: to first order small effects are right."""
 
 

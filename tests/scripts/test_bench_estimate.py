@@ -27,7 +27,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_estimates_are_held_against_the_exact_engine(bench: ModuleType) -> None:
     data = absa_edit.read("laptop-sample", tests=[]).train
     model, parts = absa_edit.Model("reviewlm", device="cpu"), [Part.attn, Part.mlp]
-    found = bench.compared(model, data, parts, examples=6)
+    found = bench.compared(model, data, parts, examples=6, samples=4)
     assert set(found["times_faster"]) == {"attribution", "auto"}
     assert found["counts"]["exact"]["seen"] == 6 and 0 < found["compared"] <= found["counts"]["exact"]["kept"]
     assert 0 < found["cells_run"] < 2 * 7 * 12
