@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from absa_edit.errors import DataError
+from absa_edit.records import POLARITIES, Dataset
 
 SAMPLE_DOMAINS = ("laptop", "restaurant", "device", "service")
 SUFFIX = "-sample"
@@ -38,6 +39,22 @@ class PublicSet:
         """The paths to try for `split`, the bare file name in the folder itself last."""
         paths = self.train if split == "train" else self.test
         return (*paths, paths[0].rsplit("/", 1)[-1])
+
+    def check(self, split: Dataset, origin: object) -> None:
+        """Raise `DataError` when a split that was read from `origin` is not counted as the published one."""
+        found = split.counts()
+        positive, negative, neutral = (found[polarity] for polarity in POLARITIES)
+        counts = positive, negative, neutral
+        expected = self.counts.get(split.split, counts)
+        if counts != expected:
+            raise DataError(
+                f"{origin}: {_words(counts)}; {self.name} has {_words(expected)} in its {split.split} split. "
+                "It is another version or another set; to use it as it is, give data.train and data.test."
+            )
+
+
+def _words(counts: Counts) -> str:
+    return f"{sum(counts)} aspects (" + ", ".join(f"{n} {p}" for n, p in zip(counts, POLARITIES, strict=True)) + ")"
 
 
 def fetched(name: str, split: str) -> str:

@@ -75,23 +75,14 @@ def _checked(public: PublicSet, split: str, file: _File, folder: Path, out: Path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.content)
     try:
-        found = read(path, name=public.name, split=split, domain=public.domain).counts()
+        found = read(path, name=public.name, split=split, domain=public.domain)
+        public.check(found, file.origin)
     except DataError as error:
         raise DataError(str(error).replace(str(path), file.origin)) from None
-    positive, negative, neutral = (found[polarity] for polarity in POLARITIES)
+    positive, negative, neutral = (found.counts()[polarity] for polarity in POLARITIES)
     counts = positive, negative, neutral
-    expected = public.counts.get(split, counts)
-    if counts != expected:
-        raise DataError(
-            f"{file.origin}: {_words(counts)}; {public.name} has {_words(expected)} in its {split} split. "
-            "It is another version or another set; to use it as it is, give data.train and data.test."
-        )
     known = public.sha256.get(path.name)
     return Fetched(target, file.origin, counts, sha256, None if known is None else known == sha256)
-
-
-def _words(counts: Counts) -> str:
-    return f"{sum(counts)} aspects (" + ", ".join(f"{n} {p}" for n, p in zip(counts, POLARITIES, strict=True)) + ")"
 
 
 def _from_network(public: PublicSet) -> list[_File]:

@@ -70,7 +70,10 @@ class Hub:
             return got[0]
         if errors:
             first = (str(errors[0]).splitlines() or [""])[0]
-            self._down = f"not to be had ({type(errors[0]).__name__}: {first})"
+            why = f"not to be had ({type(errors[0]).__name__}: {first})"
+            if getattr(errors[0], "response", None) is not None:  # the hub answered, and may have the other sets
+                raise DataError(why)
+            self._down = why
         else:
             self._down = "no answer in time"
         raise DataError(self._down)

@@ -117,9 +117,9 @@ def assemble(
 ) -> Dataset:
     """The set that `rows` make, in their order.
 
-    Rows labelled `conflict` are left out and counted; a row that repeats an earlier one in text,
-    span and polarity is kept and counted as `duplicates`. Raises `DataError` for an unknown polarity
-    and for a file without a single usable aspect.
+    Rows labelled `conflict` are left out and counted. Kept and counted are rows at an earlier one's text and span:
+    `duplicates` with its polarity, `contradictions` with another, of which one cannot be answered right. Raises
+    `DataError` for an unknown polarity and for a file without a single usable aspect.
     """
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
@@ -151,7 +151,8 @@ def assemble(
             domain=domain,
             twin=row.twin,
         )
-        dropped["duplicates"] += identities.repeated(example)
+        if earlier := identities.earlier(example):
+            dropped["duplicates" if polarity in earlier else "contradictions"] += 1
         examples.append(example)
     if not examples:
         left_out = f" ({dropped.total()} left out: {', '.join(sorted(+dropped))})" if +dropped else ""
@@ -165,7 +166,7 @@ class _Identities:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._stems: Counter[str] = Counter()
-        self._seen: set[tuple[str, int, int, Polarity]] = set()
+        self._seen: dict[tuple[str, int, int], frozenset[Polarity]] = {}
 
     def of(self, row: Row) -> tuple[str, str]:
         """The example id and the sentence id of `row`."""
@@ -178,9 +179,9 @@ class _Identities:
         again = self._stems[stem]
         return (stem if again == 1 else f"{stem}#{again}"), sentence_id
 
-    def repeated(self, example: Example) -> bool:
-        """Whether an earlier example had the same text, span and polarity."""
-        key = (example.text, example.start, example.end, example.polarity)
-        known = key in self._seen
-        self._seen.add(key)
+    def earlier(self, example: Example) -> frozenset[Polarity]:
+        """The polarities that earlier examples had at the same text and span."""
+        key = (example.text, example.start, example.end)
+        known = self._seen.get(key, frozenset())
+        self._seen[key] = known | {example.polarity}
         return known

@@ -40,15 +40,19 @@ class _Places:
     hub: Hub | None
 
     def find(self, public: PublicSet, *splits: str) -> tuple[Dataset, ...] | None:
-        """The splits of `public`, all from the first place that has all of them; None if none has."""
+        """The splits of `public`, all from the first place that has all of them; None if none has.
+
+        Raises `DataError` for a file that only bears the set's name.
+        """
         for folder in self.folders:
             paths = [_existing(folder, public.candidates(split)) for split in splits]
             if None not in paths:
-                return tuple(
-                    read(path, name=public.name, split=split, domain=public.domain)
-                    for path, split in zip(paths, splits, strict=True)
-                    if path
-                )
+                found = []
+                for path, split in zip(paths, splits, strict=True):
+                    if path:
+                        found.append(read(path, name=public.name, split=split, domain=public.domain))
+                        public.check(found[-1], path)
+                return tuple(found)
         if self.hub and public.hub:
             return self.hub.read(public, *splits)
         return None

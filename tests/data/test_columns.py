@@ -47,7 +47,7 @@ def test_a_missing_ordinal_is_the_first_occurrence(tmp_path: Path, suffix: str) 
     rows = [{**ROWS[0], "ordinal": None}, ROWS[1]]
     data = read_one(table(tmp_path / f"a.{suffix}", rows))
     assert [e.start for e in data.examples] == [4, 4]
-    assert data.dropped == {"several_occurrences": 1}
+    assert data.dropped == {"several_occurrences": 1, "contradictions": 1}
 
 
 def test_ordinals_count_parts_of_words_as_setfit_does(write: Write) -> None:

@@ -34,6 +34,7 @@ def everything(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.usefixtures("any_counts")
 def test_from_a_folder_whatever_its_shape(tmp_path: Path) -> None:
     put(tmp_path / "mine" / "deep" / "down")
     out = tmp_path / "data"
@@ -122,6 +123,7 @@ def test_from_the_authors_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("any_counts")
 def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = [
         {"text": "A lid on a lid.", "span": "lid", "label": "positive", "ordinal": 1},

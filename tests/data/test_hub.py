@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 from absa_edit.data import hub
 from absa_edit.data.catalogue import PUBLIC
@@ -54,6 +56,20 @@ def test_an_error_of_the_hub_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> Non
     source = Hub({})
     assert source.read(LAPTOP, "train") is None
     assert source.failures == {LAPTOP.hub: "not to be had (OSError: no route)"}
+
+
+def test_a_set_that_is_gone_says_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(hub_id: str) -> dict[str, Rows]:
+        if hub_id == LAPTOP.hub:
+            raise HfHubHTTPError(
+                "404 not found", response=httpx.Response(404, request=httpx.Request("GET", "http://x"))
+            )
+        return {"train": [ROW]}
+
+    monkeypatch.setattr(hub, "download", download)
+    source = Hub({})
+    assert source.read(LAPTOP, "train") is None and source.read(RESTAURANT, "train") is not None
+    assert list(source.failures) == [LAPTOP.hub]
 
 
 @pytest.mark.parametrize("value", ["1", "true", "ON"])

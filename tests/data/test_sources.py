@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from material import Write, some
 
 from absa_edit.config import DataSettings, Leaks
 from absa_edit.data import hub
+from absa_edit.data.catalogue import PUBLIC
 from absa_edit.data.sources import SAMPLES, Splits, load_splits
 from absa_edit.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("any_counts")
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
@@ -37,6 +40,18 @@ def test_data_folder_of_the_project(tmp_path: Path, write: Write) -> None:
     assert (len(splits.train), len(splits.dev), len(splits.tests[0])) == (18, 2, 10)
     assert {e.domain for e in splits.train.examples} == {"laptop"}
     assert splits.notices == ()
+
+
+def test_a_file_that_only_bears_the_name_is_refused(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mams = replace(PUBLIC["mams"], counts={"test": (400, 329, 607)})
+    monkeypatch.setitem(PUBLIC, "mams", mams)
+    for split in ("train", "test"):
+        write(f"data/{split}.xml", some(split, 5))
+    for asked in ({"name": "mams"}, {"name": "laptop-sample", "tests": ["mams"]}):
+        with pytest.raises(DataError, match=r"test\.xml: 5 aspects .* mams has 1336 aspects .* another set"):
+            load(tmp_path, **asked)
 
 
 def test_path_goes_before_environment_and_environment_before_the_project(tmp_path: Path, write: Write) -> None:

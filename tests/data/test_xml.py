@@ -57,6 +57,14 @@ def test_duplicates_are_counted_kept_and_told_apart(write: Write) -> None:
     assert [e.id for e in data.examples] == ["s0:4-7", "s0:4-7#2", "s0:4-7#3"]
 
 
+def test_two_polarities_of_one_question_are_counted(write: Write) -> None:
+    """SemEval-2015 and 2016 label a word once for each category: one of the two answers has to be wrong."""
+    row = '<aspectTerm term="tea" polarity="{}" from="4" to="7"/>'
+    three = "".join(map(row.format, ("neutral", "negative", "neutral")))
+    data = read_one(write("c.xml", xml14(("The tea is hot.", "tea", "neutral")).replace(row.format("neutral"), three)))
+    assert len(data) == 3 and data.dropped == {"contradictions": 1, "duplicates": 1}
+
+
 def test_a_span_that_differs_in_case_and_spacing_is_taken_from_the_text(write: Write) -> None:
     text = XML.replace(
         'term="hinge" polarity="negative" from="4" to="9"', 'term="Hinge" polarity="negative" from="3" to="9"'
