@@ -130,6 +130,8 @@ class Peak:
     layer: int
     role: Role
     effect: Interval
+    estimated: bool = False
+    """Whether its restorations were estimated, not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ class TraceSummary:
     """With the exact engine, of a trace that was estimated."""
     dtype: str = "float32"
     """Of the trace's matrix products; bfloat16 makes it an approximation."""
+    cells_run: int | None = None
+    """Of the engine auto: cells of the table (part x role x layer) that were run; the others are estimates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from absa_edit.config import DataSettings
 from absa_edit.data.sources import load_pair
 from absa_edit.errors import AbsaEditError, DataError
-from absa_edit.records import Dataset
+from absa_edit.records import POLARITIES, Dataset
 from absa_edit.report.data_card import data_card
 from absa_edit.report.results import pipe_table
 from absa_edit.results import RunRecord
@@ -41,11 +41,11 @@ def main() -> None:
     except AbsaEditError as error:
         sys.exit(f"error: {error}")
     print(data_card(train, test))
-    print(f"\nDifficulty: score on the {len(test):,} aspects of the test split, in percent\n")
-    print("\n".join(pipe_table(("", "accuracy", "macro-F1"), rows)))
+    print("\nDifficulty: scores on n aspects of the test split, in percent\n")
+    print("\n".join(pipe_table(("", "n", "accuracy", "macro-F1"), rows)))
 
 
-def bag_of_words(train: Dataset, test: Dataset) -> tuple[str, str, str]:
+def bag_of_words(train: Dataset, test: Dataset) -> tuple[str, str, str, str]:
     """The row of a classifier that sees which words there are and nothing else."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -56,11 +56,11 @@ def bag_of_words(train: Dataset, test: Dataset) -> tuple[str, str, str]:
     model = LogisticRegression(max_iter=2000).fit(counts, [e.polarity for e in train.examples])
     guess = model.predict(words.transform(f"{e.text} {e.aspect}" for e in test.examples))
     gold = [e.polarity for e in test.examples]
-    f1 = f1_score(gold, guess, average="macro")
-    return "bag of words", f"{100 * accuracy_score(gold, guess):.1f}", f"{100 * f1:.1f}"
+    f1 = f1_score(gold, guess, labels=list(POLARITIES), average="macro", zero_division=0)  # as everywhere else here
+    return "bag of words", f"{len(gold):,}", f"{100 * accuracy_score(gold, guess):.1f}", f"{100 * f1:.1f}"
 
 
-def scores(folder: Path, test: str) -> Iterator[tuple[str, str, str]]:
+def scores(folder: Path, test: str) -> Iterator[tuple[str, str, str, str]]:
     """A row for each method of a run, with 95 % intervals."""
     path = folder / "results.json"
     if not path.is_file():
@@ -70,7 +70,7 @@ def scores(folder: Path, test: str) -> Iterator[tuple[str, str, str]]:
         raise DataError(f"{path} has no scores on {test}; it has {', '.join(record.data)}")
     for name, method in record.methods.items():
         score = method.scores[test]
-        both = (score.accuracy.percent(), score.macro_f1.percent())
+        both = (f"{score.accuracy.n:,}", score.accuracy.percent(), score.macro_f1.percent())
         yield (f"{record.model.name}, {name}, seed {record.seed}", *both)
 
 

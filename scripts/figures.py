@@ -30,7 +30,7 @@ def pictures(run: Path) -> dict[str, Path]:
     if not (run / "results.json").exists():
         raise RecordError(f"{run}: no results.json in it; expected the folder of a finished run")
     record = load(RunRecord, run / "results.json")
-    name, figures = record.experiment.split("+")[0], run / "figures"
+    name, figures = record.experiment, run / "figures"  # a variant's is not the README's
     found = {f"{name}_trace.png": figures / "trace.png"}
     if sample_domain(record.data["train"].name):
         found = {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}

@@ -8,13 +8,14 @@ python scripts/wandb_dashboard.py outputs/laptop14 --project absa_edit --entity 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from absa_edit.config import TrackSettings
 from absa_edit.errors import AbsaEditError, RecordError
 from absa_edit.report.dashboard import save_dashboard
+from absa_edit.results import RunRecord
+from absa_edit.storage import load
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def tests_in(folder: Path) -> list[str]:
     """Names of the test sets that the runs under `folder` were scored on, each once."""
     names: dict[str, None] = {}
     for path in sorted(folder.rglob("results.json")):
-        data = json.loads(path.read_text(encoding="utf-8"))["data"]
+        data = load(RunRecord, path).data
         names |= dict.fromkeys(key.removeprefix("test/") for key in data if key.startswith("test/"))
     if not names:
         raise RecordError(f"{folder}: no results.json under it; expected a folder that train.py wrote")

@@ -41,10 +41,13 @@ def kinds_of(model: PreTrainedModel, parts: Sequence[Part]) -> list[tuple[Part, 
 
 
 def read_plan(path: str, model: PreTrainedModel) -> EditPlan:
-    """The plan in a `plan.json`, checked against the model; its parameter count is counted anew."""
+    """The plan in a `plan.json`, checked against the model; its parameter count is counted anew.
+
+    Its source is the file: whoever made it, the plan may have been changed since, and its stability is then another's.
+    """
     if not Path(path).is_file():
         raise PlanError(f"locate.plan={path}: no such file; give a plan.json of an earlier run")
-    return _counted(load(EditPlan, Path(path)), model)
+    return _counted(replace(load(EditPlan, Path(path)), source="file", stability=None), model)
 
 
 def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:

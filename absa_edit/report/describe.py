@@ -27,8 +27,30 @@ def trace(of: TraceSummary) -> str:
     approximate = "" if of.dtype == "float32" else rounded
     return (
         f"{counts.seen:,} training examples looked at: {_filtered(counts)}, **{counts.kept:,} kept**. "
-        f"Engine `{of.engine}`{approximate}, corruption `{of.corruption}` on `{of.corrupted_tokens}`, {of.samples} "
-        f"samples, windows of {of.window} layers for attn and mlp, {words.duration(of.seconds)}."
+        f"Engine `{of.engine}`{approximate}{_estimated(of)}, corruption `{of.corruption}` on `{of.corrupted_tokens}`, "
+        f"{of.samples} samples, windows of {of.window} layers for attn and mlp, {words.duration(of.seconds)}."
+        f"{_trust(of)}"
+    )
+
+
+def _estimated(of: TraceSummary) -> str:
+    """What was run of the trace and what was not; nothing of an exact one."""
+    if of.engine == Engine.exact:
+        return ""
+    ran = "" if of.cells_run is None else f" but for {of.cells_run:,} averages of cells that can decide a plan"
+    return f": effects are **estimated** from gradients{ran}"
+
+
+def _trust(of: TraceSummary) -> str:
+    """How far the estimates agree with the exact engine."""
+    if of.engine == Engine.exact:
+        return ""
+    if of.agreement is None:
+        return " How far the estimates agree with the exact engine was not found out."
+    found = of.agreement
+    return (
+        f" Against the exact engine on {found.rank_correlation.n:,} examples: rank correlation in percent "
+        f"{found.rank_correlation.percent()}, of the {found.top} strongest cells {found.overlap.percent()} the same."
     )
 
 

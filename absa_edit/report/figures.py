@@ -48,8 +48,7 @@ def write_figures(record: RunRecord, effects: Effects | None, folder: Path) -> t
             model=record.model.name,
             data=record.data["train"].name,
             plan=record.plan,
-            window=None if record.trace is None else record.trace.window,
-            counts=None if record.trace is None else record.trace.counts,
+            trace=record.trace,
         )
         written.append("trace.png")
     if tests_in_order(record):

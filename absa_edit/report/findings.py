@@ -33,7 +33,8 @@ def control(record: RunRecord, test: str | None) -> str | None:
         return "The run does not compare `edit` with `random`, so it cannot say whether tracing helps."
     if plan and plan.source == "random":
         return "Both `edit` and `random` stand in places drawn at random, so the run cannot say whether tracing helps."
-    chosen = "Tracing" if plan is None or plan.source == "trace" else f"The plan `{plan.source}`, which no trace chose,"
+    source = plan.source if plan else "trace"
+    chosen = "Tracing" if source == "trace" else f"The plan `{source}`, which no trace of this run chose,"
     budgets = [record.methods[name].trainable for name in ("edit", "random") if name in record.methods]
     unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[-1]:,} parameters." * (len(set(budgets)) > 1)
     if told_apart(found) and found.difference > 0:
@@ -97,10 +98,11 @@ def peak(record: RunRecord) -> str | None:
         return None
     found, total, window = record.trace.peak, record.trace.total_effect, record.trace.window
     several = window > 1 and found.part in (Part.attn, Part.mlp)
+    gives = "is estimated to give" if found.estimated else "gives"
     return (
         f"The trace peaks in {found.part.value} of layer {found.layer} "
         f"(of {record.model.layers}, from 0) at the role `{found.role.value}`: restoring "
-        f"{f'the {window} layers around it' if several else 'it'} gives back "
+        f"{f'the {window} layers around it' if several else 'it'} {gives} back "
         f"{found.effect.percent()} of the {100 * total.value:.1f} points of p(gold) that corruption takes "
         f"(n = {found.effect.n})."
     )

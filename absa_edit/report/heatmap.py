@@ -12,9 +12,11 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from absa_edit.records import EditPlan, Part, TraceCounts
+from absa_edit.config import Engine
+from absa_edit.records import EditPlan, Part
 from absa_edit.report.drawing import INK, MUTED, canvas, headline, save
 from absa_edit.report.words import MINUS, ROLES, runs
+from absa_edit.results import TraceSummary
 from absa_edit.trace.effects import Effects
 
 CELL = 0.31  # inches; fits two digits
@@ -30,8 +32,7 @@ def trace_heatmap(
     model: str,
     data: str,
     plan: EditPlan | None = None,
-    window: int | None = None,
-    counts: TraceCounts | None = None,
+    trace: TraceSummary | None = None,
 ) -> None:
     """Write the average indirect effect by layer (across) and role (down), one panel a part.
 
@@ -56,7 +57,7 @@ def trace_heatmap(
     headline(
         figure,
         f"Causal trace of {model} on {data} (n = {effects.total.n})",
-        _subtitle(effects, plan, window, counts),
+        _subtitle(effects, plan, trace),
     )
     save(figure, path)
 
@@ -147,16 +148,19 @@ def _colour_bar(figure: Figure, panels: list[Axes], percent: np.ndarray, colours
     bar.outline.set_visible(False)
 
 
-def _subtitle(effects: Effects, plan: EditPlan | None, window: int | None, counts: TraceCounts | None) -> str:
+def _subtitle(effects: Effects, plan: EditPlan | None, trace: TraceSummary | None) -> str:
     said = []
-    if counts is not None:
-        passed = "kept, not filtered" if counts.unfiltered else "pass the filter"
-        said.append(f"{counts.kept} of {counts.seen} examined examples {passed}")
+    if trace is not None:
+        passed = "kept, not filtered" if trace.counts.unfiltered else "pass the filter"
+        said.append(f"{trace.counts.kept} of {trace.counts.seen} examined examples {passed}")
+        if trace.engine != Engine.exact:
+            some = "" if trace.cells_run is None else f" but for {trace.cells_run} cells"
+            said.append(f"effects estimated (engine {trace.engine}){some}")
     said.append(f"corruption takes {effects.total.percent()} points of p(gold), a restored state brings some back")
     if effects.aie.shape[-1] <= NUMBERED:
         said.append("grey figures: the 95 % interval includes 0")
-    if window is not None and window > 1 and {Part.attn, Part.mlp} & set(effects.parts):
-        said.append(f"attention and MLP: {window} layers restored together")
+    if trace is not None and trace.window > 1 and {Part.attn, Part.mlp} & set(effects.parts):
+        said.append(f"attention and MLP: {trace.window} layers restored together")
     if plan is not None and {target.site.part for target in plan.targets} & set(effects.parts):
         said.append(f"orange frame: where the plan ({plan.source}) edits")
     return " · ".join(said)

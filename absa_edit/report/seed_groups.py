@@ -93,6 +93,8 @@ def _read_run(path: Path) -> Run:
         if split in record.data:
             facts[f"{split} data"] = content_hash(record.data[split])
     settings = kept_settings(path.parent / ".hydra" / "config.yaml")
+    if not settings:  # lost on the way here, maybe: folders that begin with a dot are easily left behind
+        facts["settings"] = record.config_hash
     if settings.get("trace.dtype") == "None" and settings.get("trace.engine") == Engine.exact:
         settings["trace.dtype"] = Dtype.float32.value  # what it was before a run said so
     loud = {key: value for key, value in settings.items() if not f"{key}.".startswith(tuple(f"{q}." for q in QUIET))}

@@ -18,14 +18,15 @@ CELL = 0.19  # inches
 def token_heatmap(grid: TokenGrid, path: Path, *, model: str) -> None:
     """Write what restoring each token in each layer brings back, in points of p(gold), one panel a part.
 
-    Tokens of the aspect are bold. What comes before the sentence is left out: nothing is corrupted there.
+    Tokens of the aspect are bold. Those before the first corrupted one are left out: they bring nothing back.
     """
-    shown = [i for i, role in enumerate(grid.roles) if role is not Role.instruction]
-    percent = 100 * (grid.restored[:, shown] - grid.corrupted)  # part pos layer
+    effects = grid.restored - grid.corrupted  # part pos layer
+    shown = np.flatnonzero(np.abs(effects).max((0, 2)).cumsum() > 0)
+    percent = 100 * effects[:, shown]
     parts, rows, layers = percent.shape
     figure = canvas(parts * (layers * CELL + 0.25) + 2.6, rows * CELL + 1.2)
     panels = figure.subplots(1, parts, squeeze=False, sharey=True)[0]
-    largest = max(float(np.abs(percent).max()), 1e-9)
+    largest = float(np.abs(percent).max(initial=1e-9))
     colours = matplotlib.cm.ScalarMappable(Normalize(-largest, largest), matplotlib.colormaps["RdBu"])
     for axes, part, values in zip(panels, grid.parts, percent, strict=True):
         axes.imshow(values, cmap=colours.cmap, norm=colours.norm, aspect="auto")

@@ -131,30 +131,32 @@ def _import_wandb() -> Any:
 
 
 def _start(wandb: Any, settings: TrackSettings, folder: Path, about: Mapping[str, Any]) -> Any:
+    known = wandb.setup(wandb.Settings(silent=True)).settings  # of the environment and wandb's own settings files
     quiet = wandb.Settings(silent=True, console="off", reinit="create_new")
     place = {"project": settings.project, "entity": settings.entity, "dir": str(folder)}
     try:
-        return wandb.init(**place, **about, mode=_mode(), settings=quiet)
+        return wandb.init(**place, **about, mode=_mode(known), settings=quiet)
     except wandb.errors.CommError as error:
         log.warning("wandb cannot be reached (%s): tracking offline, `wandb sync` uploads it later", error)
         return wandb.init(**place, **about, mode="offline", settings=quiet)
 
 
-def _mode() -> str:
-    """WANDB_MODE where it is set; else online with a login and offline without one."""
-    asked = os.environ.get("WANDB_MODE")
-    if asked == "online" and not logged_in():
+def _mode(known: Any) -> str:
+    """WANDB_MODE where it is set, else what `wandb offline` left; else online with a login and offline without one."""
+    asked, there = os.environ.get("WANDB_MODE"), logged_in(known.base_url)
+    if asked == "online" and not there:
         raise SettingsError(
             "WANDB_MODE=online, but there is no login: run `wandb login`, set WANDB_API_KEY, or track=none"
         )
-    return asked or ("online" if logged_in() else "offline")
+    left = None if known.mode == "online" else known.mode  # which is what it is when nobody said anything
+    return asked or left or ("online" if there else "offline")
 
 
-def logged_in() -> bool:
+def logged_in(base_url: str = "https://api.wandb.ai") -> bool:
     """Whether wandb would find a key without asking: in the environment, or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", base_url)).netloc
     named = os.environ.get("NETRC")
     files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
     for file in files:
@@ -168,9 +170,11 @@ def logged_in() -> bool:
 
 @contextmanager
 def _files_under(folder: Path) -> Iterator[None]:
-    """Send wandb's caches to `folder/wandb` for the block, unless the user chose a place for them."""
+    """Send wandb's caches to `folder/wandb` for the block, unless the user has or chose a place for them."""
     folder.mkdir(parents=True, exist_ok=True)
-    places = {"WANDB_CACHE_DIR": ".cache", "WANDB_DATA_DIR": ".data", "WANDB_CONFIG_DIR": ".config"}
+    places = {"WANDB_CACHE_DIR": ".cache", "WANDB_DATA_DIR": ".data"}
+    if not (Path.home() / ".config" / "wandb").exists():  # what `wandb offline` and `wandb login --host` write to
+        places["WANDB_CONFIG_DIR"] = ".config"
     ours = {key: str(folder / "wandb" / name) for key, name in places.items() if key not in os.environ}
     os.environ.update(ours)
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from absa_edit.config import Engine
 from absa_edit.records import Part, Role, Trace
 from absa_edit.results import Interval, PartDepth, Peak, TraceSummary
 from absa_edit.statistics import Weights, bootstrap_weights, percentile_interval, weighted_means
@@ -80,6 +81,8 @@ def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSum
     mean = mean_effect(effects)
     weights = bootstrap_weights(trace.sentence_ids, draws, rng)
     part, role, layer = (int(i) for i in np.unravel_index(np.nanargmax(mean), mean.shape))
+    cell = trace.parts[part].value, trace.roles[role].value, layer
+    estimated = trace.engine != Engine.exact and cell not in trace.exact_cells
     depth = {p.value: _depth(effects[:, i], weights, len(trace.sentence_ids)) for i, p in enumerate(trace.parts)}
     return TraceSummary(
         trace.engine,
@@ -90,10 +93,11 @@ def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSum
         trace.counts,
         trace.seconds,
         _mean(trace.clean - trace.corrupted, weights),
-        Peak(trace.parts[part], layer, trace.roles[role], _mean(effects[:, part, role, layer], weights)),
+        Peak(trace.parts[part], layer, trace.roles[role], _mean(effects[:, part, role, layer], weights), estimated),
         depth,
         {part: d.middle_third_share.value for part, d in depth.items()},
         dtype=trace.dtype,
+        cells_run=len(trace.exact_cells) if trace.engine == Engine.auto else None,
     )
 
 

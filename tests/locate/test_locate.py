@@ -34,7 +34,7 @@ def test_all(small) -> None:
 def test_file(small, tmp_path) -> None:
     plan = run(small, kind=Localiser.manual, layers=[1])
     write_json(plan, tmp_path / "plan.json")
-    assert run(small, kind=Localiser.file, plan=str(tmp_path / "plan.json")) == plan
+    assert run(small, kind=Localiser.file, plan=str(tmp_path / "plan.json")).targets == plan.targets
 
 
 def test_random_is_as_large_as_a_window(small) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from absa_edit.config import TrackSettings
 from absa_edit.errors import SettingsError
 from absa_edit.report import dashboard
 from absa_edit.report.dashboard import save_dashboard, workspace
+from absa_edit.results import RunRecord
+from absa_edit.storage import write_json
 
 
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # wandb-workspaces' own
@@ -39,15 +42,19 @@ def test_without_the_package_or_a_login_it_says_what_to_do(monkeypatch: pytest.M
         save_dashboard(TrackSettings(), ["laptop14"])
 
 
-def test_the_script_finds_the_test_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_script_finds_the_test_sets(record: RunRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
     import wandb_dashboard
 
     for seed, tests in (("seed0", ["a", "b"]), ("seed1", ["b", "c"])):
         (tmp_path / seed).mkdir()
-        data = {"train": {}, **{f"test/{test}": {} for test in tests}}
-        (tmp_path / seed / "results.json").write_text(json.dumps({"data": data}))
+        data = {"train": record.data["train"]} | {f"test/{test}": record.data["dev"] for test in tests}
+        write_json(replace(record, data=data), tmp_path / seed / "results.json")
     assert wandb_dashboard.tests_in(tmp_path) == ["a", "b", "c"]
     monkeypatch.setattr(sys, "argv", ["wandb_dashboard.py", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match=r"error: .*no results\.json under it"):
+        wandb_dashboard.main()
+    (tmp_path / "seed0" / "results.json").write_text('{"results": ')
+    monkeypatch.setattr(sys, "argv", ["wandb_dashboard.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"error: .*results\.json is not a RunRecord"):
         wandb_dashboard.main()

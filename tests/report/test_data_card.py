@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from absa_edit.records import Dataset, Example, Polarity
 from absa_edit.report.data_card import between, data_card, facts, licence
@@ -55,3 +58,13 @@ def test_the_card_names_set_and_licence() -> None:
     assert "Licence: SemEval-2014 task 4" in card
     assert licence("laptop-sample").startswith("MIT")
     assert licence("mine") == "not known"
+
+
+def test_difficulty_is_measured_as_the_methods_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label that is nowhere has an F1 of 0, as in every score of the project."""
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import data_card as script
+
+    known = replace(TRAIN, examples=TRAIN.examples[:2])
+    assert script.bag_of_words(known, known) == ("bag of words", "2", "100.0", "66.7")

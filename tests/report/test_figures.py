@@ -12,7 +12,8 @@ import pytest
 from matplotlib.image import imread
 from numpy.testing import assert_allclose
 
-from absa_edit.records import EditPlan, Part, Site, Target
+from absa_edit.records import EditPlan, Part, Role, Site, Target, TokenGrid
+from absa_edit.report import token_heatmap
 from absa_edit.report.drawing import PointLabel as Label
 from absa_edit.report.drawing import canvas, dress, label_points, looks, spread
 from absa_edit.report.figures import learning_curves, pareto, scores_figure, trace_heatmap, write_figures
@@ -34,6 +35,20 @@ def test_a_run_gets_all_its_figures(record: RunRecord, make_effects: Callable[..
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
+def test_the_token_map_begins_at_the_first_corrupted_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With trace.tokens=all that is a token of the instruction."""
+    shown: list[str] = []
+    monkeypatch.setattr(
+        token_heatmap, "save", lambda figure, path: shown.extend(t.get_text() for t in figure.axes[0].get_yticklabels())
+    )
+    restored = np.full((1, 4, 2), 0.25, np.float32)
+    restored[0, [1, 3]] = 0.75
+    roles = (Role.instruction, Role.instruction, Role.aspect, Role.last)
+    grid = TokenGrid("1", ("Say", "how", "fan", "?"), roles, (Part.block,), 0.9, 0.25, restored)
+    token_heatmap.token_heatmap(grid, tmp_path / "t.png", model="m")
+    assert shown == ["how", "fan", "?"]
+
+
 def test_figures_without_numbers_are_left_out(record: RunRecord, tmp_path: Path) -> None:
     assert write_figures(replace(record, methods={}), None, tmp_path) == ()
     only = replace(record, methods={"zero_shot": record.methods["zero_shot"]})
@@ -46,7 +61,7 @@ def test_a_frame_is_promised_only_where_one_is_drawn(
     record: RunRecord, make_effects: Callable[..., Effects], tmp_path: Path
 ) -> None:
     heads = EditPlan("trace", (Target(Site(2, Part.head, 1), 4),), 1, None)
-    said = [_subtitle(make_effects(), plan, None, None) for plan in (record.plan, heads)]
+    said = [_subtitle(make_effects(), plan, None) for plan in (record.plan, heads)]
     assert ["orange frame" in text for text in said] == [True, False]
     write_figures(replace(record, plan=heads), make_effects(), tmp_path)
     assert colours_in(tmp_path / "trace.png") > 50

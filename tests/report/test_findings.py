@@ -60,7 +60,7 @@ def placed(record: RunRecord, source: str) -> RunRecord:
 def test_what_no_trace_chose_is_not_called_tracing(record: RunRecord) -> None:
     better = with_control(record, 0.03, 0.002)
     said = control(placed(better, "manual"), "laptop14") or ""
-    assert said.startswith("The plan `manual`, which no trace chose, beats random placement")
+    assert said.startswith("The plan `manual`, which no trace of this run chose, beats random placement")
     said = control(placed(better, "random"), "laptop14") or ""
     assert "cannot say whether tracing helps" in said and "beat" not in said
 

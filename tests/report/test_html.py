@@ -119,6 +119,14 @@ def test_maps_hold_the_effects_in_points(record: RunRecord, make_effects: Callab
     assert block["largest"] == mlp["largest"] == round(100 * float(np.abs(effects.aie).max()), 1)
 
 
+def test_a_cell_is_unsure_by_its_interval_not_by_what_is_printed(record: RunRecord, make_effects) -> None:
+    effects = make_effects()
+    low, high = np.full_like(effects.aie, 0.0003), np.full_like(effects.aie, 0.004)
+    low[0, 0, 1] = -0.0003
+    (view,) = average_maps(replace(effects, low=low, high=high), None, record.plan)[0]["views"]
+    assert view["low"][0][:2] == [0.0, 0.0] and view["unsure"][0][:2] == [False, True]
+
+
 def test_heads_have_a_view_a_role_strongest_first(record: RunRecord, make_effects: Callable[..., Effects]) -> None:
     cells = np.zeros((3, 2, 4))  # head role layer
     cells[2, 1, 3] = 0.2

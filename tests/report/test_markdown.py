@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from absa_edit.report.html import report_html
 from absa_edit.report.markdown import report_markdown
 from absa_edit.report.results import pipe_table
-from absa_edit.results import RunRecord
+from absa_edit.results import Agreement, Interval, RunRecord, TraceSummary
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,27 @@ def test_a_trace_without_the_filter_does_not_say_that_it_left_anything_out(recor
         "none left out for their answers, though the clean run answers 13 wrong" in text
         and "left out because" not in text
     )
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_an_estimated_trace_is_called_one_and_says_how_far_to_trust_it(page_inputs: dict[str, Any], page: bool) -> None:
+    record = page_inputs["record"]
+    trust = Agreement(Interval(0.31, 0.2, 0.4, 12), Interval(0.6, 0.5, 0.7, 12), 10)
+    peak = replace(record.trace.peak, estimated=True)
+    estimated = replace(record.trace, engine="attribution", agreement=trust, peak=peak)
+
+    def said(of: TraceSummary) -> str:
+        changed = replace(record, trace=of)
+        return report_html(**page_inputs | {"record": changed}) if page else report_markdown(changed, figures=())
+
+    for told in (
+        "estimated",
+        "is estimated to give back",
+        "on 12 examples: rank correlation in percent 31.0 [20.0, 40.0]",
+    ):
+        assert told in said(estimated) and told not in said(record.trace)
+    auto = said(replace(estimated, engine="auto", cells_run=28, agreement=None))
+    assert "28 averages of cells" in auto and "was not found out" in auto
 
 
 def test_the_sample_is_announced_first(sample_record: RunRecord) -> None:

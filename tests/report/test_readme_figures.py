@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +35,11 @@ def finished(record: RunRecord, folder: Path) -> Path:
 def test_runs_on_licensed_data_show_averages_only(figures: ModuleType, record: RunRecord, tmp_path: Path) -> None:
     found = figures.pictures(finished(record, tmp_path / "run"))
     assert found == {"laptop14_trace.png": tmp_path / "run" / "figures" / "trace.png"}
+
+
+def test_a_variant_does_not_take_the_plain_runs_place(figures: ModuleType, record: RunRecord, tmp_path: Path) -> None:
+    variant = replace(record, experiment="laptop14+locate=random")
+    assert list(figures.pictures(finished(variant, tmp_path / "run"))) == ["laptop14+locate=random_trace.png"]
 
 
 def test_runs_on_the_sample_show_sentences(figures: ModuleType, sample_record: RunRecord, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from absa_edit.report.publish import publish_comparison, publish_epoch, publish_
 from absa_edit.report.track import NullTracker, Tracker, WandbTracker, artifact_name, track
 from absa_edit.results import ExportRecord, RunRecord
 
+ROOT = Path(__file__).resolve().parents[2]
 NONE, WANDB = TrackSettings(kind=Kind.none), TrackSettings(kind=Kind.wandb)
 ABOUT: dict[str, Any] = {
     "group": "laptop14-reviewlm",
@@ -88,17 +89,34 @@ def test_only_the_first_process_tracks(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_mode_follows_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert track_module._mode() == "offline"
+    known = SimpleNamespace(mode="online", base_url="https://api.wandb.ai")
+    assert track_module._mode(known) == "offline"
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
-    assert track_module._mode() == "online"
+    assert track_module._mode(known) == "online"
+    assert track_module._mode(SimpleNamespace(mode="online", base_url="https://wandb.mine")) == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert track_module._mode() == "disabled"
+    assert track_module._mode(known) == "disabled"
+
+
+def test_what_wandb_was_told_before_is_respected(tmp_path: Path) -> None:
+    """After `wandb offline` nothing is uploaded, though there is a key."""
+    kept = tmp_path / ".config/wandb/settings"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("[default]\nmode = offline\n")
+    code = (
+        "from pathlib import Path; from absa_edit.config import TrackSettings; from absa_edit.report import track\n"
+        "with track.track(TrackSettings(), group='g', name='n', job_type='fit', config={}, folder=Path('run')): pass"
+    )
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    environ |= {"HOME": str(tmp_path), "WANDB_API_KEY": "0" * 40, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True, capture_output=True, timeout=60)
+    assert list(tmp_path.glob("run/wandb/offline-run-*"))
 
 
 def test_online_without_a_login_is_an_error_not_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(SettingsError, match="wandb login"):
-        track_module._mode()
+        track_module._mode(SimpleNamespace(mode="online", base_url="https://api.wandb.ai"))
 
 
 def test_an_unreachable_server_means_offline(
@@ -121,7 +139,10 @@ def test_an_unreachable_server_means_offline(
             raise CommError("timed out")
         return Run()
 
-    fake = SimpleNamespace(init=init, Settings=dict, errors=SimpleNamespace(CommError=CommError))
+    known = SimpleNamespace(settings=SimpleNamespace(mode="online", base_url="https://api.wandb.ai"))
+    fake = SimpleNamespace(
+        init=init, setup=lambda settings: known, Settings=dict, errors=SimpleNamespace(CommError=CommError)
+    )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_API_KEY", "x")
     with track(WANDB, **ABOUT, folder=tmp_path) as tracker:
@@ -242,9 +263,8 @@ def test_multirun_gives_separate_runs_that_share_a_group(tmp_path: Path) -> None
     """Two seeds of one method: runs of their own, told apart by the seed alone."""
     command = [sys.executable, "train.py", "-m", "+experiment=smoke", "track=wandb", "seed=0,1", f"output={tmp_path}"]
     command += ["method=zero_shot", "stages=[methods]", "data.limit_train=20", "data.limit_test=4", "data.tests=[]"]
-    root = Path(__file__).resolve().parents[2]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    subprocess.run(command, cwd=root, env=environ, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True, timeout=300)
     folders = sorted(tmp_path.rglob("seed?"))
     assert [folder.name for folder in folders] == ["seed0", "seed1"]
     runs = [next(r.run for r in stored(f) if r.WhichOneof("record_type") == "run") for f in folders]

@@ -186,6 +186,14 @@ def test_runs_that_differ_in_more_than_the_seed_stay_apart(run: Compare, two: Pa
     assert "Not averaged with other runs of this experiment and model: fit.epochs 4." in said
 
 
+def test_runs_whose_settings_were_lost_are_averaged_by_their_hash(run: Compare, tmp_path: Path) -> None:
+    for seed in range(3):
+        record = write_run(tmp_path / f"seed{seed}", seed)
+        write_json(replace(record, config_hash="b" if seed == 2 else "a"), tmp_path / f"seed{seed}" / "results.json")
+    run(tmp_path, "--json", tmp_path / "c.json")
+    assert [g["seeds"] for g in json.loads((tmp_path / "c.json").read_text())["groups"]] == [[0, 1], [2]]
+
+
 def test_exact_traces_from_before_their_dtype_was_kept_are_the_same(run: Compare, tmp_path: Path) -> None:
     for seed, dtype in enumerate(("null", "float32")):
         trace = f"seed: {seed}\ntrace:\n  engine: exact\n  dtype: {dtype}\n"

@@ -124,7 +124,9 @@ def _map(part: Part, largest: float, plan: EditPlan | None, views: list[Json]) -
 
 
 def _cells(effects: Effects, at: tuple[Any, ...]) -> Json:
-    return {"effect": points(effects.aie[at]), "low": points(effects.low[at]), "high": points(effects.high[at])}
+    low, high = effects.low[at], effects.high[at]
+    unsure = ((low <= 0) & (high >= 0)).tolist()  # of the intervals before they are rounded
+    return {"effect": points(effects.aie[at]), "low": points(low), "high": points(high), "unsure": unsure}
 
 
 def _largest(shares: np.ndarray) -> float:

@@ -58,7 +58,7 @@ function cell(map, view, y, x, planned) {
   if (n !== undefined) lines.push(`n = ${n}`);
   const kinds = ["cell"];
   if (effect < 0) kinds.push("below");
-  if (view.low && low <= 0 && high >= 0) kinds.push("unsure");
+  if (view.unsure?.[y][x]) kinds.push("unsure");
   if (planned.has(`${y},${x}`)) {
     lines.push("the plan edits here");
     const beside = { top: [y - 1, x], bottom: [y + 1, x], left: [y, x - 1], right: [y, x + 1] };
