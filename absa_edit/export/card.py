@@ -187,8 +187,8 @@ tokenizer = AutoTokenizer.from_pretrained(SOURCE)
 _VLLM_ADAPTER = """
     vllm serve BASE --enable-lora --max-lora-rank RANK --lora-modules absa=this/folder
 
-`python scripts/serve_check.py this/folder` of absa_edit says beforehand what vLLM would object to. It applies adapters
-in 16 bits. llama.cpp: `python convert_lora_to_gguf.py this/folder --base <folder of the base model>`.
+`python scripts/serve_check.py this/folder` of absa_edit says beforehand what vLLM would object to. On a GPU it
+applies adapters in 16 bits. llama.cpp: `python convert_lora_to_gguf.py this/folder --base <folder of the base model>`.
 """
 
 _TRANSFORMERS = """

@@ -94,8 +94,8 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
         if shapes:
             problems.append(
                 Problem(
-                    "vLLM applies adapters in 16 bits: close calls may fall the other way",
-                    "serve the merged checkpoint in float32 where every answer has to be the same",
+                    "on a GPU vLLM applies adapters in 16 bits: close calls may fall the other way",
+                    "serve the merged checkpoint with --dtype float32 where every answer has to be the same",
                     fatal=False,
                 )
             )
