@@ -96,6 +96,8 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
     try:
         if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is to be looked at
             report_stage(run, record, trace, grids, rows, command)
+        elif (run.folder / "report.md").exists():
+            log.warning("report.md and report.html are of before this run: add report to stages")
         if records:
             print_results(record, console)
     finally:

@@ -24,7 +24,7 @@ from absa_edit.lm.precision import of_trace, of_training
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Polarity
 from absa_edit.results import RunRecord
-from absa_edit.storage import content_hash, load
+from absa_edit.storage import content_hash, load, load_trace
 
 NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
 """Groups and keys that the run folder's name leaves out: they have a place in the path, or change no result."""
@@ -63,6 +63,10 @@ class Run:
         lm = self.lm.sha256, self.lm.files_sha256, model
         return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
 
+    def trace_key(self) -> str:
+        """Of the trace: all its settings but for the examples that are shown token by token."""
+        return self.key("trace", replace(self.settings.trace, grids=0))
+
     def make_way(self) -> None:
         """Remove a `results.json` of other settings, which would stand beside this run's until that is done.
 
@@ -77,12 +81,18 @@ class Run:
             return path.unlink()
         if kept.config_hash != self.config_hash():
             return path.unlink()
-        told = {Stage.locate: kept.plan, Stage.methods: kept.methods, Stage.export: kept.export}
+        lost_trace = kept.trace and not load_trace(self.folder / "trace", self.trace_key())
+        told = {
+            Stage.trace: lost_trace,
+            Stage.locate: kept.plan,
+            Stage.methods: kept.methods,
+            Stage.export: kept.export,
+        }
         lost = [stage.value for stage, result in told.items() if result and stage not in self.settings.stages]
         if lost:
             raise SettingsError(
                 f"stages: {path} already tells what came of {', '.join(lost)}: add them to stages, or give another "
-                "output (what is done is found again, not done again)"
+                "output (what was done with these settings, data and version is found, not done again)"
             )
 
     def config_hash(self) -> str:

@@ -75,14 +75,14 @@ def load(kind: type[R], path: Path) -> R:
 
 
 @contextmanager
-def readable(folder: Path) -> Iterator[None]:
-    """Raise `RecordError`, saying what to do, where what a run keeps in `folder` turns out cut short or changed."""
+def readable(path: Path) -> Iterator[None]:
+    """Raise `RecordError`, saying what to do, where what a run keeps at `path`, or beside it, is cut or was changed."""
     try:
         yield
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RecordError(
-            f"{folder}: what is kept there cannot be read ({told}); delete the folder, and it is made again"
+            f"{path}, or what lies beside it, is cut or was changed ({told}); delete it, and it is made again"
         ) from error
 
 
@@ -92,6 +92,18 @@ def read_kept(path: Path, key: str | None) -> dict[str, Any] | None:
         return None
     about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return about if about.pop("key") == key or key is None else None
+
+
+def load_kept(kind: type[R], path: Path, key: str) -> R | None:
+    """The record of type `kind` at `path`, which `save_kept` wrote under the same key; None where there is none."""
+    with readable(path):
+        kept = read_kept(path, key)
+        return None if kept is None else _adapter(kind).validate_python(kept["record"])  # type: ignore[arg-type]
+
+
+def save_kept(record: object, path: Path, key: str) -> None:
+    """Write a record with the key that it is found again by."""
+    write_json({"key": key, "record": to_json(record)}, path)
 
 
 def content_hash(*parts: object) -> str:
@@ -118,7 +130,7 @@ def save_trace(trace: Trace, folder: Path, key: str) -> None:
 
 def load_trace(folder: Path, key: str | None = None) -> Trace | None:
     """The trace in `folder`; None when there is none, or it was made with another `key`."""
-    with readable(folder):
+    with readable(folder / "trace.json"):
         about = read_kept(folder / "trace.json", key)
         if about is None:
             return None
@@ -143,7 +155,7 @@ def save_token_grids(grids: tuple[TokenGrid, ...], folder: Path, key: str) -> No
 
 def load_token_grids(folder: Path, key: str | None = None) -> tuple[TokenGrid, ...] | None:
     """The grids in `folder`; None when there are none, or they were made with another `key`."""
-    with readable(folder):
+    with readable(folder / "tokens.json"):
         about = read_kept(folder / "tokens.json", key)
         if about is None:
             return None

@@ -36,9 +36,7 @@ def pictures(run: Path) -> dict[str, Path]:
         found = {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
     for path in found.values():
         if not path.exists():
-            raise RecordError(
-                f"{run}: no {path.relative_to(run)} in it; run it with the stages trace and report, and trace.grids=1"
-            )
+            raise RecordError(f"{run}: no {path.relative_to(run)} in it; run its experiment with all stages")
     return found
 
 

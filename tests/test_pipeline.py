@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from absa_edit.records import POLARITIES, EditPlan, Part
 from absa_edit.results import RunRecord
 from absa_edit.run import Run
 from absa_edit.stages import export as export_stage
+from absa_edit.stages import trace as trace_stage
 from absa_edit.storage import load, load_predictions, load_trace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -283,11 +285,15 @@ def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: 
 
 
 @pytest.mark.slow
-def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(tmp_path: Path) -> None:
+def test_an_estimated_trace_alone_is_drawn_and_compared_with_the_exact_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = TraceSettings(
         engine=Engine.auto, grids=1, examples=4, samples=1, filter=False, checked=3, parts=[Part.block, Part.attn]
     )
     run, record, _ = execute(settings(tmp_path, trace=asked, stages=[Stage.trace]))
+    monkeypatch.setattr(trace_stage, "trace_prompts", Mock(side_effect=AssertionError("it was compared before")))
+    assert execute(settings(tmp_path, trace=asked, stages=[Stage.trace]))[1].trace == record.trace
     assert (run.folder / "figures" / "trace.png").stat().st_size > 10_000
     assert (run.folder / "figures" / "trace_tokens_1.png").stat().st_size > 10_000
     assert not record.methods

@@ -149,7 +149,7 @@ def test_a_trace_cut_off_while_written_is_never_mixed_with_the_old_one(tmp_path,
 def test_a_trace_that_is_cut_says_what_to_do(tmp_path, rng, file) -> None:
     save_trace(some_trace(rng), tmp_path, "k1")
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:40])
-    with pytest.raises(RecordError, match=rf"{tmp_path}: .*; delete the folder, and it is made again"):
+    with pytest.raises(RecordError, match=rf"^{tmp_path}/trace\.json, .*; delete it, and it is made again"):
         load_trace(tmp_path, "k1")
 
 

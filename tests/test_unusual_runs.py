@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,10 @@ def test_stages_one_after_another_are_one_run(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(SettingsError, match=f"tells what came of {named}: add them to stages, or give another"):
             replace(run, settings=replace(run.settings, stages=less)).make_way()
     assert load(RunRecord, run.folder / "results.json") == last
+    shutil.rmtree(run.folder / "trace")
+    without = replace(run, settings=replace(run.settings, stages=[s for s in Stage if s is not Stage.trace]))
+    with pytest.raises(SettingsError, match="tells what came of trace: add"):
+        without.make_way()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ def test_a_kept_file_that_is_cut_says_what_to_do(tmp_path: Path) -> None:
     for name in ("predictions.jsonl", "record.json", "weights.safetensors", "fit.json"):
         path = folder / name
         path.write_bytes(path.read_bytes()[:20])
-        with pytest.raises(RecordError, match=f"^{folder}[:/].*; delete (the|its) folder"):
+        with pytest.raises(RecordError, match=rf"^{folder}/.*; delete (it|record\.json beside it)"):
             pipeline.execute(run, console=Console(quiet=True), root=ROOT)
         if name == "record.json":  # what stands behind it is read where there is none
             path.unlink()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from absa_edit.errors import DataError
 from absa_edit.records import POLARITIES, Dataset
 
 SAMPLE_DOMAINS = ("laptop", "restaurant", "device", "service")
 SUFFIX = "-sample"
+
+ANYBODYS = ("train.xml", "test.xml")
+"""Names of files that say nothing of the set."""
 
 Counts = tuple[int, int, int]
 """Positive, negative, neutral."""
@@ -49,8 +53,14 @@ class PublicSet:
         if counts != expected:
             raise DataError(
                 f"{origin}: {_words(counts)}; {self.name} has {_words(expected)} in its {split.split} split. "
-                "It is another version or another set; to use it as it is, give data.train and data.test."
+                "It is another version or another set: put the published file there, or give yours a name of its own "
+                "(data=files data.name=mine data.train=... data.test=...)."
             )
+
+    def path_in(self, folder: Path, split: str) -> Path | None:
+        """Where `split` lies in a data folder; a file that may be any set's is this one's only if its path says so."""
+        paths = (folder / path for path in self.candidates(split) if path not in ANYBODYS)
+        return next((path for path in paths if path.is_file()), None)
 
 
 def _words(counts: Counts) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from absa_edit.config import DataSettings
-from absa_edit.data.catalogue import SUFFIX, PublicSet, public_set, sample_domain
+from absa_edit.data.catalogue import PUBLIC, SUFFIX, PublicSet, public_set, sample_domain
 from absa_edit.data.hub import Hub
 from absa_edit.data.readers import read
 from absa_edit.data.splits import limit, split_dev, without_leaks
@@ -45,7 +45,7 @@ class _Places:
         Raises `DataError` for a file that only bears the set's name.
         """
         for folder in self.folders:
-            paths = [_existing(folder, public.candidates(split)) for split in splits]
+            paths = [public.path_in(folder, split) for split in splits]
             if None not in paths:
                 found = []
                 for path, split in zip(paths, splits, strict=True):
@@ -108,8 +108,11 @@ def _places(settings: DataSettings, root: Path, environ: Mapping[str, str]) -> t
 def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
     """Training and test set, and the notice of a fall-back to the bundled sample."""
     if settings.train and settings.test:
-        if sample_domain(settings.name):
-            raise DataError(f"data.name={settings.name} is the bundled sample's name; give your own files another one")
+        if sample_domain(settings.name) or settings.name in PUBLIC:
+            whose = "the bundled sample's" if sample_domain(settings.name) else "a public set's"
+            raise DataError(
+                f"data.name={settings.name} is {whose} name; give your own files another one: data=files data.name=mine"
+            )
         return _own_files(settings, Path(settings.train), Path(settings.test)), ()
     domain = sample_domain(settings.name)
     if domain:
@@ -168,10 +171,6 @@ def _sample(domain: str, split: str) -> Dataset:
 
 def _has_sample(domain: str) -> bool:
     return all((SAMPLES / f"{domain}_{split}.xml").is_file() for split in ("train", "test"))
-
-
-def _existing(folder: Path, candidates: tuple[str, ...]) -> Path | None:
-    return next((path for c in candidates if (path := folder / c).is_file()), None)
 
 
 def _rng(settings: DataSettings, use: str) -> np.random.Generator:

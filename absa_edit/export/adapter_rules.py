@@ -22,8 +22,11 @@ Rule = Callable[["Adapter"], Iterator["Problem"]]
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` may be. Source: vllm/config/lora.py, `MaxLoRARanks`."""
 
-NO_ADAPTERS = ("GPT2LMHeadModel",)
-"""Architectures that vLLM serves without adapters. Source: vllm/model_executor/models, classes without SupportsLoRA."""
+NO_ADAPTERS = ("GPT2LMHeadModel", "StableLmForCausalLM")
+"""Of the architectures that are edited here, those that vLLM serves without adapters.
+
+Source: vllm/model_executor/models, classes without SupportsLoRA.
+"""
 SINCE_0_32 = ("GPTNeoXForCausalLM",)
 """Those that it serves with adapters since 0.32, through transformers' own model. Source: models/registry.py."""
 PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
@@ -108,7 +111,11 @@ def dropped_fields(adapter: Adapter) -> Iterator[Problem]:
 
 def rank_limit(adapter: Adapter) -> Iterator[Problem]:
     """The rank has to fit what the server was started with. Source: `validate_legal`; vllm/config/lora.py."""
-    largest = max([adapter.config["r"], *(pair["A"][0] for pair in adapter.modules().values() if "A" in pair)])
+    patterns = list((adapter.config.get("rank_pattern") or {}).values())
+    if odd := [rank for rank in patterns if not isinstance(rank, int) or rank < 1]:
+        yield Problem(f"rank_pattern holds {odd[0]!r}, which vLLM refuses since 0.32", "export it again")
+    ranks = [adapter.config["r"], *(rank for rank in patterns if isinstance(rank, int))]
+    largest = max(ranks + [pair["A"][0] for pair in adapter.modules().values() if "A" in pair])
     if largest > RANKS[-1]:
         yield Problem(f"rank {largest}, and vLLM stops at {RANKS[-1]}", "serve the merged checkpoint")
     elif largest > adapter.max_rank:

@@ -63,7 +63,7 @@ class Checkpoint:
 
         A checkpoint of other settings, data or model counts as none.
         """
-        with readable(self.folder):
+        with readable(self.folder / "state.json"):
             state = read_kept(self.folder / "state.json", self.key)
             if state is None:
                 return None

@@ -22,6 +22,7 @@ def token_heatmap(grid: TokenGrid, path: Path, *, model: str) -> None:
     """
     effects = grid.restored - grid.corrupted  # part pos layer
     shown = np.flatnonzero(np.abs(effects).max((0, 2)).cumsum() > 0)
+    shown = shown if shown.size else np.arange(len(grid.tokens))  # nothing at all was corrupted
     percent = 100 * effects[:, shown]
     parts, rows, layers = percent.shape
     figure = canvas(parts * (layers * CELL + 0.25) + 2.6, rows * CELL + 1.2)

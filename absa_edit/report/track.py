@@ -22,6 +22,9 @@ from absa_edit.storage import content_hash
 
 log = logging.getLogger(__name__)
 
+OWN_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+"""Where wandb itself is, by its old name and its new one: a key that was kept under one is taken for both."""
+
 Value = str | int | float | bool | None
 
 
@@ -152,16 +155,17 @@ def _mode(known: Any) -> str:
     return asked or left or ("online" if there else "offline")
 
 
-def logged_in(base_url: str = "https://api.wandb.ai") -> bool:
+def logged_in(base_url: str = f"https://{OWN_HOSTS[0]}") -> bool:
     """Whether wandb would find a key without asking: in the environment, or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", base_url)).netloc
+    hosts = OWN_HOSTS if host in OWN_HOSTS else (host,)
     named = os.environ.get("NETRC")
     files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
     for file in files:
         try:
-            if netrc.netrc(file).authenticators(host):
+            if any(map(netrc.netrc(file).authenticators, hosts)):
                 return True
         except (OSError, netrc.NetrcParseError):
             continue

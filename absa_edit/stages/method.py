@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from absa_edit.adapt import Adapted, adapt, changed_elsewhere, check_whole
@@ -31,7 +30,7 @@ from absa_edit.report.track import Tracker, track
 from absa_edit.results import Fit, MethodRecord, Prediction
 from absa_edit.run import Run
 from absa_edit.statistics import accuracy, confusions, label_numbers, macro_f1
-from absa_edit.storage import atomic, load_predictions, read_kept, readable, save_predictions, to_json, write_json
+from absa_edit.storage import atomic, load_kept, load_predictions, readable, save_kept, save_predictions
 
 log = logging.getLogger("absa_edit")
 
@@ -49,9 +48,9 @@ def run_method(
     fit_key = _fit_key(run, name, method, own)
     key = run.key(fit_key, settings.score, *(data.summary() for data in run.splits.tests))
     folder = run.folder / "methods" / name
-    if found := _kept(MethodRecord, folder / "record.json", key):
+    if found := load_kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
-        with readable(folder):
+        with readable(folder / "record.json"):
             every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
     with tracker_for(run, name, job_type="fit") as tracker:
@@ -90,7 +89,7 @@ def run_method(
         every = tuple(row for one in rows.values() for row in one)
         (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
         save_predictions(every, folder / "predictions.jsonl")
-        write_json({"key": key, "record": to_json(record)}, folder / "record.json")
+        save_kept(record, folder / "record.json", key)
         publish_method(tracker, name, record, every)
     return record, rows
 
@@ -127,9 +126,9 @@ def own_plan(run: Run, name: str, method: Method, plan: EditPlan | None, trace: 
 
 def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker: Tracker, base: BaseStates) -> Fit:
     settings = run.settings
-    if found := _kept(Fit, folder / "fit.json", key):
+    if found := load_kept(Fit, folder / "fit.json", key):
         log.info("%s: training found in %s", name, folder)
-        with readable(folder):
+        with readable(folder / "fit.json"):
             adapted.load_trained(load_file(folder / "weights.safetensors"))
         return found
     train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
@@ -175,7 +174,7 @@ def _fit(run: Run, name: str, adapted: Adapted, folder: Path, key: str, tracker:
         (folder / of_other_weights).unlink(missing_ok=True)
     with atomic(folder / "weights.safetensors") as temporary:
         save_file({n: t.detach().cpu().contiguous() for n, t in adapted.trainable().items()}, temporary)
-    write_json({"key": key, "record": to_json(fitted)}, folder / "fit.json")
+    save_kept(fitted, folder / "fit.json", key)
     checkpoint.remove()
     return fitted
 
@@ -229,13 +228,6 @@ def predict(
         )
         rows[test] = predictions(name, test, prompts, scores)
     return rows
-
-
-def _kept(kind: type[R], path: Path, key: str) -> R | None:
-    """The record of type `kind` at `path` if it was made under the same key."""
-    with readable(path.parent):
-        kept = read_kept(path, key)
-        return None if kept is None else TypeAdapter(kind).validate_python(kept["record"])
 
 
 def tracker_for(run: Run, name: str, job_type: str) -> Any:

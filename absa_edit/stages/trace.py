@@ -8,9 +8,9 @@ from dataclasses import replace
 from absa_edit.config import Dtype, Engine
 from absa_edit.data.prompts import Prompt
 from absa_edit.records import TokenGrid, Trace
-from absa_edit.results import TraceSummary
+from absa_edit.results import Agreement, TraceSummary
 from absa_edit.run import Run
-from absa_edit.storage import load_token_grids, load_trace, save_token_grids, save_trace
+from absa_edit.storage import load_kept, load_token_grids, load_trace, save_kept, save_token_grids, save_trace
 from absa_edit.trace import trace as traced
 from absa_edit.trace.agreement import agreement
 from absa_edit.trace.corrupt import Corrupter
@@ -24,7 +24,7 @@ log = logging.getLogger("absa_edit")
 def trace_found(run: Run) -> Trace | None:
     """The trace in the run's folder, if it was made with these settings."""
     folder = run.folder / "trace"
-    if found := load_trace(folder, _key(run)):
+    if found := load_trace(folder, run.trace_key()):
         log.info("trace: found in %s", folder)
     return found
 
@@ -47,7 +47,7 @@ def trace_stage(run: Run) -> Trace:
         partial=run.folder / "trace" / "partial.jsonl",
         progress=run.progress,
     )
-    save_trace(trace, run.folder / "trace", _key(run))
+    save_trace(trace, run.folder / "trace", run.trace_key())
     c = trace.counts
     if c.seen < len(prompts):
         log.warning("trace: %d of %d examples have no twin that lines up", len(prompts) - c.seen, len(prompts))
@@ -85,11 +85,6 @@ def token_stage(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
     return grids
 
 
-def _key(run: Run) -> str:
-    """Of the trace: all its settings but for the examples that are shown token by token."""
-    return run.key("trace", replace(run.settings.trace, grids=0))
-
-
 def _grids_key(run: Run) -> str:
     return run.key("tokens", run.settings.trace)
 
@@ -107,6 +102,9 @@ def trace_summary(run: Run, trace: Trace) -> TraceSummary:
     summary = summarise(trace, draws=draws, rng=run.rng("effects"))
     if settings.trace.engine is Engine.exact:
         return summary
+    path, key = run.folder / "trace" / "agreement.json", run.key("agreement", replace(settings.trace, grids=0))
+    if kept := load_kept(Agreement, path, key):
+        return replace(summary, agreement=kept)
     checked = trace.of(trace.example_ids[: settings.trace.checked])
     every = _prompts_to_trace(run)
     prompts = [p for p in every if p.example.id in set(checked.example_ids)]
@@ -130,4 +128,5 @@ def trace_summary(run: Run, trace: Trace) -> TraceSummary:
         "cells the same",
         settings.trace.engine.value, len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
     )  # fmt: skip
+    save_kept(found, path, key)
     return replace(summary, agreement=found)

@@ -49,9 +49,19 @@ def test_a_file_that_only_bears_the_name_is_refused(
     monkeypatch.setitem(PUBLIC, "mams", mams)
     for split in ("train", "test"):
         write(f"data/{split}.xml", some(split, 5))
+    assert names(load(tmp_path, name="laptop-sample", tests=["mams"])) == ["laptop-sample"], "it could be any set's"
+    for split in ("train", "test"):
+        write(f"data/mams/{split}.xml", some(split, 5))
     for asked in ({"name": "mams"}, {"name": "laptop-sample", "tests": ["mams"]}):
         with pytest.raises(DataError, match=r"test\.xml: 5 aspects .* mams has 1336 aspects .* another set"):
             load(tmp_path, **asked)
+
+
+@pytest.mark.parametrize("name", ["mams", "laptop-sample"])
+def test_own_files_have_a_name_of_their_own(tmp_path: Path, write: Write, name: str) -> None:
+    train, test = (str(write(f"{split}.xml", some(split, 5))) for split in ("train", "test"))
+    with pytest.raises(DataError, match=f"data.name={name} is .* name; give your own files another one: data=files"):
+        load(tmp_path, name=name, train=train, test=test)
 
 
 def test_path_goes_before_environment_and_environment_before_the_project(tmp_path: Path, write: Write) -> None:

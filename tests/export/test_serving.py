@@ -80,6 +80,8 @@ def test_a_run_folder_is_checked_whole(small, trained, about, tmp_path) -> None:
         ({"use_bdlora": {"nblocks": 2}}, "use_bdlora is set: refused"),
         ({"target_parameters": ["w"]}, "target_parameters is set, and vLLM drops it"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa moves the base's weights"),
+        ({"rank_pattern": {"q_proj": 64}}, "rank 64, and a server"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern holds 0"),
         ({"r": 64}, "rank 64, and a server started with --max-lora-rank 16 refuses it"),
         ({"r": 1024}, "rank 1024, and vLLM stops at 512"),
         ({"r": None}, "r is missing or no positive number"),

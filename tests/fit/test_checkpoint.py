@@ -55,7 +55,7 @@ def test_one_that_is_cut_says_what_to_do(tmp_path) -> None:
     for file in ("epoch1-k.safetensors", "state.json"):
         path = tmp_path / "c" / file
         path.write_bytes(path.read_bytes()[:20])
-        with pytest.raises(RecordError, match=f"^{tmp_path}/c: .*; delete the folder, and it is made again"):
+        with pytest.raises(RecordError, match=f"^{tmp_path}/c/state.json, .*; delete it, and it is made again"):
             kept.load(trained, optimizer)
 
 

@@ -50,7 +50,7 @@ def test_runs_on_the_sample_show_sentences(figures: ModuleType, sample_record: R
 def test_a_run_without_its_pictures_is_told_how_to_have_them(figures: ModuleType, sample_record, tmp_path) -> None:
     folder = finished(sample_record, tmp_path / "run")
     (folder / "figures/trace_tokens_1.png").unlink()
-    with pytest.raises(RecordError, match=r"no figures/trace_tokens_1\.png .* trace\.grids=1"):
+    with pytest.raises(RecordError, match=r"no figures/trace_tokens_1\.png .* all stages"):
         figures.pictures(folder)
 
 

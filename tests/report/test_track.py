@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 
 from absa_edit.config import Tracker as Kind
 from absa_edit.config import TrackSettings
@@ -94,6 +95,9 @@ def test_mode_follows_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
     assert track_module._mode(known) == "online"
     assert track_module._mode(SimpleNamespace(mode="online", base_url="https://wandb.mine")) == "offline"
+    assert track_module._mode(wandb.Settings()) == "online", "whatever its host is called by now"
+    (tmp_path / "netrc").write_text("machine api.forge.coreweave.com login user password key\n")
+    assert track_module.logged_in()
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert track_module._mode(known) == "disabled"
 
