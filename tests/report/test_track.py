@@ -102,6 +102,7 @@ def test_mode_follows_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert track_module._mode(known) == "disabled"
 
 
+@pytest.mark.slow  # starts wandb's service
 def test_what_wandb_was_told_before_is_respected(tmp_path: Path) -> None:
     """After `wandb offline` nothing is uploaded, though there is a key."""
     kept = tmp_path / ".config/wandb/settings"
