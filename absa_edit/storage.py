@@ -188,6 +188,6 @@ def load_predictions(path: Path) -> tuple[Prediction, ...]:
         except ValidationError as error:
             what = error.errors()[0]["msg"]
             raise RecordError(
-                f"{path}, line {number} is not a prediction: {what}; delete its folder and run the method again"
+                f"{path}, line {number} is not a prediction: {what}; delete record.json beside it and run again"
             ) from None
     return tuple(rows)

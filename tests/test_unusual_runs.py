@@ -57,6 +57,8 @@ def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch)
     assert (rounded.settings.trace.dtype, plain.settings.trace.dtype) == (Dtype.bfloat16, Dtype.float32)
     assert rounded.key("trace", rounded.settings.trace) != plain.key("trace", plain.settings.trace)
     assert rounded.config_hash() != plain.config_hash()
+    untraced = prepare(replace(estimated, stages=[Stage.locate, Stage.methods]), root=ROOT)
+    assert untraced.trace_key() == plain.trace_key() != rounded.trace_key(), "that of the stage that it goes on from"
 
 
 def test_stages_one_after_another_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +142,9 @@ def test_a_kept_file_that_is_cut_says_what_to_do(tmp_path: Path) -> None:
     for name in ("predictions.jsonl", "record.json", "weights.safetensors", "fit.json"):
         path = folder / name
         path.write_bytes(path.read_bytes()[:20])
-        with pytest.raises(RecordError, match=rf"^{folder}/.*; delete (it|record\.json beside it)"):
+        with pytest.raises(
+            RecordError, match=rf"^{folder}/.*; delete (it, and it is made again|record\.json beside it and run again)$"
+        ):
             pipeline.execute(run, console=Console(quiet=True), root=ROOT)
         if name == "record.json":  # what stands behind it is read where there is none
             path.unlink()

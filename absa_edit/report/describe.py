@@ -21,13 +21,12 @@ def model(of: ModelSummary) -> str:
 
 def trace(of: TraceSummary) -> str:
     """How many examples were traced, how many passed the filter, and how they were traced."""
-    counts = of.counts
-    products = f"products in {of.dtype}"
-    rounded = f" with {products} (an approximation)" if of.engine == Engine.exact else f" (estimates with {products})"
-    approximate = "" if of.dtype == "float32" else rounded
+    counts, how = of.counts, _estimated(of)
+    if of.engine == Engine.exact and of.dtype != "float32":
+        how = f" with products in {of.dtype} (an approximation)"
     return (
         f"{counts.seen:,} training examples looked at: {_filtered(counts)}, **{counts.kept:,} kept**. "
-        f"Engine `{of.engine}`{approximate}{_estimated(of)}, corruption `{of.corruption}` on `{of.corrupted_tokens}`, "
+        f"Engine `{of.engine}`{how}, corruption `{of.corruption}` on `{of.corrupted_tokens}`, "
         f"{of.samples} samples, windows of {of.window} layers for attn and mlp, {words.duration(of.seconds)}."
         f"{_trust(of)}"
     )
@@ -37,8 +36,9 @@ def _estimated(of: TraceSummary) -> str:
     """What was run of the trace and what was not; nothing of an exact one."""
     if of.engine == Engine.exact:
         return ""
-    ran = "" if of.cells_run is None else f" but for {of.cells_run:,} averages of cells that can decide a plan"
-    return f": effects are **estimated** from gradients{ran}"
+    ran = "" if of.cells_run is None else f" but for the {of.cells_run:,} cells that can decide a plan, which were run"
+    products = "" if of.dtype == "float32" else f" with products in {of.dtype}"
+    return f": effects are **estimated** from gradients{products}{ran}"
 
 
 def _trust(of: TraceSummary) -> str:

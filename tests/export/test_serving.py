@@ -168,6 +168,7 @@ def test_families_that_vllm_takes_no_adapters_for(tiny, trained, about, tmp_path
     (problem,) = [p for p in only(tmp_path / "a").problems if "takes no adapters" in p.found]
     name = type(tiny.model).__name__
     assert problem.found.endswith(f"takes no adapters for {name}") and problem.fatal == (name == "GPT2LMHeadModel")
+    assert fatal(tmp_path / "a") == ([problem.found] if problem.fatal else [])
 
 
 def test_a_base_that_names_its_weights_without_the_head(small, trained, about, base_folder, tmp_path) -> None:

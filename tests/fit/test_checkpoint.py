@@ -30,7 +30,9 @@ def test_everything_comes_back(tmp_path) -> None:
     progressed = Progressed(2, 10, 1.5, 99, 4, 1, 0.5, [{"epoch": 1.0, "loss": 0.25}, {"epoch": 2.0, "loss": 0.125}])
     Checkpoint(tmp_path / "c", "k").save(progressed, trained, best, optimizer)
     other, other_optimizer = some(1)
+    rng = torch.get_rng_state()
     found = Checkpoint(tmp_path / "c", "k").load(other, other_optimizer)
+    assert torch.equal(torch.get_rng_state(), rng), "an epoch draws from its own seed"
     assert found is not None and found[0] == progressed
     assert all(torch.equal(other[n], t) for n, t in trained.items())
     assert all(torch.equal(found[1][n], t) for n, t in best.items())
