@@ -91,7 +91,7 @@ def exact(
     runs = run_both(decoder, embeds, corrupted)
     answer = Answer(work.words, 0)
     units = units or [[t] for t in range(work.ids.shape[1])]
-    every = cells(parts, decoder.layers, WINDOW)
+    every = cells(parts, decoder.layers, WINDOW, decoder.heads)
     corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
     with OneDNN(decoder.blocks, lay_out=True).on():  # `trace_prompts` does so once for all prompts
         grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
@@ -114,7 +114,7 @@ def floor_flops(
     restored layer, the restored positions after its attention; then for each distinct row of the batch: in its first
     block all but queries, keys and values of positions that were not restored, which are the corrupted run's; in the
     last block keys and values, and the rest at one position; in between everything. Windows that start at the same
-    layer are one row until they end. Label words' logits are left out: they are nothing.
+    layer are one row until they end, and every head is a row. Label words' logits are left out: they are nothing.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
     asking, rest = 6 * width**2, 2 * width**2 + 6 * width * config.intermediate_size  # of one position
@@ -134,7 +134,8 @@ def floor_flops(
     whole = asking + rest + mixing * (length + 1) / 2
     total = (length + samples * (length - first)) * layers * whole
     for part in parts:
-        windows = cells([part], layers, WINDOW)
+        windows = cells([part], layers, WINDOW, heads=1)
+        rows = samples * (config.num_attention_heads if part is Part.head else 1)
         for unit in units:
             restored = [position for position in unit if position >= first]
             if not restored:
@@ -142,9 +143,9 @@ def floor_flops(
             late = length - restored[0]
             for start in {c.start for c in windows}:
                 stops = sorted({c.stop for c in windows if c.start == start})
-                total += samples * row(start + 1, late, len(restored))
-                total += samples * sum(row(stop, late, 0) for stop in stops[:-1])
-                total += samples * len(restored) * (rest if part is Part.attn else 0)
+                total += rows * row(start + 1, late, len(restored))
+                total += rows * sum(row(stop, late, 0) for stop in stops[:-1])
+                total += rows * len(restored) * (rest if part in (Part.attn, Part.head) else 0)
     return total
 
 

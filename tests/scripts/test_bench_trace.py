@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
+from absa_edit.records import Part
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
@@ -30,12 +32,12 @@ def test_other_tools_give_our_numbers(bench: ModuleType) -> None:
         assert tool["all"] == pytest.approx(tool["block"] + tool["attn"] + tool["mlp"])
 
 
-@pytest.mark.parametrize("grid", ["attn", "all"])
+@pytest.mark.parametrize("grid", ["attn", "all", pytest.param("head", marks=pytest.mark.slow)])
 def test_our_matrix_products_are_at_the_floor(bench: ModuleType, grid: str) -> None:
-    work = bench.workload(6, 24, 2)
+    work, parts = bench.workload(6, 24, 2), bench.GRIDS.get(grid, (Part.head,))
     with FlopCounterMode(display=False) as counter:
-        bench.exact(work, bench.GRIDS[grid])
-    assert 0.97 < counter.get_total_flops() / bench.floor_of(work, bench.GRIDS[grid]) < 1.1
+        bench.exact(work, parts)
+    assert 0.97 < counter.get_total_flops() / bench.floor_of(work, parts) < 1.1
 
 
 def test_the_floor_of_roles_is_theirs_too(bench: ModuleType) -> None:
