@@ -38,8 +38,20 @@ CONFIGS = {
     ),
     "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=8),
     "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=7),
-    "gemma2": lambda: transformers.Gemma2Config(**GROUPED, head_dim=8, sliding_window=6, final_logit_softcapping=4.0),
-    "gemma3": lambda: transformers.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=6),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **GROUPED,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=6,
+        attn_logit_softcapping=0.5,  # scores here are small: with the usual 50 it would change nothing
+        final_logit_softcapping=4.0,
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **GROUPED,
+        head_dim=8,
+        sliding_window=6,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
     "phi3": lambda: transformers.Phi3Config(**GROUPED),
     "olmo2": lambda: transformers.Olmo2Config(**GROUPED),
     "gpt2": lambda: transformers.GPT2Config(
