@@ -66,7 +66,7 @@ def example(sentence: str, aspect: str, polarity: str) -> Example:
     """An example of your own. Raises `DataError` when the aspect does not stand in the sentence, or for no polarity."""
     if polarity not in list(Polarity):
         raise DataError(f"polarity {polarity!r}: expected positive, negative or neutral")
-    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
+    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}/{polarity}", Polarity(polarity))
     return replace(found, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
 
 

@@ -201,7 +201,8 @@ class TraceSettings:
     err by far more than that rounds, bfloat16 where the device has units for it and the weights are float32. The cells
     that `auto` runs keep the model's in any case."""
     batch_tokens: int = 16384
-    """Most hidden states (rows x tokens) in one batch; bounds memory."""
+    """Most hidden states (rows x tokens) in one batch; bounds memory, and changes no more than rounding: a trace that
+    was stopped goes on with another."""
     steps: int = 3
     """Gradients an example of attribution: at points between corrupted and clean input, dealt out to the samples. With
     more samples than these, `auto` judges by the first ones which examples pass the filter."""

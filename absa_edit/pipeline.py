@@ -17,7 +17,7 @@ from absa_edit.evaluate.score import compare
 from absa_edit.locate import check, locate
 from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.terminal import print_results
-from absa_edit.results import SCHEMA, MethodRecord, RunRecord
+from absa_edit.results import SCHEMA, MethodRecord, RunRecord, TraceSummary
 from absa_edit.run import Run, git_commit, versions
 from absa_edit.stages.export import export_stage, method_to_export
 from absa_edit.stages.method import Rows, base_states, own_plan, run_method
@@ -39,14 +39,16 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
             check(chosen, run.lm.model)
     seconds: dict[str, float] = {}
     trace: Trace | None = None
+    effects: TraceSummary | None = None
     plan: EditPlan | None = None
     grids: tuple[TokenGrid, ...] = ()
     if Stage.trace in settings.stages:
         with _timed(seconds, "trace"):
             trace = trace_stage(run)
             grids = token_stage(run, trace)
-    else:
-        trace, grids = trace_found(run), grids_found(run) or ()  # by an earlier run of that stage
+            effects = trace_summary(run, trace)
+    elif trace := trace_found(run):  # by an earlier run of that stage
+        grids, effects = grids_found(run) or (), trace_summary(run, trace)
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
             plan = locate(settings.locate, run.lm.model, trace, draws=200, rng=run.rng("locate"))
@@ -72,7 +74,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
             **{f"test/{data.name}": data.summary() for data in run.splits.tests},
         },
         model=run.lm.summary(),
-        trace=trace_summary(run, trace) if trace else None,
+        trace=effects,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(list(records)), rows, draws=draws, rng=run.rng("compare")),

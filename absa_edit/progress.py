@@ -12,9 +12,11 @@ T = TypeVar("T")
 class Progress(Protocol):
     """Passes items on and shows the count; `total` is needed where the iterable has no length."""
 
-    def __call__(self, items: Iterable[T], name: str, total: int | None = None) -> Iterable[T]: ...
+    def __call__(
+        self, items: Iterable[T], name: str, total: int | None = None, *, unit: str = "batch"
+    ) -> Iterable[T]: ...
 
 
-def silent(items: Iterable[T], name: str, total: int | None = None) -> Iterator[T]:
+def silent(items: Iterable[T], name: str, total: int | None = None, *, unit: str = "batch") -> Iterator[T]:
     """The items, with nothing shown."""
     yield from items

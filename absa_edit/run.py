@@ -27,7 +27,9 @@ from absa_edit.results import RunRecord
 from absa_edit.storage import content_hash, load, load_trace
 
 NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
-"""Groups and keys that the run folder's name leaves out: they have a place in the path, or change no result."""
+"""Groups that the run folder's name leaves out: they have a place in the path, or change no result."""
+NOT_IN_NAME_ALONE = ("model", "model.name", "data.path", "trace.batch_tokens")
+"""Single keys that it leaves out."""
 
 LONGEST = 160
 """Characters of a variant's name before the rest becomes a hash: file systems allow 255 bytes."""
@@ -64,8 +66,8 @@ class Run:
         return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
 
     def trace_key(self) -> str:
-        """Of the trace: all its settings but for the examples that are shown token by token."""
-        return self.key("trace", replace(self.settings.trace, grids=0))
+        """Of the trace: all its settings but for the size of a batch, and the examples shown token by token."""
+        return self.key("trace", replace(self.settings.trace, grids=0, batch_tokens=1))
 
     def make_way(self) -> None:
         """Remove a `results.json` of other settings, which would stand beside this run's until that is done.
@@ -139,7 +141,7 @@ def variant(overrides: Sequence[str]) -> str:
     told = []
     for override in sorted(o.lstrip("+~") for o in overrides):
         key = re.split(r"[=@]", override)[0]
-        if key.split(".")[0] not in NOT_IN_NAME and key not in ("model", "model.name", "data.path"):
+        if key.split(".")[0] not in NOT_IN_NAME and key not in NOT_IN_NAME_ALONE:
             plain = re.sub(r"[^\w.=]+", "-", override.replace("[", "").replace("]", ""))
             told.append("+" + plain.strip("-"))
     name = "".join(told)

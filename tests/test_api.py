@@ -91,6 +91,12 @@ def test_aspects_of_one_sentence_are_resampled_together() -> None:
     assert one.sentence_id == other.sentence_id and one.id != other.id
 
 
+def test_one_pair_is_traced_for_two_answers(model: absa_edit.Model) -> None:
+    pair = [absa_edit.example("The fan never stops.", "fan", polarity) for polarity in ("negative", "positive")]
+    clean = model.trace(pair, filter=False, parts=["attn"], roles=["last"], samples=1).clean
+    assert clean[0] != clean[1] and clean.sum() <= 1
+
+
 def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
     one = absa_edit.example("The fan never stops.", "fan", "negative")
     assert (one.start, one.end) == (4, 7)

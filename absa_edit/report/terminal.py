@@ -129,8 +129,12 @@ def _sentences(said: Sequence[str]) -> RenderableType:
     return Padding(Group(*lines), (1, 0, 0, 0)) if lines else Text("")
 
 
-def bar(items: Iterable[T], name: str, total: int | None = None) -> Iterable[T]:
-    """The items, with a progress bar on standard error while they pass; a line now and then where it is no terminal."""
+def bar(items: Iterable[T], name: str, total: int | None = None, *, unit: str = "batch") -> Iterable[T]:
+    """The items, with a progress bar on standard error while they pass; a line now and then where it is no terminal.
+
+    It tells how many are done, how many a second, and the time that is left.
+    """
     live = sys.stderr.isatty()
     every = 0.2 if live else 30.0
-    return tqdm(items, name, total, leave=False, mininterval=every, delay=every, ncols=None if live else 80)
+    width = None if live else 80
+    return tqdm(items, name, total, leave=False, mininterval=every, delay=every, ncols=width, unit=unit)

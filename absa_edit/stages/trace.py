@@ -86,7 +86,7 @@ def token_stage(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
 
 
 def _grids_key(run: Run) -> str:
-    return run.key("tokens", run.settings.trace)
+    return run.key("tokens", replace(run.settings.trace, batch_tokens=1))
 
 
 def _prompts_to_trace(run: Run) -> list[Prompt]:
@@ -98,35 +98,42 @@ def _prompts_to_trace(run: Run) -> list[Prompt]:
 
 def trace_summary(run: Run, trace: Trace) -> TraceSummary:
     """What `results.json` says of the trace; of an estimated one also how it agrees with the exact engine."""
-    settings, draws = run.settings, run.settings.score.resamples
-    summary = summarise(trace, draws=draws, rng=run.rng("effects"))
-    if settings.trace.engine is Engine.exact:
+    summary = summarise(trace, draws=run.settings.score.resamples, rng=run.rng("effects"))
+    if run.settings.trace.engine is Engine.exact:
         return summary
-    path, key = run.folder / "trace" / "agreement.json", run.key("agreement", replace(settings.trace, grids=0))
-    if kept := load_kept(Agreement, path, key):
-        return replace(summary, agreement=kept)
+    path, key = run.folder / "trace" / "agreement.json", run.key("agreement", run.trace_key())
+    found = load_kept(Agreement, path, key)
+    if found is None:
+        found = _agreement(run, trace)
+        if found is None:
+            log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
+            return summary
+        save_kept(found, path, key)
+    log.info(
+        "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
+        "cells the same",
+        run.settings.trace.engine.value, found.rank_correlation.n, found.rank_correlation.percent(),
+        found.overlap.percent(), found.top,
+    )  # fmt: skip
+    return replace(summary, agreement=found)
+
+
+def _agreement(run: Run, trace: Trace) -> Agreement | None:
+    """The first kept examples traced exactly, against what `trace` says of them."""
+    settings = run.settings
     checked = trace.of(trace.example_ids[: settings.trace.checked])
     every = _prompts_to_trace(run)
-    prompts = [p for p in every if p.example.id in set(checked.example_ids)]
     exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)
     exact = trace_prompts(
         run.lm,
-        prompts,
+        [p for p in every if p.example.id in set(checked.example_ids)],
         run.labels,
         exactly,
         settings.prompt,
         seed=settings.seed,
+        partial=run.folder / "trace" / "partial_agreement.jsonl",
         progress=run.progress,
         corrupter=Corrupter.of(run.lm, every, exactly, settings.prompt, settings.seed),
     )
-    found = agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
-    if found is None:
-        log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
-        return summary
-    log.info(
-        "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
-        "cells the same",
-        settings.trace.engine.value, len(prompts), found.rank_correlation.percent(), found.overlap.percent(), found.top,
-    )  # fmt: skip
-    save_kept(found, path, key)
-    return replace(summary, agreement=found)
+    log.info("trace: compared with the exact engine on %d examples in %.0f s", len(exact.example_ids), exact.seconds)
+    return agreement(exact, checked, draws=1000, rng=run.rng("agreement"))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
 from absa_edit.data.prompts import Prompt, counterfactual, encode
+from absa_edit.errors import DataError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.load import LanguageModel
 from absa_edit.records import Role
@@ -72,7 +73,10 @@ class Corrupter:
     def of(
         cls, lm: LanguageModel, prompts: Sequence[Prompt], settings: TraceSettings, prompt: PromptSettings, seed: int
     ) -> Corrupter:
-        """What corrupts these prompts; twins are encoded and the mean is taken here."""
+        """What corrupts these prompts; twins are encoded and the mean is taken here.
+
+        Raises `DataError` when there is nothing to take the mean of.
+        """
         decoder = Decoder(lm.model)
         sd, twins, mean = 0.0, {}, None
         if settings.corruption is Corruption.noise:
@@ -83,6 +87,8 @@ class Corrupter:
             twins = {p.example.id: t for (p, _), t in zip(pairs, encoded, strict=True) if p.roles == t.roles}
         else:
             ids = [p.ids[i] for p in prompts for i in p.positions(*ROLES[settings.tokens])]
+            if not ids:
+                raise DataError(f"trace.tokens={settings.tokens.value}: none of the examples has such tokens")
             mean = decoder.embed(torch.tensor([ids], device=decoder.device))[0].float().mean(0).to(lm.model.dtype)
         return cls(decoder, settings, seed, sd, twins, mean)
 

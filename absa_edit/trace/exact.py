@@ -53,12 +53,12 @@ def cells(parts: Sequence[Part], layers: int, window: int, heads: int = 0) -> li
 
 
 def restored(
-    entries: Entries, positions: Sequence[int], every: Sequence[Cell], most: int
+    entries: Entries, positions: Sequence[int], every: Sequence[Cell]
 ) -> Iterator[tuple[list[Cell], Float[Tensor, "sample hidden"]]]:
     """Each group of cells that end alike, with the states they leave the model with at the last position.
 
     Cells that cannot reach the answer (the last block, at other positions) are left out: they are the corrupted
-    run. At most about `most` hidden states are computed at once; out of memory on a GPU, half as many.
+    run. Out of memory on a GPU, half as many run at once, and no more than that of what comes after.
     """
     decoder, runs = entries.decoder, entries.runs
     positions = [p for p in positions if p >= runs.first]  # before it, both runs are the same
@@ -67,17 +67,20 @@ def restored(
     if not positions:
         return
     sweep = _Sweep(entries, positions)
-    size = max(1, most // (runs.samples * (runs.length - positions[0])))
+    states = runs.samples * (runs.length - positions[0])  # of one cell
     while todo:
+        batch = todo[: max(1, entries.most // states)]
+        done: list[tuple[list[Cell], Tensor]] | None = None
         try:
-            done = sweep.through(todo[:size])
+            done = sweep.through(batch)
         except torch.OutOfMemoryError:
-            if size == 1:
+            if len(batch) == 1:
                 raise
+        if done is None:  # only here is the error gone, which held on to what filled the memory
             torch.cuda.empty_cache()
-            size = -(-size // 2)
+            entries.most = len(batch) // 2 * states
             continue
-        todo = todo[size:]
+        todo = todo[len(batch) :]
         yield from done
 
 
@@ -85,10 +88,11 @@ class Entries:
     """Restored positions as they leave the block that they are restored in, with nothing else computed of it.
 
     There positions do not see each other's restoration, so that all that are going to be restored run together.
+    `most` hidden states are computed at once, or those of one cell where these are more.
     """
 
-    def __init__(self, decoder: Decoder, runs: Runs, positions: Sequence[int]) -> None:
-        self.decoder, self.runs = decoder, runs
+    def __init__(self, decoder: Decoder, runs: Runs, positions: Sequence[int], most: int) -> None:
+        self.decoder, self.runs, self.most = decoder, runs, most
         chosen = sorted({p for p in positions if p >= runs.first})
         self.every = torch.tensor(chosen, dtype=torch.long, device=runs.leaving.device)
         self.frame = runs.frame.at(self.every)
@@ -99,16 +103,19 @@ class Entries:
         if part is Part.block:
             return self.runs.layers[index].clean[part][at].expand(1, self.runs.samples, -1, -1)
         if part is Part.head:  # all heads of some positions are many rows, and would be much to keep
-            return self._run(part, index, at, self.runs.frame.at(at))
+            together = max(1, self.most // (self.runs.samples * len(at)))
+            chunks = torch.arange(self.decoder.heads, device=at.device).split(together)
+            return torch.cat([self._run(part, index, at, self.runs.frame.at(at), chunk) for chunk in chunks])
         if (part, index) not in self._all:
             self._all[part, index] = self._run(part, index, self.every, self.frame)
         return self._all[part, index][:, :, torch.searchsorted(self.every, at)]
 
-    def _run(self, part: Part, index: int, at: Tensor, frame: Frame) -> Float[Tensor, "head sample chosen hidden"]:
+    def _run(
+        self, part: Part, index: int, at: Tensor, frame: Frame, heads: Tensor | None = None
+    ) -> Float[Tensor, "head sample chosen hidden"]:
         layer = self.runs.layers[index]
         entered = layer.entering[:, at - self.runs.first]
         clean, allowed = layer.clean[part][at], layer.allowed[at]
-        heads = 1
 
         def attend(asked: Heads) -> Mixed:
             if part is Part.attn:  # replaced after the projection anyway
@@ -118,14 +125,13 @@ class Entries:
 
         with ExitStack() as stack:
             stack.enter_context(attention_by(self.decoder.model, attend))
-            if part is Part.head:
-                heads = self.decoder.heads
-                entered = entered.repeat(heads, 1, 1)
+            if heads is not None:
+                entered = entered.repeat(len(heads), 1, 1)
 
                 def put_head(mixed: Tensor) -> Tensor:
-                    by_head = mixed.view(heads, self.runs.samples, len(at), heads, -1).clone()
-                    own = torch.arange(heads, device=mixed.device)
-                    by_head[own, :, :, own] = clean.view(1, len(at), heads, -1).permute(2, 0, 1, 3)
+                    by_head = mixed.view(len(heads), self.runs.samples, len(at), self.decoder.heads, -1).clone()
+                    own = clean.view(1, len(at), self.decoder.heads, -1)[:, :, heads]
+                    by_head[torch.arange(len(heads), device=heads.device), :, :, heads] = own.permute(2, 0, 1, 3)
                     return by_head.view(mixed.shape)
 
                 stack.enter_context(entering(self.decoder.module(Site(index, part)), put_head))
@@ -137,7 +143,7 @@ class Entries:
                     edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).reshape(out.shape))
                 )
             out = self.decoder.run(entered, index, index + 1, frame)
-        return out.view(heads, self.runs.samples, *out.shape[1:])
+        return out.view(-1, self.runs.samples, *out.shape[1:])
 
 
 @dataclass
@@ -158,7 +164,8 @@ class _Sweep:
     entries: Entries
     positions: list[int]
     states: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
-    """Restored positions as they leave the layer they were restored in: [head or 1, sample, position, hidden]."""
+    """Restored positions as they leave the layer they were restored in ([head or 1, sample, position, hidden]), of the
+    layer that cells start at just now: they come in order."""
 
     def __post_init__(self) -> None:
         self.decoder, self.runs = self.entries.decoder, self.entries.runs
@@ -256,6 +263,7 @@ class _Sweep:
         """The restored positions as they leave the first restored layer."""
         key = cell.part, cell.start
         if key not in self.states:
+            self.states = {known: state for known, state in self.states.items() if known[1] == cell.start}
             self.states[key] = self.entries.of(*key, self.at)
         return self.states[key][cell.head]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from absa_edit.records import Part
+from absa_edit.storage import atomic, readable
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,18 @@ class TraceLog:
             return
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         if lines and lines[0] == head:
-            for line in lines[1:-1]:  # the last one is empty, or cut short
-                row = json.loads(line)
-                self.seconds = row.pop("seconds")
-                both = {name: row[name] and tuple(row[name]) for name in ("clean", "corrupted")}
-                self.found[row["id"]] = Traced(**row | both)
-        path.parent.mkdir(parents=True, exist_ok=True)
+            with readable(path):
+                for line in lines[1:-1]:  # the last one is empty, or cut short
+                    row = json.loads(line)
+                    self.seconds = row.pop("seconds")
+                    both = {name: row[name] and tuple(row[name]) for name in ("clean", "corrupted")}
+                    self.found[row["id"]] = Traced(**row | both)
         kept = lines[: len(self.found) + 1] if self.found else [head]
-        path.write_text("\n".join([*kept, ""]), encoding="utf-8")
+        with atomic(path) as temporary:
+            temporary.write_text("\n".join([*kept, ""]), encoding="utf-8")
 
     def add(self, traced: Traced, seconds: float) -> None:
-        """Append one example; it is on disk when this returns."""
+        """Append one example; a run that is killed after this has it."""
         if self.path:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**asdict(traced), "seconds": seconds}) + "\n")

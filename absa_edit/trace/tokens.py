@@ -34,7 +34,7 @@ def token_grids(
     parts = tuple(part for part in settings.parts if part is not Part.head)
     every = cells(parts, decoder.layers, settings.window)
     found = []
-    for prompt in progress(prompts, "trace tokens", len(prompts)):
+    for prompt in progress(prompts, "trace tokens", len(prompts), unit="example"):
         embeds = decoder.embed(torch.tensor([prompt.ids], device=decoder.device))
         corrupted = corrupter.corrupt(prompt, embeds)
         assert corrupted is not None  # an example without a twin is not traced

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from absa_edit import __version__
 from absa_edit.config import Corruption, Dtype, Engine, PromptSettings, TraceSettings
 from absa_edit.data.prompts import Prompt
 from absa_edit.errors import DataError, ModelError
@@ -21,7 +22,7 @@ from absa_edit.lm.load import LanguageModel
 from absa_edit.lm.onednn import OneDNN
 from absa_edit.lm.precision import of_trace
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Part, Polarity, Trace, TraceCounts
+from absa_edit.records import POLARITIES, Example, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
 from absa_edit.trace.attribution import Case, Inputs, Stem, attribute, run
 from absa_edit.trace.corrupt import Corrupter
@@ -84,13 +85,14 @@ def trace_prompts(
     `corrupter` is that of a larger set that the prompts are part of; without one, they have their own.
     With `only`, the exact engine runs some cells, and what it says of the others means nothing. Finished examples are
     kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
-    Raises `DataError` when the filter keeps none, `ModelError` when two label words begin alike, `ValueError` for the
-    engine auto, which is two such traces (`trace_auto`).
+    Raises `DataError` when the filter keeps none or two examples share an id, `ModelError` when two label words begin
+    alike, `ValueError` for the engine auto, which is two such traces (`trace_auto`).
     Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
     """
     if settings.engine is Engine.auto:
         raise ValueError("trace_prompts runs one engine, exact or attribution; absa_edit.trace.trace takes auto, too")
     began = time.perf_counter()
+    _check_ids(prompts)
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
     settings = replace(settings, dtype=of_trace(settings, lm.model))
     decoder = (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
@@ -102,20 +104,33 @@ def trace_prompts(
                 "trace.corruption=counterfactual: none of the traced examples has a twin that lines up with it; "
                 "use data with twins (the bundled samples have them) or trace.corruption=noise"
             )
+    lm_key = lm.sha256, lm.files_sha256, str(lm.model.dtype)
     some = None if only is None else only.tolist()
-    asked = [settings, prompt_settings, seed, [p.ids for p in prompts], some]
-    log = TraceLog(partial, content_hash(lm.sha256, lm.files_sha256, *asked))
+    asked = replace(settings, batch_tokens=1, grids=0, checked=1)  # these change no line of the log
+    log = TraceLog(partial, content_hash(__version__, *lm_key, asked, prompt_settings, seed, prompts, some))
     spent = log.seconds
     done = dict(log.found)
-    batches = tracer.batches([p for p in prompts if p.example.id not in done])
+    todo = [p for p in prompts if p.example.id not in done]
+    name = "trace" if settings.engine is Engine.exact else "estimate"
     with OneDNN(tracer.decoder.blocks, lay_out=True).on():
-        for batch in progress(batches, "trace", len(batches)):
-            for traced in tracer.trace(batch):
-                done[traced.id] = traced
-                log.add(traced, spent + time.perf_counter() - began)
+        for traced in progress(tracer.trace(todo), name, len(todo), unit="example"):
+            done[traced.id] = traced
+            log.add(traced, spent + time.perf_counter() - began)
     found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
     log.remove()
     return found
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    """Raises `DataError` when two different examples have one id: the trace knows them by it."""
+    found: dict[str, Example] = {}
+    for prompt in prompts:
+        example = prompt.example
+        if found.setdefault(example.id, example) != example:
+            raise DataError(
+                f"two different examples have the id {example.id!r}: {found[example.id].text!r} and {example.text!r}; "
+                "give each example an id of its own"
+            )
 
 
 def first_words(labels: Labels) -> tuple[int, ...]:
@@ -159,9 +174,13 @@ class _Tracer:
         samples, steps = self.corrupter.samples, self.settings.steps
         return samples if self.settings.engine is Engine.exact else min(samples, steps)
 
-    def trace(self, batch: Sequence[Prompt]) -> list[Traced]:
-        """A batch of examples: the filter, then every cell of every role."""
-        return self.exactly(batch[0]) if self.settings.engine is Engine.exact else self.attributed(batch)
+    def trace(self, prompts: Sequence[Prompt]) -> Iterator[Traced]:
+        """Each example as it is finished: the filter, then every cell of every role."""
+        for batch in self.batches(prompts):
+            if self.settings.engine is Engine.exact:
+                yield self.exactly(*batch)
+            else:
+                yield from self.attributed(batch)
 
     def inputs(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
         """Clean and corrupted embeddings."""
@@ -180,7 +199,7 @@ class _Tracer:
         return Answer(self.words, POLARITIES.index(prompt.example.polarity))
 
     @torch.inference_mode()
-    def exactly(self, prompt: Prompt) -> list[Traced]:
+    def exactly(self, prompt: Prompt) -> Traced:
         """One example, every cell run."""
         runs = run_both(self.decoder, *self.inputs(prompt))
         answer = self.answer(prompt)
@@ -191,13 +210,23 @@ class _Tracer:
         damaged = answer.means(corrupted)
         found = Traced(prompt.example.id, note, answer.means(clean), damaged, None)
         if note and self.settings.filter:
-            return [found]
+            return found
         shared = (self.cells(), answer, damaged, self.settings.batch_tokens, self.only)
         grids = restore(self.decoder, runs, self.units(prompt), *shared)
-        return [replace(found, restored=plain(grids))]
+        return replace(found, restored=plain(grids))
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
-        """Examples whose cells are estimated, all from one backward pass."""
+        """Examples whose cells are estimated, all from one backward pass; out of memory on a GPU, half as many."""
+        try:
+            return self.attributed_together(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        torch.cuda.empty_cache()  # here: while it is handled, the error holds on to what filled the memory
+        half = len(batch) // 2
+        return self.attributed(batch[:half]) + self.attributed(batch[half:])
+
+    def attributed_together(self, batch: Sequence[Prompt]) -> list[Traced]:
         length = max(len(prompt.ids) for prompt in batch)
         samples, answers = self.samples, [self.answer(prompt) for prompt in batch]
         with torch.no_grad():
@@ -296,13 +325,14 @@ def restore(
     asked = [
         [c for c in every if only is None or only[parts.index(c.part), number, c.layer]] for number in range(len(units))
     ]
-    entries = Entries(decoder, runs, [p for unit, some in zip(units, asked, strict=True) if some for p in unit])
+    chosen = [p for unit, some in zip(units, asked, strict=True) if some for p in unit]
+    entries = Entries(decoder, runs, chosen, most)
     for number, positions in enumerate(units):
         if not positions:
             continue
         for grid in grids.values():
             grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
-        groups = list(restored(entries, positions, asked[number], most))
+        groups = list(restored(entries, positions, asked[number]))
         if not groups:
             continue
         states = torch.cat([state for _, state in groups])

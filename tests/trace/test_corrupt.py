@@ -10,6 +10,7 @@ from torch import Tensor
 
 from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
 from absa_edit.data.prompts import Prompt, counterfactual, encode
+from absa_edit.errors import DataError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.load import LanguageModel
 from absa_edit.records import Role
@@ -109,3 +110,9 @@ def test_mean_corruption_puts_the_mean_of_the_tokens_in_their_place(small, promp
     torch.testing.assert_close(corrupted[0, where[1]], every.mean(0).expand(len(where[1]), -1))
     rest = [i for i in range(embeds.shape[1]) if i not in where[1]]
     assert torch.equal(corrupted[:, rest], embeds[:, rest])
+
+
+def test_a_mean_of_no_tokens_is_an_error(small, prompts) -> None:
+    bare = [replace(prompts[0], roles=(Role.instruction,) * (len(prompts[0].ids) - 1) + (Role.last,))]
+    with pytest.raises(DataError, match=r"trace\.tokens=context: none of the examples"):
+        corrupter(small, bare, corruption=Corruption.mean, tokens=Tokens.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from absa_edit.api import example
 from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
 from absa_edit.data.prompts import Prompt, counterfactual, encode
-from absa_edit.errors import DataError
+from absa_edit.errors import DataError, RecordError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.hooks import edited, entering, recorded
 from absa_edit.lm.load import LanguageModel
-from absa_edit.records import Part, Role, Site, Trace
+from absa_edit.progress import Progress
+from absa_edit.records import Part, Polarity, Role, Site, Trace
+from absa_edit.trace import exact
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, cells
 from absa_edit.trace.tracing import trace_prompts
@@ -31,9 +36,25 @@ def traced(lm: LanguageModel, prompts: list[Prompt], labels: dict, **settings: o
 
 
 @torch.no_grad()
-def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, settings: TraceSettings) -> dict:
-    """Restored gold probability and margin of each cell by part, by one full forward pass of the model per cell."""
-    decoder, model = Decoder(lm.model), lm.model
+def slow(
+    lm: LanguageModel,
+    prompt: Prompt,
+    labels: dict,
+    corrupted: Tensor,
+    settings: TraceSettings,
+    padding: tuple[int, int] = (0, 0),
+) -> dict:
+    """Restored gold probability and margin of each cell by part, by one full forward pass of the model per cell.
+
+    `padding` tokens stand before and after the prompt, masked.
+    """
+    decoder, model, before = Decoder(lm.model), lm.model, padding[0]
+    ids = pad(torch.tensor([prompt.ids]), padding)
+    corrupted = pad(corrupted, (0, 0, *padding))
+    given = {}
+    if any(padding):
+        mask = pad(torch.ones(1, len(prompt.ids), dtype=torch.long), padding)
+        given = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     words = [tokens[0] for tokens in labels.values()]
     gold = list(labels).index(prompt.example.polarity)
     others = [i for i in range(3) if i != gold]
@@ -43,15 +64,17 @@ def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, set
             for part in (Part.block, Part.attn, Part.mlp):
                 clean[part, layer] = stack.enter_context(recorded(decoder.module(Site(layer, part))))
             clean[Part.head, layer] = stack.enter_context(entering(decoder.module(Site(layer, Part.head))))
-        model(torch.tensor([prompt.ids]))
+        model(ids, **given)
+    if any(padding):
+        given["attention_mask"] = mask.expand(len(corrupted), -1)
 
     def put_back(cell: Cell, layer: int, where: list[int]) -> Callable[[Tensor], Tensor]:
-        state = clean[cell.part, layer][0].reshape(1, len(prompt.ids), -1)
+        state = clean[cell.part, layer][0].reshape(1, ids.shape[1], -1)
         width = state.shape[-1] // decoder.heads
         columns = slice(cell.head * width, (cell.head + 1) * width) if cell.part is Part.head else slice(None)
 
         def edit(output: Tensor) -> Tensor:
-            out = output.reshape(len(corrupted), len(prompt.ids), -1).clone()
+            out = output.reshape(len(corrupted), ids.shape[1], -1).clone()
             out[:, where, columns] = state[:, where, columns]
             return out.reshape(output.shape)
 
@@ -59,7 +82,7 @@ def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, set
 
     grids = {}
     for r, role in enumerate(settings.roles):
-        where = prompt.positions(role)
+        where = [before + position for position in prompt.positions(role)]
         for cell in cells(settings.parts, decoder.layers, settings.window, decoder.heads):
             shape = (2, len(settings.roles), decoder.layers, *([decoder.heads] if cell.part is Part.head else []))
             grid = grids.setdefault(cell.part, np.full(shape, np.nan))
@@ -72,14 +95,16 @@ def slow(lm: LanguageModel, prompt: Prompt, labels: dict, corrupted: Tensor, set
                         stack.enter_context(entering(module, edit))
                     else:
                         stack.enter_context(edited(module, edit))
-                logits = model(inputs_embeds=corrupted).logits[:, -1, words]
+                logits = model(inputs_embeds=corrupted, **given).logits[:, before + len(prompt.ids) - 1, words]
             margin = (logits[:, gold] - logits[:, others].amax(1)).mean()
             at = (slice(None), r, cell.layer, *([cell.head] if cell.part is Part.head else []))
             grid[at] = logits.softmax(-1)[:, gold].mean(), margin
     return grids
 
 
-def check_against_slow(lm: LanguageModel, prompts: list[Prompt], labels: dict, **changes: object) -> None:
+def check_against_slow(
+    lm: LanguageModel, prompts: list[Prompt], labels: dict, padding: tuple[int, int] = (0, 0), **changes: object
+) -> None:
     settings = TraceSettings(**{"samples": 2, "window": 2, "batch_tokens": 300, "filter": False, **changes})
     trace = trace_prompts(lm, prompts, labels, settings, PromptSettings(), seed=3)
     decoder = Decoder(lm.model)
@@ -88,7 +113,7 @@ def check_against_slow(lm: LanguageModel, prompts: list[Prompt], labels: dict, *
         with torch.no_grad():
             corrupted = corrupter.corrupt(prompt, decoder.embed(torch.tensor([prompt.ids])))
         assert corrupted is not None
-        for part, (probability, margin) in slow(lm, prompt, labels, corrupted, settings).items():
+        for part, (probability, margin) in slow(lm, prompt, labels, corrupted, settings, padding).items():
             if part is Part.head:
                 found, found_margin = trace.restored_heads[i], trace.restored_heads_margin[i]
             else:
@@ -111,9 +136,33 @@ def test_equals_the_loop_with_one_batch_and_wide_windows(tiny, prompts, labels) 
     check_against_slow(tiny, prompts[1:2], labels, window=10, batch_tokens=10**6, tokens=Tokens.aspect)
 
 
+@pytest.mark.parametrize("corruption", [Corruption.mean, Corruption.counterfactual])
+def test_equals_the_loop_however_the_input_is_corrupted(small, prompts, labels, corruption) -> None:
+    some = [p for p in prompts if p.example.twin] if corruption is Corruption.counterfactual else prompts[:2]
+    check_against_slow(small, some, labels, parts=EVERY, corruption=corruption)
+
+
+REAL = (
+    ("Battery life is terrible, plug it in at noon.", "Battery life", "negative"),
+    ("The screen is lovely but the fan never stops.", "fan", "negative"),
+    ("The screen is lovely but the fan never stops.", "screen", "positive"),
+    ("Skip the extended three year accidental damage warranty.", "three year accidental damage warranty", "negative"),
+    ("A mouse, they say, but the mouse is a good one.", "mouse", "positive"),
+)
+"""Aspects at the first token, several of one sentence, of more than five tokens, and twice in the sentence."""
+
+
 @pytest.mark.slow
-def test_equals_the_loop_on_the_bundled_model(bundled, prompts, labels) -> None:
-    check_against_slow(bundled, prompts[:3], labels, parts=EVERY, roles=[Role.aspect, Role.after, Role.last], window=5)
+@pytest.mark.parametrize("side", [None, "left", "right"])
+def test_equals_the_loop_on_the_bundled_model(bundled, labels, side) -> None:
+    """Each prompt alone, or padded on one side as other tools do it in batches."""
+    prompts = encode([example(*row) for row in REAL], bundled.tokenizer, PromptSettings())
+    assert prompts[0].roles[prompts[0].roles.index(Role.aspect) - 1] is Role.instruction
+    assert len(prompts[3].positions(Role.aspect)) > 5
+    roles = [Role.aspect, Role.aspect_again, Role.last]
+    padding = {None: (0, 0), "left": (7, 0), "right": (0, 7)}[side]
+    parts = EVERY[:3] if side else EVERY
+    check_against_slow(bundled, prompts, labels, padding, parts=parts, roles=roles, window=5)
 
 
 def test_restoring_everything_gives_the_clean_run(tiny, prompts, labels) -> None:
@@ -137,9 +186,41 @@ def test_last_block_at_the_last_token_is_the_clean_run(small, prompts, labels) -
     np.testing.assert_allclose(trace.restored[:, 0, 0, -1], trace.clean, atol=1e-5)
 
 
-def test_memory_bound_does_not_change_the_result(small, prompts, labels) -> None:
-    one, many = (traced(small, prompts[:2], labels, batch_tokens=n) for n in (1, 10**6))
-    np.testing.assert_allclose(one.restored, many.restored, atol=1e-6)
+def test_batches_are_bounded_and_do_not_change_the_result(small, prompts, labels) -> None:
+    """No block is given more hidden states than asked for, or than one cell has."""
+    blocks, given = Decoder(small.model).blocks, []
+    hooks = [b.register_forward_pre_hook(lambda _, args: given.append(args[0].shape[:2].numel())) for b in blocks]
+    found, largest = [], []
+    for most in (1, 300, 10**6):
+        given.clear()
+        found.append(traced(small, prompts[:2], labels, parts=EVERY, batch_tokens=most))
+        largest.append(max(given))
+    for hook in hooks:
+        hook.remove()
+    one_cell = 2 * max(len(p.ids) for p in prompts[:2])
+    assert largest[0] <= one_cell and one_cell < largest[1] <= 300 and largest[2] > 300
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0].restored, other.restored, atol=1e-6)
+        np.testing.assert_allclose(found[0].restored_heads, other.restored_heads, atol=1e-6)
+
+
+def test_out_of_memory_half_as_many_cells_run_at_once(small, prompts, labels, monkeypatch) -> None:
+    through, tried = exact._Sweep.through, []
+
+    def with_room_for_five(sweep, batch):  # type: ignore[no-untyped-def]
+        tried.append(len(batch))
+        if len(batch) > 5:
+            raise torch.OutOfMemoryError
+        return through(sweep, batch)
+
+    whole = traced(small, prompts[:1], labels, roles=[Role.before, Role.after])
+    monkeypatch.setattr(exact._Sweep, "through", with_room_for_five)
+    found = traced(small, prompts[:1], labels, roles=[Role.before, Role.after])
+    np.testing.assert_allclose(found.restored, whole.restored, atol=1e-6)
+    assert [n for n in tried if n > 5] == [tried[0]] and tried[1] == tried[0] // 2, "and it is not tried again"
+    monkeypatch.setattr(exact._Sweep, "through", lambda sweep, batch: with_room_for_five(sweep, [*batch] * 6))
+    with pytest.raises(torch.OutOfMemoryError):
+        traced(small, prompts[:1], labels)
 
 
 def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, labels) -> None:
@@ -157,12 +238,25 @@ def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, la
     assert trace.corrupted[at] == pytest.approx(float(p[list(labels).index(twins[0].example.polarity)]), abs=1e-6)
 
 
-def test_counts_follow_the_filter(bundled, prompts, labels) -> None:
-    trace = traced(bundled, prompts, labels, parts=[Part.block], roles=[Role.last], filter=True)
+def test_the_filter_keeps_what_the_model_gets_right_and_noise_turns_wrong(bundled, prompts, labels) -> None:
+    """Asked of the model itself: of the samples, the mean probabilities count."""
+    settings = TraceSettings(samples=2, parts=[Part.block], roles=[Role.last])
+    trace = trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3)
+    corrupter, decoder = Corrupter.of(bundled, prompts, settings, PromptSettings(), 3), Decoder(bundled.model)
+    words = [tokens[0] for tokens in labels.values()]
+
+    def right(prompt: Prompt, embeds: Tensor | None) -> bool:
+        with torch.no_grad():
+            logits = bundled.model(inputs_embeds=embeds).logits[:, -1, words]
+        return list(labels)[int(logits.softmax(-1).mean(0).argmax())] == prompt.example.polarity
+
+    clean = {p.example.id: decoder.embed(torch.tensor([p.ids])) for p in prompts}
+    wrong = [p for p in prompts if not right(p, clean[p.example.id])]
+    robust = [p for p in prompts if p not in wrong and right(p, corrupter.corrupt(p, clean[p.example.id]))]
+    assert wrong and robust
+    assert trace.example_ids == tuple(p.example.id for p in prompts if p not in wrong and p not in robust)
     counts = trace.counts
-    assert counts.seen == len(prompts)
-    assert counts.kept == len(trace.example_ids) == counts.seen - counts.clean_wrong - counts.corrupted_right
-    assert counts.kept > 0
+    assert (counts.seen, counts.clean_wrong, counts.corrupted_right) == (len(prompts), len(wrong), len(robust))
 
 
 def test_nothing_kept_is_an_error_with_the_counts(small, prompts, labels) -> None:
@@ -190,7 +284,8 @@ def test_a_stopped_trace_goes_on_where_it_was(small, prompts, labels, tmp_path) 
     settings = TraceSettings(samples=2, filter=False)
     whole = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3)
 
-    def stopping(items, name, total=None):  # type: ignore[no-untyped-def]
+    def stopping(items, name, total=None, *, unit):  # type: ignore[no-untyped-def]
+        assert (name, total, unit) == ("trace", len(prompts), "example")
         for number, item in enumerate(items):
             if number == 3:
                 raise KeyboardInterrupt
@@ -208,6 +303,56 @@ def test_a_stopped_trace_goes_on_where_it_was(small, prompts, labels, tmp_path) 
     assert resumed.clean[first] == 0.125
     np.testing.assert_array_equal(resumed.restored, whole.restored)
     np.testing.assert_array_equal(np.delete(resumed.clean, first), np.delete(whole.clean, first))
+
+
+def stopped_after(finished: int) -> Progress:
+    """A run that is interrupted once so many examples are done."""
+
+    def stopping(items, name, total=None, *, unit="batch"):  # type: ignore[no-untyped-def]
+        yield from itertools.islice(items, finished)
+        raise KeyboardInterrupt
+
+    return stopping
+
+
+def test_a_stopped_trace_is_not_gone_on_with_once_a_label_is_corrected(small, prompts, labels, tmp_path) -> None:
+    settings = TraceSettings(samples=1, filter=False, parts=[Part.block])
+    about = (labels, settings, PromptSettings())
+    with pytest.raises(KeyboardInterrupt):
+        trace_prompts(small, prompts[:2], *about, seed=3, partial=tmp_path / "partial.jsonl", progress=stopped_after(1))
+    corrected = [replace(p, example=replace(p.example, polarity=Polarity.neutral)) for p in prompts[:2]]
+    found = trace_prompts(small, corrected, *about, seed=3, partial=tmp_path / "partial.jsonl")
+    expected = trace_prompts(small, corrected, *about, seed=3)
+    np.testing.assert_array_equal(found.clean, expected.clean)
+
+
+def test_a_stopped_trace_goes_on_in_smaller_batches(small, prompts, labels, tmp_path) -> None:
+    """What a trace that ran out of memory has done is not lost."""
+    file, settings = tmp_path / "partial.jsonl", TraceSettings(samples=1, filter=False, parts=[Part.block])
+    for smaller in (settings, replace(settings, batch_tokens=500)):
+        with pytest.raises(KeyboardInterrupt):
+            trace_prompts(
+                small, prompts, labels, smaller, PromptSettings(), seed=3, partial=file, progress=stopped_after(2)
+            )
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + 2 + 2
+
+
+def test_a_damaged_line_of_a_stopped_trace_is_said(small, prompts, labels, tmp_path) -> None:
+    file, settings = tmp_path / "partial.jsonl", TraceSettings(samples=1, filter=False, parts=[Part.block])
+    about = (prompts, labels, settings, PromptSettings())
+    with pytest.raises(KeyboardInterrupt):
+        trace_prompts(small, *about, seed=3, partial=file, progress=stopped_after(2))
+    file.write_text(file.read_text(encoding="utf-8").replace('{"id"', '{"id', 1), encoding="utf-8")
+    with pytest.raises(RecordError, match=r"partial\.jsonl.*delete it"):
+        trace_prompts(small, *about, seed=3, partial=file)
+
+
+def test_different_examples_with_one_id_are_an_error(small, prompts, labels) -> None:
+    same = replace(prompts[1], example=replace(prompts[1].example, id=prompts[0].example.id))
+    with pytest.raises(DataError, match="id of its own"):
+        traced(small, [prompts[0], same], labels)
+    twice = traced(small, [prompts[0]] * 2, labels, parts=[Part.block])
+    np.testing.assert_array_equal(twice.restored[0], twice.restored[1])
 
 
 def test_a_stopped_trace_of_other_settings_is_not_gone_on_with(small, prompts, labels, tmp_path) -> None:
