@@ -1,10 +1,10 @@
 """Measure the project's speed on this machine against other tools and plain loops, each comparison in one run.
 
 python scripts/bench.py trace              # exact tracing; outputs/bench/trace.json and a table
-python scripts/bench.py trace --scaling    # also cost against layers, length and samples, as a figure
+python scripts/bench.py trace --scaling    # also cost against layers, length and samples: trace_scaling.json, a figure
 python scripts/bench.py estimate           # estimated traces against exact ones; outputs/bench/estimate.json
 python scripts/bench.py fit                # training; outputs/bench/fit.json and a table
-python scripts/bench.py fit --scaling      # also cost against layers, length and examples, as a figure
+python scripts/bench.py fit --scaling      # also cost against layers, length and examples: fit_scaling.json, a figure
 python scripts/bench.py score              # scoring an edit from kept states; outputs/bench/score.json
 python scripts/bench.py predict            # answers against generated ones; outputs/bench/predict.json
 """
@@ -88,9 +88,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     console = Console(highlight=False)
     bench = import_module(f"bench_{arguments.what}")  # the tools of another part need not be there
-    found = {"machine": machine(), **bench.main(arguments, console)}
-    write_json(found, OUT / f"{arguments.what}.json")
-    console.print(f"written to {OUT / arguments.what}.json")
+    found = bench.main(arguments, console)
+    scaling = found.pop("scaling", None)  # in a file of its own, that a run without it leaves alone
+    for name, result in ((arguments.what, found), (f"{arguments.what}_scaling", scaling)):
+        if result:
+            write_json({"machine": machine(), **result}, OUT / f"{name}.json")
+            console.print(f"written to {OUT / name}.json")
 
 
 if __name__ == "__main__":

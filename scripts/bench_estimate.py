@@ -1,7 +1,8 @@
-"""Estimated traces against the exact engine: how much faster, how near, and whether the plan is the same.
+"""Approximate traces against the exact engine: how much faster, how near, and whether the plan is the same.
 
-`reviewlm` on a seeded draw of training examples, as `train.py` draws it. Each engine runs its whole trace twice but
-exact once, in an order that a machine's drift cancels in.
+`reviewlm` on a seeded draw of training examples, as `train.py` draws it. Estimates run their whole trace twice, before
+and after the exact engine, so that a machine's drift cancels; exact traces run once, those without heads in
+bfloat16 too where the machine has units for it.
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import spearmanr
 
 import absa_edit
 from absa_edit.config import LocateSettings, Shape
+from absa_edit.lm.precision import has_bfloat16_units
 from absa_edit.locate.by_trace import choices
 from absa_edit.records import Dataset, Part, Trace
+from absa_edit.statistics import weighted_means
 from absa_edit.trace.agreement import agreement
+from absa_edit.trace.effects import indirect_effects
 
 PARTS = {"block, attn, mlp": [Part.block, Part.attn, Part.mlp], "heads too": list(Part)}
-TURNS = ("attribution", "auto", "exact", "auto", "attribution")
+ENGINES: dict[str, dict[str, Any]] = {
+    "attribution": {"engine": "attribution"},
+    "auto": {"engine": "auto"},
+    "exact": {"engine": "exact"},
+    "bfloat16": {"engine": "exact", "dtype": "bfloat16"},
+}
+TURNS = ("attribution", "auto", "exact", "bfloat16", "auto", "attribution")
 DRAWS = 1000
+LARGE = 0.005
+"""Average effect of a cell, in probability, from which on its rank means something."""
 
 
 def same_plan(exact: Trace, other: Trace, model: absa_edit.Model, shape: Shape) -> float:
@@ -34,14 +47,33 @@ def same_plan(exact: Trace, other: Trace, model: absa_edit.Model, shape: Shape) 
     return statistics.mean(a == b for a, b in zip(*pairs, strict=True))
 
 
+def cells_apart(exact: Trace, other: Trace) -> dict[str, float]:
+    """Rank correlations of the average effects over the large cells alone and over the others, and of the exact traces
+    of two halves of the examples with each other: what noise leaves of it where nothing is estimated.
+    """
+    every, n = indirect_effects(exact), len(exact.example_ids)
+    a, b = (weighted_means(np.ones((1, n)), table).ravel() for table in (every, indirect_effects(other)))
+    known, large = ~np.isnan(a), np.abs(a) >= LARGE
+    halves = weighted_means(np.eye(2)[:, np.arange(n) % 2], every).reshape(2, -1)
+    both = ~np.isnan(halves).any(0)
+    return {
+        "cells": int(known.sum()),
+        "large": int((known & large).sum()),
+        "rank_of_large": float(spearmanr(a[known & large], b[known & large]).statistic),
+        "rank_of_others": float(spearmanr(a[known & ~large], b[known & ~large]).statistic),
+        "rank_of_exact_halves": float(spearmanr(halves[0][both], halves[1][both]).statistic),
+    }
+
+
 def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples: int, samples: int) -> dict[str, Any]:
     """By engine the seconds, and how the estimates agree with the exact engine on all kept examples."""
     model.trace(data, examples=4, parts=parts, engine="attribution", filter=False)  # warms up
     seconds: dict[str, list[float]] = {}
     traces: dict[str, Trace] = {}
-    for engine in TURNS:
+    rounds = Part.head not in parts and has_bfloat16_units(model.lm.model.device)
+    for engine in (name for name in TURNS if rounds or name != "bfloat16"):
         began = time.perf_counter()
-        traces[engine] = model.trace(data, examples=examples, samples=samples, parts=parts, engine=engine)
+        traces[engine] = model.trace(data, examples=examples, samples=samples, parts=parts, **ENGINES[engine])
         seconds.setdefault(engine, []).append(time.perf_counter() - began)
     counts = {engine: asdict(trace.counts) for engine, trace in traces.items()}
     shared = set.intersection(*(set(trace.example_ids) for trace in traces.values()))  # bfloat16 may move the filter
@@ -61,6 +93,7 @@ def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples:
             engine: {shape.value: same_plan(exact, trace, model, shape) for shape in Shape}
             for engine, trace in traces.items()
         },
+        "cells_apart": cells_apart(exact, traces["attribution"]),
         "cells_run": len(traces["auto"].exact_cells),
     }
 
@@ -81,6 +114,12 @@ def show(found: dict[str, Any], parts: str, console: Console) -> None:
             ", ".join(f"{shape} {share:.3f}" for shape, share in found["same_plan"][engine].items()),
         )
     console.print(table)
+    apart = found["cells_apart"]
+    console.print(
+        f"attribution's rank correlation without heads: {apart['rank_of_large']:.3f} over the {apart['large']} of "
+        f"{apart['cells']} cells with at least {100 * LARGE:.1f} points of effect, {apart['rank_of_others']:.3f} over "
+        f"the others; two halves of the exact trace's examples agree to {apart['rank_of_exact_halves']:.3f}"
+    )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The exact tracer against other tools and against the FLOPs that no exact tracer can do without.
 
 Other tools than the plain loops need `pip install -e ".[bench]"`. A tool's cells cost the same each, so its grid is
-the median cost of a few cells times their number; the exact tracer always runs its whole grid. Random weights.
+the median cost of a few cells times their number; the exact tracer always runs its whole grid, the median of three
+times, between two measurements of the others. Random weights.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ GRIDS = {
     "mlp": (Part.mlp,),
     "all": (Part.block, Part.attn, Part.mlp),
 }
+HEADS = (Part.head,)
 PEERS = ("transformer_lens", "nnsight", "pyvene", "rome")
 """What the ratio is taken over: the fastest of these. The plain hook loop is nobody's tool."""
 WINDOW = 5
@@ -196,16 +198,21 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
     """Everything that `outputs/bench/trace.json` holds but the scaling."""
     work = workload(layers, length)
     flops = {}
-    for name, parts in GRIDS.items():
+    for name, parts in (*GRIDS.items(), ("head", HEADS)):
         with FlopCounterMode(display=False) as counter:
             exact(work, parts)
         flops[name] = {"ours": counter.get_total_flops(), "floor": floor_of(work, parts)}
     console.print("counted; timing")
     peers = measured_peers(work, GRIDS["all"], console, ROUNDS)
+    missing = [name for name in PEERS if name not in peers]
+    if missing:
+        console.print(f"not installed, so not measured: {', '.join(missing)} (pip install -e '.[bench]')")
     ours = {
-        name: min(timed(lambda parts=parts: exact(work, parts))[0] for _ in range(2)) for name, parts in GRIDS.items()
+        name: statistics.median(timed(lambda parts=parts: exact(work, parts))[0] for _ in range(ROUNDS))
+        for name, parts in GRIDS.items()
     }
-    again = {name: tool for name, tool in measured_peers(work, GRIDS["all"], console, ROUNDS).items()}
+    ours["head"] = timed(lambda: exact(work, HEADS))[0]
+    again = measured_peers(work, GRIDS["all"], console, ROUNDS)
     for name, tool in peers.items():  # before and after ours: a machine's speed drifts
         peers[name] = {k: (v + again[name][k]) / 2 if k != "gap" else max(v, again[name][k]) for k, v in tool.items()}
     fastest = {grid: min(peers[p][grid] for p in PEERS if p in peers) for grid in GRIDS}
@@ -214,12 +221,13 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
     rate = counter.get_total_flops() * length * layers / peers["hook_loop"]["block"]
     return {
         "shape": {"layers": layers, "tokens": length, "samples": SAMPLES, "hidden": 512, "window": WINDOW},
+        "peers_missing": missing,
         "seconds": {"absa_edit": ours, **{n: {g: t[g] for g in GRIDS} for n, t in peers.items()}},
         "ratio_over_fastest_peer": {grid: fastest[grid] / ours[grid] for grid in GRIDS},
         "ratio_over_hook_loop": {grid: peers["hook_loop"][grid] / ours[grid] for grid in GRIDS},
         "max_abs_difference": max(tool["gap"] for tool in peers.values()),
         "flops": {grid: {**f, "over_floor": f["ours"] / f["floor"]} for grid, f in flops.items()},
-        "time_over_floor": {grid: ours[grid] * rate / flops[grid]["floor"] for grid in GRIDS},
+        "time_over_floor": {grid: seconds * rate / flops[grid]["floor"] for grid, seconds in ours.items()},
         "bfloat16": bfloat16(work),
     }
 
@@ -258,7 +266,12 @@ def scaling(console: Console) -> dict[str, Any]:
                 {axis: size, "absa_edit": took, "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers)}
             )
             console.print(rows[-1])
-        found[axis] = {"rows": rows, "exponents": exponents(rows, axis)}
+        found[axis] = {
+            "rows": rows,
+            "exponents": exponents(rows, axis),
+            "ratio_at_least": min(row["fastest_peer"] / row["absa_edit"] for row in rows),
+        }
+        console.print(found[axis]["exponents"], f"at least {found[axis]['ratio_at_least']:.1f} times as fast")
     return found
 
 
@@ -281,18 +294,19 @@ def counted_7b(examples: int = 8, samples: int = 3) -> dict[str, float]:
     batch = 2 * TraceSettings().batch_tokens * (3 * config.intermediate_size + 2 * config.hidden_size)
     weights = 2 * sum(p.numel() for p in model_7b().parameters())
     return {
-        "examples": len(prompts), "flops": flops, "weights": weights, "both runs": kept, "widest batch": batch,
-        "bytes": weights + kept + batch,
+        "run": False, "examples": len(prompts), "flops": flops,
+        "weights": weights, "both runs": kept, "widest batch": batch, "bytes": weights + kept + batch,
     }  # fmt: skip
 
 
 def show(found: dict[str, Any], console: Console) -> None:
-    table = Table("seconds a grid", *GRIDS)
+    grids = (*GRIDS, "head")
+    table = Table("seconds a grid", *grids)
     for name, row in found["seconds"].items():
-        table.add_row(name, *(f"{row[grid]:.1f}" for grid in GRIDS))
+        table.add_row(name, *(f"{row[grid]:.1f}" for grid in grids if grid in row))
     for key in ("ratio_over_fastest_peer", "ratio_over_hook_loop", "time_over_floor"):
-        table.add_row(key.replace("_", " "), *(f"{found[key][grid]:.2f}" for grid in GRIDS))
-    table.add_row("FLOPs over floor", *(f"{found['flops'][grid]['over_floor']:.3f}" for grid in GRIDS))
+        table.add_row(key.replace("_", " "), *(f"{found[key][grid]:.2f}" for grid in grids if grid in found[key]))
+    table.add_row("FLOPs over floor", *(f"{found['flops'][grid]['over_floor']:.3f}" for grid in grids))
     table.add_row("bfloat16 over float32", *(f"{found['bfloat16']['over_float32'][grid]:.2f}" for grid in GRIDS))
     console.print(table)
     console.print(
