@@ -84,7 +84,8 @@ class Model:
     ) -> Trace:
         """Where the answers are decided: of a data set `examples` drawn ones are traced, of a list all.
 
-        `settings` are those of `trace.*`, e.g. `engine="attribution"`.
+        `settings` are those of `trace.*`, e.g. `engine="attribution"`. How far such estimates are to be trusted,
+        `absa_edit.trace.agreement.agreement` says of them and an exact trace of the same examples.
         """
         chosen = _settings(TraceSettings, settings)
         if isinstance(data, Dataset):

@@ -7,6 +7,11 @@ corrupted to clean (integrated gradients; Hanna et al. 2024, arXiv 2403.17806). 
 samples in turn, and samples beyond them are not run, so that an example costs one backward pass a point, however many
 samples are asked for. What all inputs of a batch begin with (the instruction) is computed once: no run changes it, and
 restoring it brings nothing back.
+
+AtP* has two fixes. Its recomputed attention is for restored queries and keys, which are no sites here. Its gradient
+dropout (a backward pass a layer, each without the gradients through that layer) was tried on 51 examples of laptop14:
+twelve times the backward passes moved `reviewlm`'s rank correlation with the exact engine from 0.905 to 0.906, that of
+its heads from 0.810 to 0.812. So it is not here.
 """
 
 from __future__ import annotations
@@ -176,8 +181,8 @@ def attribute(
         reaching = layer < decoder.layers - 1
         late = between.shape[1] - clean.stem.length if reaching else 1
         shape = -1, late, gradient.shape[-1]  # in OPT's MLPs rows and positions are one dimension
-        states = (run.states[part, layer].view(shape)[rows] for run, rows in ((clean, whole), (corrupted, broken)))
-        product = (next(states) - next(states)).float() * gradient.view(shape)
+        restored = clean.states[part, layer].view(shape)[whole] - corrupted.states[part, layer].view(shape)[broken]
+        product = restored.float() * gradient.view(shape)
         by_head = product.unflatten(-1, (decoder.heads if part is Part.head else 1, -1)).sum(-1)
         by_position = by_head.new_zeros(*between.shape[:2], by_head.shape[-1])
         if reaching:
@@ -191,7 +196,10 @@ def attribute(
 def _of_units(
     cases: Sequence[Case], every: Sequence[Cell], effects: dict[Part, Float[Tensor, "measure case layer pos head"]]
 ) -> list[dict[Part, np.ndarray]]:
-    """Sums over the positions of each unit and the layers of each window."""
+    """Sums over the positions of each unit and the layers of each window.
+
+    So what one layer of a window hands to the next counts twice, though the next one is restored, too.
+    """
     some = next(iter(effects.values()))
     inside = some.new_zeros(len(cases), len(cases[0].units), some.shape[3])
     for chosen, case in zip(inside, cases, strict=True):
