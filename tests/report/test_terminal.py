@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+import time
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 
-from absa_edit.report.terminal import print_results
+from absa_edit.report.terminal import bar, print_results
 from absa_edit.results import RunRecord
 
 
@@ -49,3 +53,15 @@ def test_the_best_of_a_column_is_bold(record: RunRecord) -> None:
 
 def test_the_bundled_sample_is_announced(sample_record: RunRecord) -> None:
     assert "BUNDLED SAMPLE: laptop-sample" in shown(sample_record, 100)
+
+
+def test_progress_tells_examples_a_second_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for _ in bar(iter(range(4)), "trace", 4, unit="example"):
+        time.sleep(0.15)
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"trace:.*2/4 \[00:00<00:00, +[\d.]+example/s\]", shown), shown
