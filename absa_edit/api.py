@@ -66,7 +66,7 @@ def example(sentence: str, aspect: str, polarity: str) -> Example:
     """An example of your own. Raises `DataError` when the aspect does not stand in the sentence, or for no polarity."""
     if polarity not in list(Polarity):
         raise DataError(f"polarity {polarity!r}: expected positive, negative or neutral")
-    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}/{polarity}", Polarity(polarity))
+    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
     return replace(found, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
 
 
@@ -84,8 +84,8 @@ class Model:
     ) -> Trace:
         """Where the answers are decided: of a data set `examples` drawn ones are traced, of a list all.
 
-        `settings` are those of `trace.*`, e.g. `engine="attribution"`. How far such estimates are to be trusted,
-        `absa_edit.trace.agreement.agreement` says of them and an exact trace of the same examples.
+        `settings` are those of `trace.*`, e.g. `engine="attribution"`. How far to trust such estimates is told by
+        `absa_edit.trace.agreement.agreement`, given an exact trace of the same examples in the same order (`Trace.of`).
         """
         chosen = _settings(TraceSettings, settings)
         if isinstance(data, Dataset):

@@ -13,6 +13,9 @@ from omegaconf import MISSING
 from absa_edit.errors import SettingsError
 from absa_edit.records import Part, Role
 
+NO_RESULT = ("data.path", "model.device", "model.device_map", "trace.batch_tokens")
+"""Settings of a group that change no result, but for rounding: runs that differ in them alone are the same run."""
+
 
 class Leaks(StrEnum):
     """What to do with test rows whose (sentence, aspect) is in the training file."""

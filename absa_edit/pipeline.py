@@ -39,16 +39,16 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
             check(chosen, run.lm.model)
     seconds: dict[str, float] = {}
     trace: Trace | None = None
-    effects: TraceSummary | None = None
+    summary: TraceSummary | None = None
     plan: EditPlan | None = None
     grids: tuple[TokenGrid, ...] = ()
     if Stage.trace in settings.stages:
         with _timed(seconds, "trace"):
             trace = trace_stage(run)
             grids = token_stage(run, trace)
-            effects = trace_summary(run, trace)
+            summary = trace_summary(run, trace)
     elif trace := trace_found(run):  # by an earlier run of that stage
-        grids, effects = grids_found(run) or (), trace_summary(run, trace)
+        grids, summary = grids_found(run) or (), trace_summary(run, trace)
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
             plan = locate(settings.locate, run.lm.model, trace, draws=200, rng=run.rng("locate"))
@@ -74,7 +74,7 @@ def execute(run: Run, *, console: Console, command: str | None = None, root: Pat
             **{f"test/{data.name}": data.summary() for data in run.splits.tests},
         },
         model=run.lm.summary(),
-        trace=effects,
+        trace=summary,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(list(records)), rows, draws=draws, rng=run.rng("compare")),

@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Progress(Protocol):
-    """Passes items on and shows the count; `total` is needed where the iterable has no length."""
+    """Passes items on and shows the count.
+
+    `total` is needed where the iterable has no length; `unit` is what an item is called.
+    """
 
     def __call__(
         self, items: Iterable[T], name: str, total: int | None = None, *, unit: str = "batch"

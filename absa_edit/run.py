@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from absa_edit import __version__
-from absa_edit.config import Settings, Stage
+from absa_edit.config import NO_RESULT, Settings, Stage
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import RecordError, SettingsError
@@ -27,9 +27,10 @@ from absa_edit.results import RunRecord
 from absa_edit.storage import content_hash, load, load_trace
 
 NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
-"""Groups that the run folder's name leaves out: they have a place in the path, or change no result."""
-NOT_IN_NAME_ALONE = ("model", "model.name", "data.path", "trace.batch_tokens")
-"""Single keys that it leaves out."""
+"""Groups, with all their keys, that the run folder's name leaves out: they have a place in the path, or change no
+result."""
+KEYS_NOT_IN_NAME = ("model", "model.name", "data.path", "trace.batch_tokens")
+"""Keys that it leaves out for the same reasons."""
 
 LONGEST = 160
 """Characters of a variant's name before the rest becomes a hash: file systems allow 255 bytes."""
@@ -66,8 +67,8 @@ class Run:
         return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
 
     def trace_key(self) -> str:
-        """Of the trace: all its settings but for the size of a batch, and the examples shown token by token."""
-        return self.key("trace", replace(self.settings.trace, grids=0, batch_tokens=1))
+        """Of the trace: all its settings that change it."""
+        return self.key("trace", replace(self.settings.trace, grids=0, checked=1, batch_tokens=1))
 
     def make_way(self) -> None:
         """Remove a `results.json` of other settings, which would stand beside this run's until that is done.
@@ -102,7 +103,8 @@ class Run:
         plain = asdict(self.settings)
         for key in ("seed", "output", "stages", "track", "export"):
             del plain[key]
-        for group, key in (("data", "path"), ("model", "device"), ("model", "device_map")):
+        for name in NO_RESULT:
+            group, key = name.split(".")
             del plain[group][key]
         return content_hash(plain)
 
@@ -141,7 +143,7 @@ def variant(overrides: Sequence[str]) -> str:
     told = []
     for override in sorted(o.lstrip("+~") for o in overrides):
         key = re.split(r"[=@]", override)[0]
-        if key.split(".")[0] not in NOT_IN_NAME and key not in NOT_IN_NAME_ALONE:
+        if key.split(".")[0] not in NOT_IN_NAME and key not in KEYS_NOT_IN_NAME:
             plain = re.sub(r"[^\w.=]+", "-", override.replace("[", "").replace("]", ""))
             told.append("+" + plain.strip("-"))
     name = "".join(told)

@@ -1,8 +1,8 @@
 """The exact tracer against other tools and against the FLOPs that no exact tracer can do without.
 
 Other tools than the plain loops need `pip install -e ".[bench]"`. A tool's cells cost the same each, so its grid is
-the median cost of a few cells times their number; the exact tracer always runs its whole grid, the median of three
-times, between two measurements of the others. Random weights.
+the median cost of a few cells times their number. The exact tracer runs whole grids: three times, between two
+measurements of the others, and the heads' once. Random weights.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from absa_edit.config import TraceSettings
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.onednn import OneDNN
 from absa_edit.records import Part, Role
+from absa_edit.trace.budget import Budget
 from absa_edit.trace.exact import cells
 from absa_edit.trace.rounded import RoundedDecoder
 from absa_edit.trace.runs import run_both
@@ -96,7 +97,7 @@ def exact(
     every = cells(parts, decoder.layers, WINDOW, decoder.heads)
     corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
     with OneDNN(decoder.blocks, lay_out=True).on():  # `trace_prompts` does so once for all prompts
-        grids = restore(decoder, runs, units, every, answer, corrupted_run, 16384)
+        grids = restore(decoder, runs, units, every, answer, corrupted_run, Budget(16384))
     return {part: grid[0] for part, grid in grids.items()}
 
 
@@ -195,7 +196,7 @@ def measured_peers(work: Workload, parts: Sequence[Part], console: Console, roun
 
 
 def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
-    """Everything that `outputs/bench/trace.json` holds but the scaling."""
+    """Our grids against the floor and the other tools."""
     work = workload(layers, length)
     flops = {}
     for name, parts in (*GRIDS.items(), ("head", HEADS)):

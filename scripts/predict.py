@@ -109,7 +109,7 @@ def answer_many(arguments: argparse.Namespace) -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
         every = pairs(file, "jsonl" if kind == "json" else kind, str(path or "standard input"))
-        count = write(load(arguments), bar(every, "pairs"), arguments.batch_tokens)
+        count = write(load(arguments), bar(every, "pairs", unit="pair"), arguments.batch_tokens)
     if not count:
         raise DataError(f"{path or 'standard input'}: no pairs in it; expected rows with sentence and aspect")
 

@@ -16,7 +16,7 @@ from absa_edit.config import FitSettings, Full
 from absa_edit.data.sources import Splits
 from absa_edit.errors import DataError, SettingsError
 from absa_edit.lm.load import LanguageModel
-from absa_edit.records import Dataset, EditPlan, Trace
+from absa_edit.records import POLARITIES, Dataset, EditPlan, Trace
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALLER = {
@@ -91,10 +91,13 @@ def test_aspects_of_one_sentence_are_resampled_together() -> None:
     assert one.sentence_id == other.sentence_id and one.id != other.id
 
 
-def test_one_pair_is_traced_for_two_answers(model: absa_edit.Model) -> None:
-    pair = [absa_edit.example("The fan never stops.", "fan", polarity) for polarity in ("negative", "positive")]
-    clean = model.trace(pair, filter=False, parts=["attn"], roles=["last"], samples=1).clean
-    assert clean[0] != clean[1] and clean.sum() <= 1
+def test_one_pair_is_traced_for_each_answer_under_the_same_noise(model: absa_edit.Model) -> None:
+    pair = [absa_edit.example("The fan never stops.", "fan", polarity) for polarity in POLARITIES]
+    traces = [model.trace([one], filter=False, parts=["attn"], roles=["last"], samples=1) for one in pair]
+    for name in ("clean", "corrupted"):
+        assert sum(getattr(trace, name)[0] for trace in traces) == pytest.approx(1)
+    with pytest.raises(DataError, match=r"the fan|trace them apart"):
+        model.trace(pair, filter=False)
 
 
 def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:

@@ -17,6 +17,7 @@ def test_a_long_variant_ends_in_a_hash() -> None:
     [
         (["+experiment=laptop14", "seed=3", "model=qwen2_5_0_5b", "track=none", "data.path=/x/y"], ""),
         (["stages=[trace]"], ""),
+        (["trace.batch_tokens=500", "trace.samples=2"], "+trace.samples=2"),
         (["locate=manual", "locate.layers=[4,5]"], "+locate.layers=4-5+locate=manual"),
         (["model.name=/models/mine", "model.dtype=bfloat16"], "+model.dtype=bfloat16"),
         (["method=[edit,lora]"], "+method=edit-lora"),

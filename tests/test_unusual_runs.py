@@ -39,11 +39,21 @@ from absa_edit.lm import precision
 from absa_edit.lm.frozen import FrozenStates
 from absa_edit.records import Role
 from absa_edit.results import RunRecord
-from absa_edit.run import prepare
+from absa_edit.run import Run, prepare
 from absa_edit.stages import export as export_stage
 from absa_edit.stages import method as method_stage
 from absa_edit.stages import trace as trace_stage
 from absa_edit.storage import load, load_predictions
+
+
+def test_the_size_of_a_batch_makes_no_other_run(tmp_path) -> None:
+    """So that a trace that ran out of memory goes on where it was, and nothing finished is thrown away."""
+    some, fewer, other = (
+        prepare(settings(tmp_path, trace=trace), root=ROOT)
+        for trace in (TraceSettings(), TraceSettings(batch_tokens=99), TraceSettings(window=5))
+    )
+    for key in (Run.trace_key, Run.config_hash):
+        assert key(some) == key(fewer) != key(other)
 
 
 def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:

@@ -14,6 +14,7 @@ from absa_edit.errors import ModelError
 from absa_edit.export.classifier import Classifier
 from absa_edit.lm.decoder import Decoder
 from absa_edit.records import POLARITIES, Example, Part, Polarity, Role
+from absa_edit.trace.budget import Budget
 from absa_edit.trace.corrupt import embedding_sd, noisy
 from absa_edit.trace.exact import cells
 from absa_edit.trace.runs import run_both
@@ -102,7 +103,7 @@ def _traced(case: Case) -> Found:
     damaged = answer.means(decoder.logits(runs.leaving[:, -1], answer.words).float())
     units = [[position] for position in range(case.first, runs.length)]
     every = cells([Part.block], decoder.layers, window=1)
-    grid = restore(decoder, runs, units, every, answer, damaged, case.most)[Part.block]
+    grid = restore(decoder, runs, units, every, answer, damaged, Budget(case.most))[Part.block]
     return clean[0], damaged[0], grid[0]
 
 

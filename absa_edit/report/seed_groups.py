@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from absa_edit.compose import kept_settings
-from absa_edit.config import Dtype, Engine
+from absa_edit.config import NO_RESULT, Dtype, Engine
 from absa_edit.errors import DataError, RecordError, SettingsError
 from absa_edit.evaluate.seeds import SeedComparison, SeedScore, compare_seeds, seed_score
 from absa_edit.records import POLARITIES
@@ -20,7 +20,7 @@ from absa_edit.report.tables import methods_in_order, own_test, tests_in_order
 from absa_edit.results import SCHEMA, Prediction, RunRecord
 from absa_edit.storage import content_hash, load, load_predictions
 
-QUIET = ("seed", "name", "output", "stages", "track", "export", "data.path", "model.device", "model.device_map")
+QUIET = ("seed", "name", "output", "stages", "track", "export", *NO_RESULT)
 """Settings that change no result, or have their own place in the table."""
 
 Rows = dict[str, dict[str, dict[int, tuple[Prediction, ...]]]]

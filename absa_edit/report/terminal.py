@@ -132,7 +132,7 @@ def _sentences(said: Sequence[str]) -> RenderableType:
 def bar(items: Iterable[T], name: str, total: int | None = None, *, unit: str = "batch") -> Iterable[T]:
     """The items, with a progress bar on standard error while they pass; a line now and then where it is no terminal.
 
-    It tells how many are done, how many a second, and the time that is left.
+    It tells how many are done, how many a second, and where the total is known the time that is left.
     """
     live = sys.stderr.isatty()
     every = 0.2 if live else 30.0

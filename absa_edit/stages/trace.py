@@ -86,7 +86,7 @@ def token_stage(run: Run, trace: Trace) -> tuple[TokenGrid, ...]:
 
 
 def _grids_key(run: Run) -> str:
-    return run.key("tokens", replace(run.settings.trace, batch_tokens=1))
+    return run.key("tokens", replace(run.settings.trace, checked=1, batch_tokens=1))
 
 
 def _prompts_to_trace(run: Run) -> list[Prompt]:
@@ -101,10 +101,11 @@ def trace_summary(run: Run, trace: Trace) -> TraceSummary:
     summary = summarise(trace, draws=run.settings.score.resamples, rng=run.rng("effects"))
     if run.settings.trace.engine is Engine.exact:
         return summary
-    path, key = run.folder / "trace" / "agreement.json", run.key("agreement", run.trace_key())
+    path = run.folder / "trace" / "agreement.json"
+    key = run.key("agreement", run.trace_key(), run.settings.trace.checked)
     found = load_kept(Agreement, path, key)
     if found is None:
-        found = _agreement(run, trace)
+        found = _compared(run, trace)
         if found is None:
             log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
             return summary
@@ -118,7 +119,7 @@ def trace_summary(run: Run, trace: Trace) -> TraceSummary:
     return replace(summary, agreement=found)
 
 
-def _agreement(run: Run, trace: Trace) -> Agreement | None:
+def _compared(run: Run, trace: Trace) -> Agreement | None:
     """The first kept examples traced exactly, against what `trace` says of them."""
     settings = run.settings
     checked = trace.of(trace.example_ids[: settings.trace.checked])
@@ -135,5 +136,5 @@ def _agreement(run: Run, trace: Trace) -> Agreement | None:
         progress=run.progress,
         corrupter=Corrupter.of(run.lm, every, exactly, settings.prompt, settings.seed),
     )
-    log.info("trace: compared with the exact engine on %d examples in %.0f s", len(exact.example_ids), exact.seconds)
+    log.info("trace: the comparison with the exact engine took %.0f s", exact.seconds)
     return agreement(exact, checked, draws=1000, rng=run.rng("agreement"))

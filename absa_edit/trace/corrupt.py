@@ -75,8 +75,15 @@ class Corrupter:
     ) -> Corrupter:
         """What corrupts these prompts; twins are encoded and the mean is taken here.
 
-        Raises `DataError` when there is nothing to take the mean of.
+        Raises `DataError` when none of them has tokens of the kind that is to be corrupted.
         """
+        if settings.corruption is not Corruption.counterfactual:
+            roles = ROLES[settings.tokens]
+            if not any(p.positions(*roles) for p in prompts):
+                raise DataError(
+                    f"trace.tokens={settings.tokens.value}: none of the {len(prompts)} examples has such tokens; "
+                    "choose another trace.tokens"
+                )
         decoder = Decoder(lm.model)
         sd, twins, mean = 0.0, {}, None
         if settings.corruption is Corruption.noise:
@@ -87,8 +94,6 @@ class Corrupter:
             twins = {p.example.id: t for (p, _), t in zip(pairs, encoded, strict=True) if p.roles == t.roles}
         else:
             ids = [p.ids[i] for p in prompts for i in p.positions(*ROLES[settings.tokens])]
-            if not ids:
-                raise DataError(f"trace.tokens={settings.tokens.value}: none of the examples has such tokens")
             mean = decoder.embed(torch.tensor([ids], device=decoder.device))[0].float().mean(0).to(lm.model.dtype)
         return cls(decoder, settings, seed, sd, twins, mean)
 

@@ -22,6 +22,7 @@ from absa_edit.lm.attention import Heads, Mixed, attention_by, mix
 from absa_edit.lm.decoder import Decoder, Frame
 from absa_edit.lm.hooks import edited, entering, silent
 from absa_edit.records import Part, Site
+from absa_edit.trace.budget import Budget
 from absa_edit.trace.runs import PROJECTED, Runs
 
 
@@ -58,7 +59,7 @@ def restored(
     """Each group of cells that end alike, with the states they leave the model with at the last position.
 
     Cells that cannot reach the answer (the last block, at other positions) are left out: they are the corrupted
-    run. Out of memory on a GPU, half as many run at once, and no more than that of what comes after.
+    run. If the batch does not fit into a GPU's memory, half as many run at once, from then on.
     """
     decoder, runs = entries.decoder, entries.runs
     positions = [p for p in positions if p >= runs.first]  # before it, both runs are the same
@@ -69,16 +70,15 @@ def restored(
     sweep = _Sweep(entries, positions)
     states = runs.samples * (runs.length - positions[0])  # of one cell
     while todo:
-        batch = todo[: max(1, entries.most // states)]
+        batch = todo[: max(1, entries.budget.states // states)]
         done: list[tuple[list[Cell], Tensor]] | None = None
         try:
             done = sweep.through(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-        if done is None:  # only here is the error gone, which held on to what filled the memory
-            torch.cuda.empty_cache()
-            entries.most = len(batch) // 2 * states
+        if done is None:
+            entries.budget.lower(len(batch) * states)
             continue
         todo = todo[len(batch) :]
         yield from done
@@ -88,11 +88,10 @@ class Entries:
     """Restored positions as they leave the block that they are restored in, with nothing else computed of it.
 
     There positions do not see each other's restoration, so that all that are going to be restored run together.
-    `most` hidden states are computed at once, or those of one cell where these are more.
     """
 
-    def __init__(self, decoder: Decoder, runs: Runs, positions: Sequence[int], most: int) -> None:
-        self.decoder, self.runs, self.most = decoder, runs, most
+    def __init__(self, decoder: Decoder, runs: Runs, positions: Sequence[int], budget: Budget) -> None:
+        self.decoder, self.runs, self.budget = decoder, runs, budget
         chosen = sorted({p for p in positions if p >= runs.first})
         self.every = torch.tensor(chosen, dtype=torch.long, device=runs.leaving.device)
         self.frame = runs.frame.at(self.every)
@@ -102,8 +101,8 @@ class Entries:
         """Those at positions `at`; for all but heads, the first dimension is one."""
         if part is Part.block:
             return self.runs.layers[index].clean[part][at].expand(1, self.runs.samples, -1, -1)
-        if part is Part.head:  # all heads of some positions are many rows, and would be much to keep
-            together = max(1, self.most // (self.runs.samples * len(at)))
+        if part is Part.head:  # as many rows as there are heads: much to run at once, and to keep for other positions
+            together = max(1, self.budget.states // (self.runs.samples * len(at)))
             chunks = torch.arange(self.decoder.heads, device=at.device).split(together)
             return torch.cat([self._run(part, index, at, self.runs.frame.at(at), chunk) for chunk in chunks])
         if (part, index) not in self._all:
@@ -164,8 +163,8 @@ class _Sweep:
     entries: Entries
     positions: list[int]
     states: dict[tuple[Part, int], Tensor] = field(default_factory=dict)
-    """Restored positions as they leave the layer they were restored in ([head or 1, sample, position, hidden]), of the
-    layer that cells start at just now: they come in order."""
+    """Restored positions as they leave the layer they were restored in: [head or 1, sample, position, hidden]. Kept for
+    one starting layer at a time: cells come in order of it."""
 
     def __post_init__(self) -> None:
         self.decoder, self.runs = self.entries.decoder, self.entries.runs

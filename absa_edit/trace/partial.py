@@ -43,15 +43,16 @@ class TraceLog:
         head = json.dumps({"key": key})
         if path is None:
             return
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        if lines and lines[0] == head:
-            with readable(path):
-                for line in lines[1:-1]:  # the last one is empty, or cut short
-                    row = json.loads(line)
-                    self.seconds = row.pop("seconds")
-                    both = {name: row[name] and tuple(row[name]) for name in ("clean", "corrupted")}
-                    self.found[row["id"]] = Traced(**row | both)
-        kept = lines[: len(self.found) + 1] if self.found else [head]
+        kept = [head]
+        with readable(path):
+            lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+            if lines[:1] == kept:
+                kept = lines[:-1]  # the last one is empty, or cut short
+            for line in kept[1:]:
+                row = json.loads(line)
+                self.seconds = row.pop("seconds")
+                both = {name: row[name] and tuple(row[name]) for name in ("clean", "corrupted")}
+                self.found[row["id"]] = Traced(**row | both)
         with atomic(path) as temporary:
             temporary.write_text("\n".join([*kept, ""]), encoding="utf-8")
 

@@ -13,6 +13,7 @@ from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.load import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Part, TokenGrid
+from absa_edit.trace.budget import Budget
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import cells
 from absa_edit.trace.runs import run_both
@@ -33,7 +34,7 @@ def token_grids(
     decoder, words = Decoder(lm.model), first_words(labels)
     parts = tuple(part for part in settings.parts if part is not Part.head)
     every = cells(parts, decoder.layers, settings.window)
-    found = []
+    found, budget = [], Budget(settings.batch_tokens)
     for prompt in progress(prompts, "trace tokens", len(prompts), unit="example"):
         embeds = decoder.embed(torch.tensor([prompt.ids], device=decoder.device))
         corrupted = corrupter.corrupt(prompt, embeds)
@@ -44,7 +45,7 @@ def token_grids(
             answer.means(decoder.logits(state, words).float()) for state in (runs.clean_last, runs.leaving[:, -1])
         )
         units = [[position] for position in range(len(prompt.ids))]
-        grids = restore(decoder, runs, units, every, answer, damaged, settings.batch_tokens)
+        grids = restore(decoder, runs, units, every, answer, damaged, budget)
         tokens = tuple(str(lm.tokenizer.decode([token])).strip() for token in prompt.ids)
         probability = np.stack([grids[part][0] for part in parts])
         found.append(TokenGrid(prompt.example.id, tokens, prompt.roles, parts, clean[0], damaged[0], probability))

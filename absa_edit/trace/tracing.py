@@ -25,6 +25,7 @@ from absa_edit.progress import Progress, silent
 from absa_edit.records import POLARITIES, Example, Part, Polarity, Trace, TraceCounts
 from absa_edit.storage import content_hash
 from absa_edit.trace.attribution import Case, Inputs, Stem, attribute, run
+from absa_edit.trace.budget import Budget
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, Entries, cells, restored
 from absa_edit.trace.partial import Traced, TraceLog, plain
@@ -85,8 +86,9 @@ def trace_prompts(
     `corrupter` is that of a larger set that the prompts are part of; without one, they have their own.
     With `only`, the exact engine runs some cells, and what it says of the others means nothing. Finished examples are
     kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
-    Raises `DataError` when the filter keeps none or two examples share an id, `ModelError` when two label words begin
-    alike, `ValueError` for the engine auto, which is two such traces (`trace_auto`).
+    Raises `DataError` when the filter keeps none or two different examples share an id, `RecordError` when `partial` is
+    damaged, `ModelError` when two label words begin alike, `ValueError` for the engine auto, which is two such traces
+    (`trace_auto`).
     Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
     """
     if settings.engine is Engine.auto:
@@ -96,7 +98,7 @@ def trace_prompts(
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
     settings = replace(settings, dtype=of_trace(settings, lm.model))
     decoder = (Decoder if settings.dtype is Dtype.float32 else RoundedDecoder)(lm.model)
-    tracer = _Tracer(decoder, first_words(labels), corrupter, settings, only)
+    tracer = _Tracer(decoder, first_words(labels), corrupter, settings, only, Budget(settings.batch_tokens))
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
@@ -106,8 +108,9 @@ def trace_prompts(
             )
     lm_key = lm.sha256, lm.files_sha256, str(lm.model.dtype)
     some = None if only is None else only.tolist()
-    asked = replace(settings, batch_tokens=1, grids=0, checked=1)  # these change no line of the log
-    log = TraceLog(partial, content_hash(__version__, *lm_key, asked, prompt_settings, seed, prompts, some))
+    mean = None if corrupter.mean is None else corrupter.mean.tolist()
+    asked = replace(settings, batch_tokens=1, grids=0, checked=1), prompt_settings, tracer.words, seed, mean, some
+    log = TraceLog(partial, content_hash(__version__, *lm_key, *asked, prompts))  # of all that changes a line of it
     spent = log.seconds
     done = dict(log.found)
     todo = [p for p in prompts if p.example.id not in done]
@@ -128,9 +131,13 @@ def _check_ids(prompts: Sequence[Prompt]) -> None:
         example = prompt.example
         if found.setdefault(example.id, example) != example:
             raise DataError(
-                f"two different examples have the id {example.id!r}: {found[example.id].text!r} and {example.text!r}; "
-                "give each example an id of its own"
+                f"two different examples have the id {example.id!r}: {_said(found[example.id])}, and {_said(example)}; "
+                "give each an id of its own, or trace them apart"
             )
+
+
+def _said(example: Example) -> str:
+    return f"{example.aspect!r} in {example.text!r} ({example.polarity})"
 
 
 def first_words(labels: Labels) -> tuple[int, ...]:
@@ -153,6 +160,7 @@ class _Tracer:
     corrupter: Corrupter
     settings: TraceSettings
     only: Only | None
+    budget: Budget
     stem: Stem | None = None
     """Of the last batch that was estimated: the next one begins with the same words."""
 
@@ -163,10 +171,15 @@ class _Tracer:
         """
         most = 1
         if self.settings.engine is not Engine.exact:
-            most = self.settings.batch_tokens // (1 + self.samples + self.settings.steps)
+            most = self.budget.states // self.runs
             if self.decoder.device.type == "cpu":
                 most = min(most, CACHED)
         return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
+
+    @property
+    def runs(self) -> int:
+        """Rows of an example that is estimated: clean, corrupted, and those with gradients."""
+        return 1 + self.samples + self.settings.steps
 
     @property
     def samples(self) -> int:
@@ -211,18 +224,20 @@ class _Tracer:
         found = Traced(prompt.example.id, note, answer.means(clean), damaged, None)
         if note and self.settings.filter:
             return found
-        shared = (self.cells(), answer, damaged, self.settings.batch_tokens, self.only)
+        shared = (self.cells(), answer, damaged, self.budget, self.only)
         grids = restore(self.decoder, runs, self.units(prompt), *shared)
         return replace(found, restored=plain(grids))
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
-        """Examples whose cells are estimated, all from one backward pass; out of memory on a GPU, half as many."""
-        try:
-            return self.attributed_together(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        torch.cuda.empty_cache()  # here: while it is handled, the error holds on to what filled the memory
+        """Examples whose cells are estimated, all from one backward pass; in two halves where that does not fit."""
+        states = len(batch) * len(batch[0].ids) * self.runs  # the longest is the first
+        if len(batch) == 1 or states <= self.budget.states:
+            try:
+                return self.attributed_together(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+            self.budget.lower(states)
         half = len(batch) // 2
         return self.attributed(batch[:half]) + self.attributed(batch[half:])
 
@@ -311,7 +326,7 @@ def restore(
     every: Sequence[Cell],
     answer: Answer,
     damaged: tuple[float, float],
-    most: int,
+    budget: Budget,
     only: Only | None = None,
 ) -> dict[Part, np.ndarray]:
     """Probability and margin of every cell, or of `only` some, restored at each of `units` (sets of positions).
@@ -326,7 +341,7 @@ def restore(
         [c for c in every if only is None or only[parts.index(c.part), number, c.layer]] for number in range(len(units))
     ]
     chosen = [p for unit, some in zip(units, asked, strict=True) if some for p in unit]
-    entries = Entries(decoder, runs, chosen, most)
+    entries = Entries(decoder, runs, chosen, budget)
     for number, positions in enumerate(units):
         if not positions:
             continue

@@ -112,7 +112,8 @@ def test_mean_corruption_puts_the_mean_of_the_tokens_in_their_place(small, promp
     assert torch.equal(corrupted[:, rest], embeds[:, rest])
 
 
-def test_a_mean_of_no_tokens_is_an_error(small, prompts) -> None:
+@pytest.mark.parametrize("corruption", [Corruption.mean, Corruption.noise])
+def test_nothing_to_corrupt_is_an_error(small, prompts, corruption) -> None:
     bare = [replace(prompts[0], roles=(Role.instruction,) * (len(prompts[0].ids) - 1) + (Role.last,))]
-    with pytest.raises(DataError, match=r"trace\.tokens=context: none of the examples"):
-        corrupter(small, bare, corruption=Corruption.mean, tokens=Tokens.context)
+    with pytest.raises(DataError, match=r"trace\.tokens=context: none of the 1 examples"):
+        corrupter(small, bare, corruption=corruption, tokens=Tokens.context)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -14,15 +15,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from absa_edit.api import example
-from absa_edit.config import Corruption, PromptSettings, Tokens, TraceSettings
+from absa_edit.config import Corruption, Dtype, Engine, PromptSettings, Tokens, TraceSettings
 from absa_edit.data.prompts import Prompt, counterfactual, encode
 from absa_edit.errors import DataError, RecordError
 from absa_edit.lm.decoder import Decoder
 from absa_edit.lm.hooks import edited, entering, recorded
 from absa_edit.lm.load import LanguageModel
 from absa_edit.progress import Progress
-from absa_edit.records import Part, Polarity, Role, Site, Trace
-from absa_edit.trace import exact
+from absa_edit.records import Part, Polarity, Role, Site, Trace, TraceCounts
 from absa_edit.trace.corrupt import Corrupter
 from absa_edit.trace.exact import Cell, cells
 from absa_edit.trace.tracing import trace_prompts
@@ -159,7 +159,7 @@ def test_equals_the_loop_on_the_bundled_model(bundled, labels, side) -> None:
     prompts = encode([example(*row) for row in REAL], bundled.tokenizer, PromptSettings())
     assert prompts[0].roles[prompts[0].roles.index(Role.aspect) - 1] is Role.instruction
     assert len(prompts[3].positions(Role.aspect)) > 5
-    roles = [Role.aspect, Role.aspect_again, Role.last]
+    roles = [Role.aspect, Role.after, Role.aspect_again, Role.last]
     padding = {None: (0, 0), "left": (7, 0), "right": (0, 7)}[side]
     parts = EVERY[:3] if side else EVERY
     check_against_slow(bundled, prompts, labels, padding, parts=parts, roles=roles, window=5)
@@ -186,41 +186,50 @@ def test_last_block_at_the_last_token_is_the_clean_run(small, prompts, labels) -
     np.testing.assert_allclose(trace.restored[:, 0, 0, -1], trace.clean, atol=1e-5)
 
 
+@contextmanager
+def blocks_given(lm: LanguageModel, room: float = inf) -> Iterator[list[int]]:
+    """How many hidden states the blocks are given at a time; more than `room` do not fit into memory."""
+    given: list[int] = []
+
+    def enter(block: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        given.append(args[0].shape[:2].numel())
+        if given[-1] > room:
+            raise torch.OutOfMemoryError
+
+    with ExitStack() as stack:
+        for block in Decoder(lm.model).blocks:
+            stack.callback(block.register_forward_pre_hook(enter).remove)
+        yield given
+
+
 def test_batches_are_bounded_and_do_not_change_the_result(small, prompts, labels) -> None:
     """No block is given more hidden states than asked for, or than one cell has."""
-    blocks, given = Decoder(small.model).blocks, []
-    hooks = [b.register_forward_pre_hook(lambda _, args: given.append(args[0].shape[:2].numel())) for b in blocks]
     found, largest = [], []
     for most in (1, 300, 10**6):
-        given.clear()
-        found.append(traced(small, prompts[:2], labels, parts=EVERY, batch_tokens=most))
+        with blocks_given(small) as given:
+            found.append(traced(small, prompts[:2], labels, parts=EVERY, batch_tokens=most))
         largest.append(max(given))
-    for hook in hooks:
-        hook.remove()
     one_cell = 2 * max(len(p.ids) for p in prompts[:2])
-    assert largest[0] <= one_cell and one_cell < largest[1] <= 300 and largest[2] > 300
+    assert largest[0] <= one_cell < largest[1] <= 300 < largest[2]
     for other in found[1:]:
         np.testing.assert_allclose(found[0].restored, other.restored, atol=1e-6)
         np.testing.assert_allclose(found[0].restored_heads, other.restored_heads, atol=1e-6)
 
 
-def test_out_of_memory_half_as_many_cells_run_at_once(small, prompts, labels, monkeypatch) -> None:
-    through, tried = exact._Sweep.through, []
-
-    def with_room_for_five(sweep, batch):  # type: ignore[no-untyped-def]
-        tried.append(len(batch))
-        if len(batch) > 5:
-            raise torch.OutOfMemoryError
-        return through(sweep, batch)
-
-    whole = traced(small, prompts[:1], labels, roles=[Role.before, Role.after])
-    monkeypatch.setattr(exact._Sweep, "through", with_room_for_five)
-    found = traced(small, prompts[:1], labels, roles=[Role.before, Role.after])
-    np.testing.assert_allclose(found.restored, whole.restored, atol=1e-6)
-    assert [n for n in tried if n > 5] == [tried[0]] and tried[1] == tried[0] // 2, "and it is not tried again"
-    monkeypatch.setattr(exact._Sweep, "through", lambda sweep, batch: with_room_for_five(sweep, [*batch] * 6))
-    with pytest.raises(torch.OutOfMemoryError):
-        traced(small, prompts[:1], labels)
+@pytest.mark.parametrize("engine", [Engine.exact, Engine.attribution])
+def test_what_does_not_fit_into_memory_is_halved_and_not_tried_again(small, prompts, labels, engine, caplog) -> None:
+    asked = {"engine": engine, "parts": EVERY, "steps": 2, "dtype": Dtype.float32}
+    whole = traced(small, prompts[:3], labels, **asked)
+    with blocks_given(small, room=75) as given:
+        found = traced(small, prompts[:3], labels, **asked)
+    failed = [states for states in given if states > 75]
+    assert failed and failed == sorted(set(failed), reverse=True), "each time with less"
+    assert len(caplog.messages) == len(failed) and "trace.batch_tokens" in caplog.text
+    assert found.example_ids == whole.example_ids
+    np.testing.assert_allclose(found.restored, whole.restored, atol=1e-5)
+    np.testing.assert_allclose(found.restored_heads, whole.restored_heads, atol=1e-5)
+    with blocks_given(small, room=len(prompts[0].ids) + 1), pytest.raises(torch.OutOfMemoryError):
+        traced(small, prompts[:1], labels, **asked)
 
 
 def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, labels) -> None:
@@ -255,8 +264,8 @@ def test_the_filter_keeps_what_the_model_gets_right_and_noise_turns_wrong(bundle
     robust = [p for p in prompts if p not in wrong and right(p, corrupter.corrupt(p, clean[p.example.id]))]
     assert wrong and robust
     assert trace.example_ids == tuple(p.example.id for p in prompts if p not in wrong and p not in robust)
-    counts = trace.counts
-    assert (counts.seen, counts.clean_wrong, counts.corrupted_right) == (len(prompts), len(wrong), len(robust))
+    kept = len(prompts) - len(wrong) - len(robust)
+    assert trace.counts == TraceCounts(len(prompts), len(wrong), len(robust), kept) and kept == len(trace.example_ids)
 
 
 def test_nothing_kept_is_an_error_with_the_counts(small, prompts, labels) -> None:
@@ -335,6 +344,9 @@ def test_a_stopped_trace_goes_on_in_smaller_batches(small, prompts, labels, tmp_
                 small, prompts, labels, smaller, PromptSettings(), seed=3, partial=file, progress=stopped_after(2)
             )
     assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + 2 + 2
+    resumed = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3, partial=file)
+    whole = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3)
+    np.testing.assert_allclose(resumed.restored, whole.restored, atol=1e-6)
 
 
 def test_a_damaged_line_of_a_stopped_trace_is_said(small, prompts, labels, tmp_path) -> None:
@@ -349,7 +361,7 @@ def test_a_damaged_line_of_a_stopped_trace_is_said(small, prompts, labels, tmp_p
 
 def test_different_examples_with_one_id_are_an_error(small, prompts, labels) -> None:
     same = replace(prompts[1], example=replace(prompts[1].example, id=prompts[0].example.id))
-    with pytest.raises(DataError, match="id of its own"):
+    with pytest.raises(DataError, match=r"'screen' in .*'fan' in .*an id of its own"):
         traced(small, [prompts[0], same], labels)
     twice = traced(small, [prompts[0]] * 2, labels, parts=[Part.block])
     np.testing.assert_array_equal(twice.restored[0], twice.restored[1])
