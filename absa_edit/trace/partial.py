@@ -47,7 +47,7 @@ class TraceLog:
         with readable(path):
             lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
             if lines[:1] == kept:
-                kept = lines[:-1]  # the last one is empty, or cut short
+                kept += lines[1:-1]  # the last one is empty, or cut short
             for line in kept[1:]:
                 row = json.loads(line)
                 self.seconds = row.pop("seconds")
