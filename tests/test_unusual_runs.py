@@ -109,6 +109,7 @@ def test_a_plan_that_cannot_be_is_told_before_the_trace(
         execute(settings(tmp_path, locate=chosen))
 
 
+@pytest.mark.slow
 def test_weights_of_a_stopped_run_are_not_taken_for_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first run's record lies beside them; its answers are not theirs."""
     _, first, _ = execute(small_run(tmp_path))
@@ -127,6 +128,7 @@ def test_an_export_whose_proof_was_stopped_is_not_there(tmp_path: Path, monkeypa
     assert not list(export.iterdir())
 
 
+@pytest.mark.slow
 def test_what_is_scored_again_answers_as_it_did_and_forgets_what_it_was(tmp_path: Path) -> None:
     """Dropout is for training."""
     chosen = small_run(tmp_path, method={"edit": Edit(lr=2e-3, dropout=0.5)})
@@ -176,6 +178,7 @@ def test_no_method_pays_for_what_all_share(tmp_path: Path, monkeypatch: pytest.M
     assert shared and edit.fit and edit.fit.seconds < 1000 and edit.score_seconds < 1000
 
 
+@pytest.mark.slow
 def test_own_data_may_be_called_dev(tmp_path: Path) -> None:
     """States of the base model are kept by data set, and there is one of development data."""
     for name, count in (("train", 40), ("test", 7)):

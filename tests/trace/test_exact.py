@@ -204,10 +204,10 @@ def blocks_given(lm: LanguageModel, room: float = inf) -> Iterator[list[int]]:
 
 def test_batches_are_bounded_and_do_not_change_the_result(small, prompts, labels) -> None:
     """No block is given more hidden states than asked for, or than one cell has."""
-    found, largest = [], []
+    found, largest, roles = [], [], [Role.before, Role.last]
     for most in (1, 300, 10**6):
         with blocks_given(small) as given:
-            found.append(traced(small, prompts[:2], labels, parts=EVERY, batch_tokens=most))
+            found.append(traced(small, prompts[:2], labels, parts=EVERY, roles=roles, batch_tokens=most))
         largest.append(max(given))
     one_cell = 2 * max(len(p.ids) for p in prompts[:2])
     assert largest[0] <= one_cell < largest[1] <= 300 < largest[2]
