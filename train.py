@@ -24,11 +24,13 @@ def main(config: DictConfig) -> float | None:
     """Development macro-F1 of the exported method, for Hydra sweepers; the run folder holds everything else."""
     try:
         settings = settings_from(config)
-        from absa_edit import pipeline  # torch and transformers take seconds: a typo should not wait for them
-        from absa_edit.fit.together import announce, is_first
+        from absa_edit.context import prepare
+        from absa_edit.pipeline import (
+            execute as pipeline,  # torch and transformers take seconds: a typo should not wait for them
+        )
+        from absa_edit.pipeline.stages.methods import help_train
         from absa_edit.report.terminal import bar
-        from absa_edit.run import prepare
-        from absa_edit.stages.method import help_train
+        from absa_edit.training.distributed import announce, is_first
 
         overrides = list(HydraConfig.get().overrides.task)
         run = prepare(settings, overrides=overrides, root=ROOT, progress=bar)
@@ -47,7 +49,7 @@ def main(config: DictConfig) -> float | None:
         logging.getLogger("absa_edit").error("%s", error)
         sys.exit(1)
     except Exception:
-        from absa_edit.fit.together import is_alone
+        from absa_edit.training.distributed import is_alone
 
         if is_alone():
             raise

@@ -8,16 +8,16 @@ __all__ = ["Classifier", "Model", "example", "load", "read", "reviewlm"]
 
 if TYPE_CHECKING:
     from absa_edit.api import Model, example, read
-    from absa_edit.export.classifier import Classifier, load
-    from absa_edit.lm.load import reviewlm
+    from absa_edit.inference.classifier import Classifier, load
+    from absa_edit.model.loading import reviewlm
 
 _HOMES = {
-    "Classifier": "absa_edit.export.classifier",
+    "Classifier": "absa_edit.inference.classifier",
     "Model": "absa_edit.api",
     "example": "absa_edit.api",
-    "load": "absa_edit.export.classifier",
+    "load": "absa_edit.inference.classifier",
     "read": "absa_edit.api",
-    "reviewlm": "absa_edit.lm.load",
+    "reviewlm": "absa_edit.model.loading",
 }
 
 

@@ -21,29 +21,25 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from absa_edit.adapt import adapt
-from absa_edit.config import (
-    DataSettings,
-    Edit,
-    FitSettings,
-    LocateSettings,
-    Method,
-    ModelSettings,
-    PromptSettings,
-    TraceSettings,
-)
 from absa_edit.data.prompts import encode, label_ids
+from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import DataError, SettingsError
-from absa_edit.export import classifier as classifiers
-from absa_edit.export.classifier import Classifier
-from absa_edit.fit.loop import fit as fit_to
-from absa_edit.lm.load import load_model
-from absa_edit.locate import locate
-from absa_edit.locate.plan import checked
+from absa_edit.inference import classifier as classifiers
+from absa_edit.inference.classifier import Classifier
+from absa_edit.localizers.base import locate
+from absa_edit.localizers.plan import checked
+from absa_edit.localizers.settings import LocateSettings
+from absa_edit.methods.base import adapt
+from absa_edit.methods.settings import Edit, Method
+from absa_edit.model.loading import load_model
+from absa_edit.model.settings import ModelSettings
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, EditPlan, Example, Polarity, Trace
-from absa_edit.trace import trace
+from absa_edit.tracing.settings import TraceSettings
+from absa_edit.tracing.trace import trace
+from absa_edit.training.loop import fit as fit_to
+from absa_edit.training.settings import FitSettings
 
 S = TypeVar("S")
 LEARNING_RATE = 2e-3
@@ -84,8 +80,8 @@ class Model:
     ) -> Trace:
         """Where the answers are decided: of a data set `examples` drawn ones are traced, of a list all.
 
-        `settings` are those of `trace.*`, e.g. `engine="attribution"`. How far to trust such estimates is told by
-        `absa_edit.trace.agreement.agreement`, given an exact trace of the same examples in the same order (`Trace.of`).
+        `settings` are those of `trace.*`, e.g. `engine="attribution"`. How far to trust such estimates is told
+        by `absa_edit.tracing.fidelity.agreement`, given an exact trace of the same examples in the same order.
         """
         chosen = _settings(TraceSettings, settings)
         if isinstance(data, Dataset):
@@ -111,7 +107,7 @@ class Model:
     ) -> Classifier:
         """A classifier trained on `data.train` at the plan's sites, its best epoch by `data.dev`.
 
-        `method` may be any of `absa_edit.config`, e.g. `Lora(lr=1e-3)`, which needs no plan; by itself `edit`.
+        `method` are settings of any method, e.g. `Lora(lr=1e-3)`, which needs no plan; by itself `edit`'s.
         """
         if plan is not None:
             checked(plan, self.lm.model)

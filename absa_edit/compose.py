@@ -11,8 +11,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from absa_edit.config import METHODS, Settings
 from absa_edit.errors import SettingsError
+from absa_edit.methods.settings import METHODS
+from absa_edit.settings import Settings
 
 
 def register() -> None:

@@ -7,6 +7,7 @@ How they are kept on disk is in `storage.py`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import ConfigDict
 
-from absa_edit.notebook import plan_html, plan_line, trace_html, trace_line
+from absa_edit.html_table import filled, paragraph, shaded, table
 
 
 class Polarity(StrEnum):
@@ -172,10 +173,22 @@ class EditPlan:
         return tuple(sorted({t.site.layer for t in self.targets}))
 
     def __repr__(self) -> str:
-        return plan_line(self)
+        parts = "+".join(sorted({t.site.part.value for t in self.targets}))
+        layers = ",".join(map(str, self.layers()))
+        steady = "" if self.stability is None else f", stability {self.stability:.2f}"
+        return f"EditPlan({self.source}: {parts} of layers {layers}, {self.parameters:,} parameters{steady})"
 
     def _repr_html_(self) -> str:
-        return plan_html(self)
+        """The ranks of the edited sites: parts down, layers across."""
+        ranks = {(str(t.site.part.value), t.site.index, t.site.layer): t.rank for t in self.targets}
+        rows = sorted({key[:2] for key in ranks}, key=lambda row: (row[0], -1 if row[1] is None else row[1]))
+        layers = range(max(self.layers(), default=0) + 1)
+        body = (
+            [part if index is None else f"{part} {index}"]
+            + [filled(str(ranks[part, index, i])) if (part, index, i) in ranks else "" for i in layers]
+            for part, index in rows
+        )
+        return paragraph(repr(self)) + table("rank", ["", *map(str, layers)], body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +255,32 @@ class Trace:
         cut |= {name: tuple(every[name][i] for i in kept) for name in ("example_ids", "sentence_ids")}
         return replace(self, **cut)
 
+    def mean_effects(self) -> np.ndarray:
+        """Average indirect effect by part, role and layer; nan for roles that no example has."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+            return np.nanmean(self.restored - self.corrupted[:, None, None, None], axis=0)
+
     def __repr__(self) -> str:
-        return trace_line(self)
+        c = self.counts
+        text = f"Trace({self.engine}, {self.corruption} on {self.corrupted_tokens}, {c.kept} of {c.seen} examples"
+        if not self.parts:
+            return text + ")"
+        mean = self.mean_effects()
+        part, role, layer = np.unravel_index(np.nanargmax(mean), mean.shape)
+        where = f"{self.parts[part].value}@{layer} at {self.roles[role].value}"
+        return f"{text}, peak {where} {100 * mean[part, role, layer]:+.1f} points)"
 
     def _repr_html_(self) -> str:
-        return trace_html(self)
+        """The average indirect effects in points, a table a part: roles down, layers across."""
+        mean = 100 * self.mean_effects()
+        largest = float(np.nanmax(np.abs(mean), initial=1e-9))
+        head = ["", *map(str, range(self.layers))]
+        text = paragraph(f"{self!r}; effects in points of p(gold)")
+        for part, effects in zip(self.parts, mean, strict=True):
+            rows = zip(self.roles, effects, strict=True)
+            text += table(part.value, head, ([role.value, *(shaded(v, largest) for v in row)] for role, row in rows))
+        return text
 
 
 @dataclass(frozen=True, slots=True)

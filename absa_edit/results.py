@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from absa_edit.notebook import score_html
+from absa_edit.html_table import table
 from absa_edit.records import DataSummary, EditPlan, Part, Polarity, Role, TraceCounts
 
 SCHEMA = 1
@@ -80,7 +80,17 @@ class Score:
     """Rows are gold, columns predicted, in label order."""
 
     def _repr_html_(self) -> str:
-        return score_html(self)
+        """Accuracy and macro-F1 with their intervals, F1 of each class, and the confusion."""
+        both = (("accuracy", self.accuracy), ("macro-F1", self.macro_f1))
+        first = ([name, f"{100 * i.value:.1f}", f"{100 * i.low:.1f} to {100 * i.high:.1f}"] for name, i in both)
+        counts = (
+            [label, *map(str, row), f"{100 * self.f1[label]:.1f}"]
+            for label, row in zip(self.f1, self.confusion, strict=False)
+        )
+        head = ["", *self.f1, "F1"]
+        return table("percent", ["", "value", "95 %"], first) + table(
+            f"gold down, predicted across, n = {self.accuracy.n}", head, counts
+        )
 
 
 @dataclass(frozen=True, slots=True)

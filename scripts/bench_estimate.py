@@ -19,13 +19,13 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 import absa_edit
-from absa_edit.config import LocateSettings, Shape
-from absa_edit.lm.precision import has_bfloat16_units
-from absa_edit.locate.by_trace import choices
+from absa_edit.localizers.causal_trace import choices
+from absa_edit.localizers.settings import LocateSettings, Shape
+from absa_edit.model.precision import has_bfloat16_units
 from absa_edit.records import Dataset, Part, Trace
-from absa_edit.statistics import weighted_means
-from absa_edit.trace.agreement import agreement
-from absa_edit.trace.effects import indirect_effects
+from absa_edit.resampling import weighted_means
+from absa_edit.tracing.effects import indirect_effects
+from absa_edit.tracing.fidelity import agreement
 
 PARTS = {"block, attn, mlp": [Part.block, Part.attn, Part.mlp], "heads too": list(Part)}
 ENGINES: dict[str, dict[str, Any]] = {

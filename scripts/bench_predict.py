@@ -19,12 +19,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from absa_edit.adapt import adapt
-from absa_edit.config import DataSettings, ModelSettings, PromptSettings, ZeroShot
 from absa_edit.data.prompts import encode
+from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import load_splits
-from absa_edit.export.classifier import Classifier
-from absa_edit.lm.load import load_model
+from absa_edit.inference.classifier import Classifier
+from absa_edit.methods.base import adapt
+from absa_edit.methods.settings import ZeroShot
+from absa_edit.model.loading import load_model
+from absa_edit.model.settings import ModelSettings
 from absa_edit.records import POLARITIES, Example
 
 ROUNDS = 5

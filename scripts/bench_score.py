@@ -17,13 +17,14 @@ from fits import Job, model_of, prompts_of
 from rich.console import Console
 from rich.table import Table
 
-from absa_edit.adapt import Adapted, adapt
-from absa_edit.config import Edit, ZeroShot
 from absa_edit.data.prompts import Prompt
-from absa_edit.evaluate.predict import BaseStates, Labels, log_probabilities
-from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.forest import length_buckets
-from absa_edit.locate.plan import plan_of
+from absa_edit.evaluation.predict import BaseStates, Labels, log_probabilities
+from absa_edit.localizers.plan import plan_of
+from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.methods.base import adapt
+from absa_edit.methods.settings import Edit, ZeroShot
+from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.prefix_tree import length_buckets
 from absa_edit.records import POLARITIES, Part, Site
 
 ROUNDS = 3
@@ -32,7 +33,7 @@ TOKENS = 4096
 
 
 @torch.no_grad()
-def padded_rows(adapted: Adapted, prompts: Sequence[Prompt], labels: Labels) -> None:
+def padded_rows(adapted: AdaptedModel, prompts: Sequence[Prompt], labels: Labels) -> None:
     """Scoring as it is usually written: padded rows through the model's own forward, batched by length."""
     first = [labels[p][0] for p in POLARITIES]
     for batch in length_buckets([len(p.ids) for p in prompts], TOKENS):
@@ -48,7 +49,7 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     job = Job("edit", model, examples=arguments.examples)
     base = model_of(job)
     prompts, labels = prompts_of(job)
-    layers = Decoder(base).layers
+    layers = BlockRunner(base).layers
     plain = adapt(base, ZeroShot(), None, seed=0)
     starts = [layers // 4, layers // 2, 3 * layers // 4]
     known = BaseStates(labels, base.dtype, starts, TOKENS, gib=4.0)

@@ -26,15 +26,14 @@ from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from absa_edit.config import TraceSettings
-from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.onednn import OneDNN
+from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.onednn_linear import OneDNN
 from absa_edit.records import Part, Role
-from absa_edit.trace.budget import Budget
-from absa_edit.trace.exact import cells
-from absa_edit.trace.rounded import RoundedDecoder
-from absa_edit.trace.runs import run_both
-from absa_edit.trace.tracing import Answer, restore
+from absa_edit.tracing.clean_and_corrupted import clean_and_corrupted
+from absa_edit.tracing.exact_patching import cells
+from absa_edit.tracing.memory_budget import MemoryBudget
+from absa_edit.tracing.settings import TraceSettings
+from absa_edit.tracing.tracer import Answer, restore
 
 GRIDS = {
     "block": (Part.block,),
@@ -83,21 +82,21 @@ def workload(layers: int, length: int, samples: int = SAMPLES) -> Workload:
 def exact(
     work: Workload,
     parts: Sequence[Part],
-    view: type[Decoder] = Decoder,
+    rounded: bool = False,
     units: Sequence[Sequence[int]] | None = None,
 ) -> dict[Part, np.ndarray]:
     """Our grid: probability by part, an array (unit, layer); a unit is a position where no other are given."""
-    decoder = view(work.model)
-    embeds = decoder.embed(work.ids)
+    runner = BlockRunner(work.model, rounded=rounded)
+    embeds = runner.embed(work.ids)
     corrupted = embeds.repeat(len(work.noise), 1, 1)
     corrupted[:, work.span] += work.noise.to(embeds.dtype)
-    runs = run_both(decoder, embeds, corrupted)
+    runs = clean_and_corrupted(runner, embeds, corrupted)
     answer = Answer(work.words, 0)
     units = units or [[t] for t in range(work.ids.shape[1])]
-    every = cells(parts, decoder.layers, WINDOW, decoder.heads)
-    corrupted_run = answer.means(decoder.logits(runs.leaving[:, -1], work.words).float())
-    with OneDNN(decoder.blocks, lay_out=True).on():  # `trace_prompts` does so once for all prompts
-        grids = restore(decoder, runs, units, every, answer, corrupted_run, Budget(16384))
+    every = cells(parts, runner.layers, WINDOW, runner.heads)
+    corrupted_run = answer.means(runner.logits(runs.leaving[:, -1], work.words).float())
+    with OneDNN(runner.blocks, lay_out=True).on():  # `trace_prompts` does so once for all prompts
+        grids = restore(runner, runs, units, every, answer, corrupted_run, MemoryBudget(16384))
     return {part: grid[0] for part, grid in grids.items()}
 
 
@@ -237,14 +236,14 @@ def bfloat16(work: Workload) -> dict[str, Any]:
     """What `trace.dtype=bfloat16` gains over float32, in turns, and what it changes."""
     over, grids = {}, {}
     for name, parts in GRIDS.items():
-        took: dict[type[Decoder], list[float]] = {Decoder: [], RoundedDecoder: []}
-        for view in (*took, *took):
-            seconds, grids[name, view] = timed(lambda parts=parts, view=view: exact(work, parts, view))
-            took[view].append(seconds)
-        over[name] = min(took[Decoder]) / min(took[RoundedDecoder])
+        took: dict[bool, list[float]] = {False: [], True: []}
+        for rounded in (*took, *took):
+            seconds, grids[name, rounded] = timed(lambda parts=parts, rounded=rounded: exact(work, parts, rounded))
+            took[rounded].append(seconds)
+        over[name] = min(took[False]) / min(took[True])
     exactly, roughly = (
-        np.stack([grids["all", view][part][work.corrupted[0] :] for part in GRIDS["all"]]).ravel()
-        for view in (Decoder, RoundedDecoder)
+        np.stack([grids["all", rounded][part][work.corrupted[0] :] for part in GRIDS["all"]]).ravel()
+        for rounded in (False, True)
     )
     return {
         "over_float32": over,

@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 from absa_edit.errors import AbsaEditError
-from absa_edit.report.seed_groups import Group, compared, read
-from absa_edit.report.seed_tables import markdown, show
+from absa_edit.leaderboard.collect import Group, compared, read
+from absa_edit.leaderboard.tables import markdown, show
 from absa_edit.storage import atomic, to_json, write_json
 
 

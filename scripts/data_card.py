@@ -16,14 +16,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from absa_edit.config import DataSettings
+from absa_edit.data.card import data_card
+from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_pair
 from absa_edit.errors import AbsaEditError, DataError
 from absa_edit.records import POLARITIES, Dataset
-from absa_edit.report.data_card import data_card
-from absa_edit.report.results import pipe_table
 from absa_edit.results import RunRecord
 from absa_edit.storage import load
+from absa_edit.table import pipe_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,8 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from absa_edit.data.catalogue import PUBLIC, public_set
 from absa_edit.data.fetch import fetch
+from absa_edit.data.public_sets import PUBLIC, public_set
 from absa_edit.errors import AbsaEditError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from absa_edit.data.catalogue import sample_domain
+from absa_edit.data.public_sets import sample_domain
 from absa_edit.errors import AbsaEditError, RecordError
 from absa_edit.results import RunRecord
 from absa_edit.storage import load

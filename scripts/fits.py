@@ -1,6 +1,6 @@
 """One way to train, in a process of its own: an epoch for each line that it reads, a line of JSON for each epoch.
 
-Run by `scripts/bench.py fit`, which interleaves several of these. What is not ours is done as its users do it: full
+Context by `scripts/bench.py fit`, which interleaves several of these. What is not ours is done as its users do it: full
 sequences in padded batches, logits of every token, `transformers.Trainer` where the name says so.
 """
 
@@ -33,29 +33,21 @@ from transformers import (
     TrainingArguments,
 )
 
-from absa_edit.adapt import adapt
-from absa_edit.adapt.representation import LoReFT
-from absa_edit.config import (
-    DataSettings,
-    Delta,
-    Edit,
-    FitSettings,
-    Full,
-    Lora,
-    Method,
-    ModelSettings,
-    Precision,
-    PromptSettings,
-)
 from absa_edit.data.prompts import Prompt, encode, label_ids
+from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import load_splits
-from absa_edit.fit.loop import epoch_batches, fit
-from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.forest import grow
-from absa_edit.lm.hooks import edited
-from absa_edit.lm.load import load_model, reviewlm
-from absa_edit.locate.plan import plan_of
+from absa_edit.localizers.plan import plan_of
+from absa_edit.methods.base import adapt
+from absa_edit.methods.reft import LoReFT
+from absa_edit.methods.settings import Delta, Edit, Full, Lora, Method
+from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.hooks import edited
+from absa_edit.model.loading import load_model, reviewlm
+from absa_edit.model.prefix_tree import grow
+from absa_edit.model.settings import ModelSettings, Precision
 from absa_edit.records import Part, Role, Site
+from absa_edit.training.loop import epoch_batches, fit
+from absa_edit.training.settings import FitSettings
 
 BATCH = 16
 LR = 2e-4
@@ -136,7 +128,7 @@ def ours(job: Job) -> None:
     """The package's own loop."""
     base = model_of(job)
     prompts, labels = prompts_of(job)
-    plan = plan_of(base, [Site(layer, Part.attn) for layer in window(Decoder(base).layers)], 4, "manual")
+    plan = plan_of(base, [Site(layer, Part.attn) for layer in window(BlockRunner(base).layers)], 4, "manual")
     adapted = adapt(base, OURS[job.way], plan, seed=0)
     del base
     clock = Clock()
@@ -154,8 +146,8 @@ def ours(job: Job) -> None:
 
 def batches_of(prompts: Sequence[Prompt], epoch: int) -> list[list[int]]:
     """The batches that our loop takes in an epoch."""
-    forest = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])
-    return list(epoch_batches(forest, BATCH, np.random.default_rng([0, epoch])))
+    tree = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])
+    return list(epoch_batches(tree, BATCH, np.random.default_rng([0, epoch])))
 
 
 def padded(prompts: Sequence[Prompt], labels: dict[Any, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -240,12 +232,12 @@ def aaai25(job: Job) -> None:
     """
     base = model_of(job)
     prompts, labels = prompts_of(job)
-    layers = window(Decoder(base).layers)
-    paths = [Decoder(base).layout.path(Site(layer, Part.attn)).removeprefix("model.") for layer in layers]
+    layers = window(BlockRunner(base).layers)
+    paths = [BlockRunner(base).layout.path(Site(layer, Part.attn)).removeprefix("model.") for layer in layers]
     config = LoraConfig(r=4, lora_alpha=8, target_modules=paths, task_type=TaskType.CAUSAL_LM)
     model: Any = get_peft_model(base, config)
     edits = {layer: LoReFT(base.config.hidden_size, 4).to(job.device) for layer in layers}
-    decoder = Decoder(base)
+    runner = BlockRunner(base)
     parameters = [p for p in model.parameters() if p.requires_grad]
     parameters += [p for edit in edits.values() for p in edit.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0)
@@ -256,7 +248,7 @@ def aaai25(job: Job) -> None:
             at = torch.tensor([p.positions(Role.aspect_again)[-1] for p in chosen])
             with ExitStack() as stack:
                 for layer, edit in edits.items():
-                    block = decoder.module(Site(layer, Part.block))
+                    block = runner.module(Site(layer, Part.block))
                     stack.enter_context(edited(block, _at(at, edit)))
                 inputs = {name: t.to(job.device) for name, t in padded(chosen, labels).items()}
                 with torch.autocast(job.device, torch.bfloat16, enabled=job.precision == "bf16"):

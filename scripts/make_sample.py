@@ -22,7 +22,7 @@ from xml.sax.saxutils import quoteattr
 from sample.grammar import (
     SIGN,
     TURNED,
-    Frame,
+    BlockInputs,
     Line,
     Piece,
     capital,
@@ -90,7 +90,7 @@ class Pool:
     """The material one split may use, and how often it has."""
 
     lines: list[Line]
-    frames: list[Frame]
+    frames: list[BlockInputs]
     used: Counter[str] = field(default_factory=Counter)
 
     def clause(self, sign: str, kind: str, taken: set[str], plain: bool, rng: random.Random) -> Line | None:
@@ -162,7 +162,7 @@ def slip(pieces: list[Piece], rng: random.Random) -> list[Piece]:
     return pieces
 
 
-def signs_of(frame: Frame, x: str) -> str:
+def signs_of(frame: BlockInputs, x: str) -> str:
     """The polarities of the frame's slots when `x` is this one."""
     return frame.signs.replace("x", x).replace("y", TURNED[x])
 

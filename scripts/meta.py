@@ -17,9 +17,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from absa_edit.lm.attention import Heads, Mixed, attention_by, mix
-from absa_edit.lm.decoder import Decoder
-from absa_edit.lm.forest import grow
+from absa_edit.model.attention import Heads, Mixed, attention_by, mix
+from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.prefix_tree import grow
 
 SHAPE_7B = {
     "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -77,18 +77,18 @@ def _median_batch() -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _run(model: LlamaForCausalLM, start: int, rows: int, slots: int, answers: int) -> Tensor:
     """The summed log-probabilities at as many of a batch's tokens as have answers."""
-    decoder = Decoder(model)
+    runner = BlockRunner(model)
     entering = torch.empty(rows, slots, SHAPE_7B["hidden_size"], dtype=torch.bfloat16, device="meta")
     with torch.no_grad():
-        frame = decoder.begin(entering, torch.empty(rows, slots, dtype=torch.long, device="meta"))
+        frame = runner.begin(entering, torch.empty(rows, slots, dtype=torch.long, device="meta"))
     hidden = entering.requires_grad_(model.get_input_embeddings().weight.requires_grad)
 
     def attend(heads: Heads) -> Mixed:
         return mix(heads, torch.ones(slots, slots, dtype=torch.bool, device="meta"))
 
     with attention_by(model, attend):
-        hidden = decoder.run(hidden, start, decoder.layers, frame)
-    return decoder.logits(hidden.flatten(0, 1)[:answers]).float().log_softmax(-1).sum()
+        hidden = runner.run(hidden, start, runner.layers, frame)
+    return runner.logits(hidden.flatten(0, 1)[:answers]).float().log_softmax(-1).sum()
 
 
 def _step(model: LlamaForCausalLM, start: int, rows: int, slots: int, answers: int) -> dict[str, float]:

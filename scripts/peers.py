@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from absa_edit.lm.hooks import edited, recorded
-from absa_edit.lm.sites import layout
+from absa_edit.model.architectures import layout
+from absa_edit.model.hooks import edited, recorded
 from absa_edit.records import Part, Site
-from absa_edit.trace.exact import Cell
+from absa_edit.tracing.exact_patching import Cell
 
 Measure = Callable[[Sequence[tuple[Cell, int]]], list[float]]
 """From cells and the token position each restores, to the probability each brings back."""

@@ -30,7 +30,7 @@ from absa_edit.errors import AbsaEditError, DataError, ModelError
 
 if TYPE_CHECKING:
     from absa_edit import Classifier
-    from absa_edit.export.pairs import Pair
+    from absa_edit.data.readers.unlabelled import Pair
 
 TOGETHER = 1024
 """Pairs that are read, sorted by length and answered before their answers are written."""
@@ -79,8 +79,8 @@ def answer_one(arguments: argparse.Namespace) -> None:
 
 
 def explain_one(classifier: Classifier, arguments: argparse.Namespace, console: Console) -> None:
-    from absa_edit.export.classifier import example
-    from absa_edit.export.explain import explain
+    from absa_edit.inference.classifier import example
+    from absa_edit.inference.explain import explain
     from absa_edit.report.token_grid import token_grid
 
     with console.status("tracing"):
@@ -102,7 +102,7 @@ def answer_many(arguments: argparse.Namespace) -> None:
     if path and (path.is_dir() or not path.exists()):
         raise DataError(f"{path}: no such file; expected JSON lines, CSV or SemEval XML")
     kind = arguments.format or (path and path.suffix.lstrip(".").lower()) or "jsonl"
-    from absa_edit.export.pairs import pairs
+    from absa_edit.data.readers.unlabelled import pairs
     from absa_edit.report.terminal import bar
 
     if isinstance(sys.stdout, TextIOWrapper):  # half a character in a row stays what it was: JSON's escape is Python's

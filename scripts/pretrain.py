@@ -28,10 +28,10 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from absa_edit.config import PromptSettings
+from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import AbsaEditError, DataError, SettingsError
-from absa_edit.lm.load import choose_device
-from absa_edit.lm.precision import has_bfloat16_units
+from absa_edit.model.loading import choose_device
+from absa_edit.model.precision import has_bfloat16_units
 from absa_edit.storage import atomic
 
 WORDS = Path(__file__).with_name("opinion_words.txt")

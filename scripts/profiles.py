@@ -7,12 +7,13 @@ import time
 from fits import OURS, Job, model_of, prompts_of, window
 from torch.profiler import ProfilerActivity, profile
 
-from absa_edit.adapt import adapt
-from absa_edit.config import FitSettings, Precision
-from absa_edit.fit.loop import fit
-from absa_edit.lm.decoder import Decoder
-from absa_edit.locate.plan import plan_of
+from absa_edit.localizers.plan import plan_of
+from absa_edit.methods.base import adapt
+from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.settings import Precision
 from absa_edit.records import Part, Site
+from absa_edit.training.loop import fit
+from absa_edit.training.settings import FitSettings
 
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear"),
@@ -26,7 +27,7 @@ def profiled(job: Job) -> dict[str, float]:
     """Share of the wall time of the second epoch by kind; what no operation took is Python's."""
     base = model_of(job)
     prompts, labels = prompts_of(job)
-    plan = plan_of(base, [Site(layer, Part.attn) for layer in window(Decoder(base).layers)], 4, "manual")
+    plan = plan_of(base, [Site(layer, Part.attn) for layer in window(BlockRunner(base).layers)], 4, "manual")
     adapted = adapt(base, OURS[job.way], plan, seed=0)
     recorder = profile(activities=[ProfilerActivity.CPU])
     began = 0.0

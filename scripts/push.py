@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from absa_edit.errors import AbsaEditError
-from absa_edit.export.push import push
+from absa_edit.export.hub import push
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from absa_edit.config import TrackSettings
 from absa_edit.errors import AbsaEditError, RecordError
-from absa_edit.report.dashboard import save_dashboard
 from absa_edit.results import RunRecord
 from absa_edit.storage import load
+from absa_edit.tracking.settings import TrackSettings
+from absa_edit.tracking.workspace import save_dashboard
 
 
 def main() -> None:

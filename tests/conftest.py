@@ -14,10 +14,13 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from absa_edit.config import ModelSettings, PromptSettings
 from absa_edit.data.prompts import Prompt, encode, label_ids
-from absa_edit.lm.load import LanguageModel, load_model, reviewlm
+from absa_edit.data.settings import PromptSettings
+from absa_edit.model.loading import LanguageModel, load_model, reviewlm
+from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Example, Polarity, Twin
+
+pytest_plugins = ["report_records", "exported"]
 
 SHAPE = {
     "vocab_size": 8192,

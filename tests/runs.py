@@ -9,28 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
-from absa_edit import pipeline
-from absa_edit.config import (
-    DataSettings,
-    Delta,
-    Edit,
-    FitSettings,
-    Full,
-    Localiser,
-    LocateSettings,
-    Lora,
-    ModelSettings,
-    ScoreSettings,
-    Settings,
-    Stage,
-    TraceSettings,
-    Tracker,
-    TrackSettings,
-    ZeroShot,
-)
+from absa_edit.context import Context, prepare
+from absa_edit.data.settings import DataSettings
+from absa_edit.evaluation.settings import ScoreSettings
+from absa_edit.localizers.settings import Localiser, LocateSettings
+from absa_edit.methods.settings import Delta, Edit, Full, Lora, ZeroShot
+from absa_edit.model.settings import ModelSettings
+from absa_edit.pipeline import execute as pipeline
 from absa_edit.records import Role
 from absa_edit.results import RunRecord
-from absa_edit.run import Run, prepare
+from absa_edit.settings import Settings, Stage
+from absa_edit.tracing.settings import TraceSettings
+from absa_edit.tracking.settings import Tracker, TrackSettings
+from absa_edit.training.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +51,7 @@ def settings(output: Path, **changes: Any) -> Settings:
     )
 
 
-def execute(chosen: Settings) -> tuple[Run, RunRecord, str]:
+def execute(chosen: Settings) -> tuple[Context, RunRecord, str]:
     run = prepare(chosen, root=ROOT)
     console = Console(file=StringIO(), width=120)
     record = pipeline.execute(run, console=console, root=ROOT, command="python train.py +experiment=x")

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import absa_edit
-from absa_edit.config import FitSettings, Full
 from absa_edit.data.sources import Splits
 from absa_edit.errors import DataError, SettingsError
-from absa_edit.lm.load import LanguageModel
+from absa_edit.methods.settings import Full
+from absa_edit.model.loading import LanguageModel
 from absa_edit.records import POLARITIES, Dataset, EditPlan, Trace
+from absa_edit.training.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALLER = {

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from absa_edit import notebook
+from absa_edit import html_table
 from absa_edit.records import EditPlan, Part, Role, Site, Target, Trace, TraceCounts
 from absa_edit.results import Interval, Score
 
@@ -75,5 +75,5 @@ def test_a_score_is_its_intervals_and_confusion() -> None:
 
 
 def test_text_stays_text() -> None:
-    assert "<script>" not in notebook.table("<script>", ["<b>"], [["<i>"]])
-    assert "&lt;i&gt;" in notebook.table("", [], [["<i>"]])
+    assert "<script>" not in html_table.table("<script>", ["<b>"], [["<i>"]])
+    assert "&lt;i&gt;" in html_table.table("", [], [["<i>"]])

@@ -20,35 +20,31 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
 import absa_edit
-from absa_edit.config import (
-    Edit,
-    Engine,
-    Localiser,
-    LocateSettings,
-    Stage,
-    TraceSettings,
-)
+from absa_edit.context import Context
 from absa_edit.errors import ExportMismatch
 from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
-from absa_edit.lm.precision import of_training
+from absa_edit.localizers.settings import Localiser, LocateSettings
+from absa_edit.methods.settings import Edit
+from absa_edit.model.precision import of_training
+from absa_edit.pipeline.stages import export as export_stage
+from absa_edit.pipeline.stages import trace as trace_stage
 from absa_edit.records import POLARITIES, EditPlan, Part
 from absa_edit.results import RunRecord
-from absa_edit.run import Run
-from absa_edit.stages import export as export_stage
-from absa_edit.stages import trace as trace_stage
+from absa_edit.settings import Stage
 from absa_edit.storage import load, load_predictions, load_trace
+from absa_edit.tracing.settings import Engine, TraceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = [p.value for p in POLARITIES]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunRecord, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, RunRecord, str]:
     return execute(settings(tmp_path_factory.mktemp("outputs")))
 
 
-def test_the_folder_is_whole(finished: tuple[Run, RunRecord, str]) -> None:
+def test_the_folder_is_whole(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, _ = finished
     assert run.folder.parts[-3:] == ("laptop-sample", "reviewlm", "seed0")
     for name in ("results.json", "report.md", "report.html", "plan.json", "trace/trace.json", "figures/trace.png"):
@@ -65,7 +61,7 @@ def test_the_folder_is_whole(finished: tuple[Run, RunRecord, str]) -> None:
     assert {p.name for p in run.folder.rglob(".*")} <= {".hydra"}, "half-written files"
 
 
-def test_scores_agree_with_scikit_learn(finished: tuple[Run, RunRecord, str]) -> None:
+def test_scores_agree_with_scikit_learn(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, _ = finished
     for name, method in record.methods.items():
         rows = load_predictions(run.folder / "methods" / name / "predictions.jsonl")
@@ -83,7 +79,7 @@ def test_scores_agree_with_scikit_learn(finished: tuple[Run, RunRecord, str]) ->
                 assert row.predicted.value == max(row.probabilities, key=row.probabilities.__getitem__)
 
 
-def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[Run, RunRecord, str]) -> None:
+def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, _ = finished
     assert record.plan is not None
     width, inner, rank = 320, 864, 4
@@ -101,7 +97,7 @@ def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[R
 
 
 def test_the_merged_checkpoint_differs_from_the_base_in_the_plan_only(
-    finished: tuple[Run, RunRecord, str],
+    finished: tuple[Context, RunRecord, str],
 ) -> None:
     run, record, _ = finished
     assert record.plan is not None
@@ -112,7 +108,7 @@ def test_the_merged_checkpoint_differs_from_the_base_in_the_plan_only(
     assert moved == {f"model.layers.{t.site.layer}.{paths[t.site.part.value]}.weight" for t in record.plan.targets}
 
 
-def test_exports_answer_alike_without_this_package(finished: tuple[Run, RunRecord, str]) -> None:
+def test_exports_answer_alike_without_this_package(finished: tuple[Context, RunRecord, str]) -> None:
     """In a process that cannot import absa_edit: plain peft, plain transformers, the prompt typed out."""
     run, record, _ = finished
     assert record.export and record.export.agreement == 1.0 and record.export.n == 40
@@ -152,7 +148,7 @@ print(json.dumps(out))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
-def test_what_the_cards_say_to_run_runs(finished: tuple[Run, RunRecord, str]) -> None:
+def test_what_the_cards_say_to_run_runs(finished: tuple[Context, RunRecord, str]) -> None:
     """Each block of a card alone, as it is pasted."""
     run, _, _ = finished
     for kind in ("adapter", "merged"):
@@ -165,7 +161,7 @@ def test_what_the_cards_say_to_run_runs(finished: tuple[Run, RunRecord, str]) ->
         assert names["model"].config.model_type == "llama" and names["tokenizer"]("fan")["input_ids"]
 
 
-def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, str]) -> None:
+def test_report_and_terminal_say_what_was_found(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, terminal = finished
     report = (run.folder / "report.md").read_text()
     page = (run.folder / "report.html").read_text()
@@ -177,7 +173,7 @@ def test_report_and_terminal_say_what_was_found(finished: tuple[Run, RunRecord, 
     assert "random" in report
 
 
-def test_what_the_machine_decides_is_kept_and_said(finished: tuple[Run, RunRecord, str]) -> None:
+def test_what_the_machine_decides_is_kept_and_said(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, _ = finished
     products = of_training(None, run.lm.model)
     assert run.settings.fit.precision is products
@@ -185,7 +181,9 @@ def test_what_the_machine_decides_is_kept_and_said(finished: tuple[Run, RunRecor
     assert f"matrix products in {products.value}." in (run.folder / "report.md").read_text()
 
 
-def test_a_second_run_finds_everything(finished: tuple[Run, RunRecord, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_finds_everything(
+    finished: tuple[Context, RunRecord, str], caplog: pytest.LogCaptureFixture
+) -> None:
     run, record, _ = finished
     before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("predictions.jsonl")}
     with caplog.at_level(logging.INFO, "absa_edit"):
@@ -195,7 +193,7 @@ def test_a_second_run_finds_everything(finished: tuple[Run, RunRecord, str], cap
     assert before == {p: p.stat().st_mtime_ns for p in run.folder.rglob("predictions.jsonl")}
 
 
-def test_a_plan_can_be_passed_back_in(finished: tuple[Run, RunRecord, str], tmp_path: Path) -> None:
+def test_a_plan_can_be_passed_back_in(finished: tuple[Context, RunRecord, str], tmp_path: Path) -> None:
     run, record, _ = finished
     chosen = settings(
         tmp_path,
@@ -210,7 +208,7 @@ def test_a_plan_can_be_passed_back_in(finished: tuple[Run, RunRecord, str], tmp_
     assert again.methods["edit"].scores == record.methods["edit"].scores, "the same plan trains the same edit"
 
 
-def test_python_gives_the_same_records(finished: tuple[Run, RunRecord, str]) -> None:
+def test_python_gives_the_same_records(finished: tuple[Context, RunRecord, str]) -> None:
     """The same trace to the last bit, the same plan."""
     run, record, _ = finished
     model = absa_edit.Model("reviewlm", device="cpu")
@@ -243,7 +241,7 @@ def test_the_representation_edit_runs_and_reloads(tmp_path: Path) -> None:
 
 
 def test_an_export_that_differs_fails_the_run(
-    finished: tuple[Run, RunRecord, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Context, RunRecord, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _, _ = finished
     honest = parity.plain_merged
@@ -274,7 +272,7 @@ def test_an_export_that_differs_fails_the_run(
     assert again.export == before.export and again.export_failure is None
 
 
-def test_predict_script_answers(finished: tuple[Run, RunRecord, str], tmp_path: Path) -> None:
+def test_predict_script_answers(finished: tuple[Context, RunRecord, str], tmp_path: Path) -> None:
     run, _, _ = finished
     command = [sys.executable, "scripts/predict.py", str(run.folder), "--sentence", "The fan stops.", "--aspect", "fan"]
     one = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=200)

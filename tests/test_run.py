@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from absa_edit.run import variant
+from absa_edit.context import variant
 
 
 def test_a_long_variant_ends_in_a_hash() -> None:

@@ -13,9 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from absa_edit.compose import register, settings_from
-from absa_edit.config import Edit, Full, Localiser, Lora, Settings
 from absa_edit.errors import SettingsError
+from absa_edit.localizers.settings import Localiser
+from absa_edit.methods.settings import Edit, Full, Lora
 from absa_edit.records import Part, Role
+from absa_edit.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))

@@ -15,35 +15,26 @@ import pytest
 from rich.console import Console
 from runs import ROOT, execute, settings, small_run
 
-from absa_edit import pipeline
-from absa_edit.config import (
-    DataSettings,
-    Delta,
-    Dtype,
-    Edit,
-    Engine,
-    ExportSettings,
-    FitSettings,
-    Leaks,
-    Localiser,
-    LocateSettings,
-    Precision,
-    Shape,
-    Stage,
-    TraceSettings,
-    ZeroShot,
-)
+from absa_edit.context import Context, prepare
+from absa_edit.data.settings import DataSettings, Leaks
 from absa_edit.errors import PlanError, RecordError, SettingsError
-from absa_edit.evaluate import predict
-from absa_edit.lm import precision
-from absa_edit.lm.frozen import FrozenStates
+from absa_edit.evaluation import predict
+from absa_edit.export.settings import ExportSettings
+from absa_edit.localizers.settings import Localiser, LocateSettings, Shape
+from absa_edit.methods.settings import Delta, Edit, ZeroShot
+from absa_edit.model import precision
+from absa_edit.model.activation_cache import ActivationCache
+from absa_edit.model.settings import Dtype, Precision
+from absa_edit.pipeline import execute as pipeline
+from absa_edit.pipeline.stages import export as export_stage
+from absa_edit.pipeline.stages import methods as method_stage
+from absa_edit.pipeline.stages import trace as trace_stage
 from absa_edit.records import Role
 from absa_edit.results import RunRecord
-from absa_edit.run import Run, prepare
-from absa_edit.stages import export as export_stage
-from absa_edit.stages import method as method_stage
-from absa_edit.stages import trace as trace_stage
+from absa_edit.settings import Stage
 from absa_edit.storage import load, load_predictions
+from absa_edit.tracing.settings import Engine, TraceSettings
+from absa_edit.training.settings import FitSettings
 
 
 def test_the_size_of_a_batch_makes_no_other_run(tmp_path) -> None:
@@ -52,7 +43,7 @@ def test_the_size_of_a_batch_makes_no_other_run(tmp_path) -> None:
         prepare(settings(tmp_path, trace=trace), root=ROOT)
         for trace in (TraceSettings(), TraceSettings(batch_tokens=99), TraceSettings(window=5))
     )
-    for key in (Run.trace_key, Run.config_hash):
+    for key in (Context.trace_key, Context.config_hash):
         assert key(some) == key(fewer) != key(other)
 
 
@@ -166,12 +157,12 @@ def test_no_method_pays_for_what_all_share(tmp_path: Path, monkeypatch: pytest.M
     """Else the costs would depend on the order of the methods."""
     clock, shared = time.perf_counter, []
 
-    class Slow(FrozenStates):
+    class Slow(ActivationCache):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             shared.append(self)
 
-    monkeypatch.setattr(predict, "FrozenStates", Slow)
+    monkeypatch.setattr(predict, "ActivationCache", Slow)
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + 1000 * len(shared))
     _, record, _ = execute(small_run(tmp_path, stages=[Stage.locate, Stage.methods]))
     edit = record.methods["edit"]

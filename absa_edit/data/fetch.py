@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from absa_edit.data.catalogue import Counts, PublicSet, fetched
 from absa_edit.data.hub import Rows, download
+from absa_edit.data.public_sets import Counts, PublicSet, fetched
 from absa_edit.data.readers import read
 from absa_edit.errors import DataError
 from absa_edit.records import POLARITIES

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from absa_edit.data.catalogue import PublicSet
-from absa_edit.data.columns import aligned, numbered
-from absa_edit.data.rows import assemble
+from absa_edit.data.assemble import assemble
+from absa_edit.data.public_sets import PublicSet
+from absa_edit.data.readers.tables import aligned, numbered
 from absa_edit.errors import DataError
 from absa_edit.records import Dataset
 

@@ -9,7 +9,7 @@ from itertools import permutations
 
 from transformers import PreTrainedTokenizerBase
 
-from absa_edit.config import PromptSettings
+from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import ModelError
 from absa_edit.records import Example, Polarity, Role
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from absa_edit.config import DataSettings
-from absa_edit.data.catalogue import PUBLIC, SUFFIX, PublicSet, public_set, sample_domain
 from absa_edit.data.hub import Hub
+from absa_edit.data.public_sets import PUBLIC, SUFFIX, PublicSet, public_set, sample_domain
 from absa_edit.data.readers import read
+from absa_edit.data.settings import DataSettings
 from absa_edit.data.splits import limit, split_dev, without_leaks
 from absa_edit.errors import DataError
 from absa_edit.records import Dataset

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from absa_edit.config import Leaks
-from absa_edit.data.rows import squash
+from absa_edit.data.assemble import squash
+from absa_edit.data.settings import Leaks
 from absa_edit.errors import DataError
 from absa_edit.records import Dataset, Example
 

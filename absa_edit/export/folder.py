@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from absa_edit.adapt import Adapted
-from absa_edit.adapt.representation import RepresentationEdit
-from absa_edit.config import ModelSettings, PromptSettings
+from absa_edit.data.settings import PromptSettings
+from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.methods.reft import RepresentationEdit
+from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role
 from absa_edit.storage import write_json
 
@@ -57,7 +58,7 @@ class Description:
     """What an adapter's folder must hold besides; a checkpoint's is known to transformers."""
 
 
-def describe(adapted: Adapted, model: ModelSettings, sha256: str, prompt: PromptSettings) -> Description:
+def describe(adapted: AdaptedModel, model: ModelSettings, sha256: str, prompt: PromptSettings) -> Description:
     """What the export of `adapted` says of itself; `sha256` is the base model's."""
     edit = adapted.representation
     return Description(
@@ -71,7 +72,7 @@ def describe(adapted: Adapted, model: ModelSettings, sha256: str, prompt: Prompt
     )
 
 
-def write_adapter(adapted: Adapted, folder: Path, about: Description, card: str) -> None:
+def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card: str) -> None:
     """Write an adapter folder that plain `peft` loads; a representation edit lies beside it, or alone."""
     with whole_folder(folder) as temporary:
         if adapted.peft:
@@ -110,7 +111,7 @@ def read_representation(folder: Path, about: Description, model: PreTrainedModel
 
 
 def write_merged(
-    adapted: Adapted, tokenizer: PreTrainedTokenizerBase, folder: Path, about: Description, card: str
+    adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, about: Description, card: str
 ) -> None:
     """Write a checkpoint that plain `transformers` loads, deltas folded into the weights."""
     with whole_folder(folder) as temporary:
@@ -119,7 +120,7 @@ def write_merged(
         _finish(temporary, adapted, about, card)
 
 
-def merged(adapted: Adapted) -> PreTrainedModel:
+def merged(adapted: AdaptedModel) -> PreTrainedModel:
     """A plain copy of the model with its deltas folded in; summed in float32, cast once."""
     if adapted.peft is None:
         return adapted.model
@@ -152,7 +153,7 @@ def _one_rank(folder: Path) -> None:
     """Give all deltas of a saved adapter the largest rank, with rows and columns of 0, and do without patterns.
 
     vLLM drops them before 0.32, and llama.cpp divides by each tensor's own rank. All sites share one
-    alpha / rank (`absa_edit.adapt`), so that nothing but the shapes changes.
+    alpha / rank (`absa_edit.methods`), so that nothing but the shapes changes.
     """
     path, weights = folder / ADAPTER, folder / "adapter_model.safetensors"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -167,7 +168,7 @@ def _one_rank(folder: Path) -> None:
     write_json({**config, "rank_pattern": {}, "alpha_pattern": {}}, path)
 
 
-def _finish(folder: Path, adapted: Adapted, about: Description, card: str) -> None:
+def _finish(folder: Path, adapted: AdaptedModel, about: Description, card: str) -> None:
     write_json(about, folder / ABOUT)
     if adapted.plan:
         write_json(adapted.plan, folder / "edit_plan.json")

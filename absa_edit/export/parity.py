@@ -14,9 +14,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from absa_edit.adapt import Adapted, load_adapter
 from absa_edit.errors import ExportMismatch, ModelError
 from absa_edit.export.folder import ABOUT, ADAPTER, Description, read_representation
+from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.methods.base import load_adapter
 from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
 from absa_edit.storage import load
@@ -28,11 +29,11 @@ FLIPPED = 0.01
 """Largest share of answers that may change where weights of a half dtype were merged: they are rounded once more than
 with a delta beside them, and that turns near ties."""
 
-Again = Callable[[Adapted], Sequence[Prediction]]
+Again = Callable[[AdaptedModel], Sequence[Prediction]]
 """Predicts every test example again with the given model, in the order of the first predictions."""
 
 
-def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
+def plain_adapter(folder: Path, base: PreTrainedModel) -> AdaptedModel:
     """The adapter in `folder` as `peft` alone loads it onto a copy of `base`, with its representation edit."""
     model, peft = copy.deepcopy(base), None
     if (folder / ADAPTER).exists():
@@ -42,14 +43,14 @@ def plain_adapter(folder: Path, base: PreTrainedModel) -> Adapted:
     return replace(_bare(model, peft), representation=edit)
 
 
-def plain_merged(folder: Path, like: PreTrainedModel) -> Adapted:
+def plain_merged(folder: Path, like: PreTrainedModel) -> AdaptedModel:
     """The checkpoint in `folder` as `transformers` alone loads it, on the device of `like`."""
     model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=like.dtype)
     return _bare(cast(PreTrainedModel, model.to(like.device).eval()), None)
 
 
 def check(
-    name: str, exported: Adapted, first: Sequence[Prediction], again: Again, *, merged: bool = False
+    name: str, exported: AdaptedModel, first: Sequence[Prediction], again: Again, *, merged: bool = False
 ) -> tuple[float, float]:
     """Largest gap of a label's log-probability, and the share of equal answers.
 
@@ -77,8 +78,8 @@ def check(
     return gap, 1 - len(differ) / len(first)
 
 
-def _bare(model: PreTrainedModel, peft: PeftModel | None) -> Adapted:
-    return Adapted("export", model, peft, None, None, {}, 0, 0)
+def _bare(model: PreTrainedModel, peft: PeftModel | None) -> AdaptedModel:
+    return AdaptedModel("export", model, peft, None, None, {}, 0, 0)
 
 
 def _log_probabilities(rows: Sequence[Prediction]) -> np.ndarray:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.export.adapter_rules import ADAPTER_RULES, RANKS, Adapter, Problem, Shapes
 from absa_edit.export.folder import REPRESENTATION
-from absa_edit.lm.load import reviewlm
+from absa_edit.model.loading import reviewlm
 
 REQUIRED: dict[str, tuple[str, tuple[type, ...]]] = {
     "r": ("positive number", (int,)),

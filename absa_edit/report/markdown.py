@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from absa_edit.report import describe, words
-from absa_edit.report.findings import findings, warnings
+from absa_edit.report import descriptions, formatting
+from absa_edit.report.conclusions import findings, warnings
 from absa_edit.report.results import (
     comparisons_section,
     control_section,
@@ -13,10 +13,10 @@ from absa_edit.report.results import (
     damage_section,
     data_table,
     figure,
-    pipe_table,
     scores_section,
 )
 from absa_edit.results import ModelSummary, RunRecord
+from absa_edit.table import pipe_table
 
 
 def report_markdown(record: RunRecord, *, figures: Sequence[str] = (), command: str | None = None) -> str:
@@ -50,7 +50,7 @@ def _headline(record: RunRecord) -> list[str]:
 
 
 def _data(record: RunRecord) -> list[str]:
-    return ["## What was run", "", describe.model(record.model), "", *pipe_table(*data_table(record))]
+    return ["## What was run", "", descriptions.model(record.model), "", *pipe_table(*data_table(record))]
 
 
 def _trace(record: RunRecord, figures: Sequence[str]) -> list[str]:
@@ -61,7 +61,7 @@ def _trace(record: RunRecord, figures: Sequence[str]) -> list[str]:
     lines = [
         "## Trace",
         "",
-        describe.trace(trace),
+        descriptions.trace(trace),
         "",
         f"- Total effect of the corruption: {trace.total_effect.percent()} points of p(gold), "
         f"n = {trace.total_effect.n:,}.",
@@ -86,10 +86,10 @@ def _plan(record: RunRecord) -> list[str]:
     return [
         "## Plan",
         "",
-        describe.plan(plan, record.model),
+        descriptions.plan(plan, record.model),
         "",
         "```text",
-        *words.plan_sketch(plan, record.model.layers),
+        *formatting.plan_sketch(plan, record.model.layers),
         "```",
     ]
 
@@ -101,7 +101,7 @@ def _export(record: RunRecord) -> list[str]:
     lines = [
         "## Export",
         "",
-        describe.export(made),
+        descriptions.export(made),
         "",
         "```python",
     ]
@@ -137,4 +137,4 @@ def _reproduce(record: RunRecord, command: str | None) -> list[str]:
     lines = ["## Reproduce", ""]
     if command is not None:
         lines += ["```sh", command, "```", ""]
-    return [*lines, *(f"- {sentence}" for sentence in describe.making(record))]
+    return [*lines, *(f"- {sentence}" for sentence in descriptions.making(record))]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from absa_edit.data.catalogue import sample_domain
+from absa_edit.data.public_sets import sample_domain
 from absa_edit.records import DataSummary
-from absa_edit.report import words
-from absa_edit.report.findings import caveats, control, main_test, told_apart
+from absa_edit.report import formatting
+from absa_edit.report.conclusions import caveats, control, main_test, told_apart
 from absa_edit.report.tables import (
     METRICS,
     Metric,
@@ -19,6 +19,7 @@ from absa_edit.report.tables import (
     tests_in_order,
 )
 from absa_edit.results import RunRecord
+from absa_edit.table import pipe_table
 
 Table = tuple[Sequence[str], list[list[str]]]
 """Heads and rows; cells may hold `code` and **bold**."""
@@ -125,7 +126,7 @@ def comparison_table(record: RunRecord) -> Table:
             c.b,
             c.test,
             METRICS.get(c.metric, c.metric),  # type: ignore[call-overload]
-            f"{words.points(c.difference)} {words.between(c.low, c.high)}",
+            f"{formatting.points(c.difference)} {formatting.between(c.low, c.high)}",
             f"{c.p:.4f}",
             f"**{c.p_corrected:.4f}**" if told_apart(c) else f"{c.p_corrected:.4f}",
             f"{c.n:,}",
@@ -170,16 +171,16 @@ def cost_table(record: RunRecord) -> Table:
             name,
             m.kind,
             f"{m.trainable:,}",
-            words.percent(m.share),
+            formatting.percent(m.share),
             "-" if m.lr is None else f"{m.lr:g}",
         ]
         if m.fit is None:
             cells += ["-"] * 6
         else:
-            cells += [words.duration(m.fit.seconds), f"{m.fit.epochs} ({m.fit.best_epoch})"]
-            cells += [f"{m.fit.batch_size} ({m.fit.micro_batch})", words.megabytes(m.fit.peak_bytes)]
+            cells += [formatting.duration(m.fit.seconds), f"{m.fit.epochs} ({m.fit.best_epoch})"]
+            cells += [f"{m.fit.batch_size} ({m.fit.micro_batch})", formatting.megabytes(m.fit.peak_bytes)]
             cells += [f"{m.fit.flops / 1e12:.1f}", f"{m.bytes_on_disk / 1e6:.2f} MB"]
-        rows.append([*cells, words.duration(m.score_seconds)])
+        rows.append([*cells, formatting.duration(m.score_seconds)])
     return heads, rows
 
 
@@ -198,11 +199,11 @@ def damage_table(record: RunRecord) -> Table:
         m = record.methods[name]
         change = "-"
         if before is not None and m.perplexity is not None and m.kind != "zero_shot":
-            change = f"{words.points(m.perplexity / before - 1)} %"
+            change = f"{formatting.points(m.perplexity / before - 1)} %"
         checked = "yes" if m.frozen_checked else "no"
         if not m.trainable or m.share >= 1:
             checked = "-"
-        rows.append([name, words.perplexity(m.perplexity), change, words.percent(m.touched_share), checked])
+        rows.append([name, formatting.perplexity(m.perplexity), change, formatting.percent(m.touched_share), checked])
     heads = ("method", "perplexity", "change", "weights it may touch", "rest found bit-identical")
     return heads, rows
 
@@ -210,9 +211,3 @@ def damage_table(record: RunRecord) -> Table:
 def figure(name: str, figures: Sequence[str]) -> list[str]:
     """Markdown lines that show a figure; none when it was not written."""
     return ["", f"![{CAPTIONS[name]}](figures/{name})"] if name in figures else []
-
-
-def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Markdown lines of a table; a bar inside a cell is escaped."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]

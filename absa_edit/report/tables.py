@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from absa_edit.data.catalogue import PUBLIC, sample_domain
+from absa_edit.data.public_sets import PUBLIC, sample_domain
 from absa_edit.records import DataSummary, Polarity
 from absa_edit.results import Comparison, Interval, MethodRecord, RunRecord
 

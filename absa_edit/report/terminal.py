@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from absa_edit.report import words
-from absa_edit.report.findings import findings, sample_warning
+from absa_edit.report import formatting
+from absa_edit.report.conclusions import findings, sample_warning
 from absa_edit.report.tables import (
     METRICS,
     best,
@@ -90,9 +90,9 @@ def _row(record: RunRecord, name: str, tests: Sequence[str], cost: bool) -> list
     cells: list[RenderableType] = [Text(name, style="cyan" if name == "edit" else ""), _metric_names()]
     cells += [_scores(record, name, test) for test in tests]
     if cost:
-        share = f"\n{words.percent(method.share)}" if method.trainable else ""
+        share = f"\n{formatting.percent(method.share)}" if method.trainable else ""
         cells.append(Text(f"{method.trainable:,}{share}"))
-        cells.append(Text("-" if method.fit is None else words.duration(method.fit.seconds)))
+        cells.append(Text("-" if method.fit is None else formatting.duration(method.fit.seconds)))
     return cells
 
 

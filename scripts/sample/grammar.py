@@ -68,7 +68,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Frame:
+class BlockInputs:
     """A pattern that joins clauses, with the polarities it takes."""
 
     signs: str
@@ -110,7 +110,7 @@ def read_clauses(path: Path) -> list[Line]:
     return lines
 
 
-def read_frames(path: Path) -> list[Frame]:
+def read_frames(path: Path) -> list[BlockInputs]:
     """The frames of a file, in file order."""
     frames = []
     for raw in path.read_text(encoding="utf-8").splitlines():
@@ -119,7 +119,7 @@ def read_frames(path: Path) -> list[Frame]:
             continue
         test = row.startswith("T ")
         signs, _, text = row.removeprefix("T ").partition(" ")
-        frames.append(Frame(signs.rstrip("!"), text.strip(), test, signs.endswith("!")))
+        frames.append(BlockInputs(signs.rstrip("!"), text.strip(), test, signs.endswith("!")))
     return frames
 
 
@@ -196,7 +196,7 @@ def capital(pieces: list[Piece]) -> list[Piece]:
     return done
 
 
-def fill(frame: Frame, clauses: list[Line], rng: random.Random) -> list[Piece]:
+def fill(frame: BlockInputs, clauses: list[Line], rng: random.Random) -> list[Piece]:
     """The pieces of a frame with its slots filled, first letter in upper case."""
     pieces: list[Piece] = []
     for part in re.split(r"([$^]\d)", pick(frame.text, rng)):

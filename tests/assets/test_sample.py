@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from tokenizers import Tokenizer
 
-from absa_edit.config import DataSettings
+from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_splits
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import pytest
 from material import Write, some
 
 from absa_edit.data import sources
-from absa_edit.data.catalogue import PUBLIC
+from absa_edit.data.public_sets import PUBLIC
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from material import xml14
 
-from absa_edit.config import DataSettings
 from absa_edit.data import fetch as module
-from absa_edit.data.catalogue import PUBLIC
 from absa_edit.data.fetch import fetch
+from absa_edit.data.public_sets import PUBLIC
+from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_pair
 from absa_edit.errors import DataError
 

@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from absa_edit.data import hub
-from absa_edit.data.catalogue import PUBLIC
 from absa_edit.data.hub import Hub, Rows
+from absa_edit.data.public_sets import PUBLIC
 
 LAPTOP, RESTAURANT = PUBLIC["laptop14"], PUBLIC["restaurant14"]
 ROW = {"text": "A lid on a lid.", "span": "lid", "label": "positive", "ordinal": 1}

@@ -8,8 +8,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from absa_edit.config import PromptSettings
 from absa_edit.data.prompts import Prompt, counterfactual, encode, label_ids
+from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import ModelError, SettingsError
 from absa_edit.records import Example, Polarity, Role, Twin
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from material import Write, some
 
-from absa_edit.config import DataSettings, Leaks
 from absa_edit.data import hub
-from absa_edit.data.catalogue import PUBLIC
+from absa_edit.data.public_sets import PUBLIC
+from absa_edit.data.settings import DataSettings, Leaks
 from absa_edit.data.sources import SAMPLES, Splits, load_splits
 from absa_edit.errors import DataError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from material import Write, read_one, some, xml14
 
-from absa_edit.config import Leaks
+from absa_edit.data.settings import Leaks
 from absa_edit.data.splits import limit, split_dev, without_leaks
 from absa_edit.errors import DataError
 from absa_edit.records import Dataset

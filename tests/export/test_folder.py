@@ -12,11 +12,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from absa_edit.adapt import Adapted
-from absa_edit.config import Delta, Edit, Full, Lora, ModelSettings, PromptSettings
+from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import describe, merged, whole_folder, write_adapter, write_merged
-from absa_edit.lm.load import LanguageModel
-from absa_edit.locate.plan import read_plan
+from absa_edit.localizers.plan import read_plan
+from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.methods.settings import Delta, Edit, Full, Lora
+from absa_edit.model.loading import LanguageModel
+from absa_edit.model.settings import ModelSettings
 from absa_edit.records import EditPlan, Part, Site, Target
 from absa_edit.storage import load
 
@@ -28,7 +30,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return model(input_ids=IDS).logits
 
 
-def write(adapted: Adapted, lm: LanguageModel, folder: Path, kind: str) -> Path:
+def write(adapted: AdaptedModel, lm: LanguageModel, folder: Path, kind: str) -> Path:
     about = describe(adapted, ModelSettings(name="hub/base", revision="main"), lm.sha256, PromptSettings())
     if kind == "adapter":
         write_adapter(adapted, folder, about, "# card\n")
@@ -52,7 +54,7 @@ def test_lora_adapter_loads_in_plain_peft(tiny, trained, tmp_path) -> None:
     check_adapter(tiny, trained(tiny, Lora(lr=1e-3)), tmp_path)
 
 
-def check_adapter(tiny: LanguageModel, adapted: Adapted, tmp_path: Path) -> None:
+def check_adapter(tiny: LanguageModel, adapted: AdaptedModel, tmp_path: Path) -> None:
     folder = write(adapted, tiny, tmp_path / "adapter", "adapter")
     plain = PeftModel.from_pretrained(copy.deepcopy(tiny.model), folder).eval()
     torch.testing.assert_close(logits(plain), logits(adapted.model), atol=1e-5, rtol=1e-5)
@@ -70,7 +72,7 @@ def test_other_methods_merge_too(tiny, trained, tmp_path, method) -> None:
     check_merged(tiny, trained(tiny, method), tmp_path)
 
 
-def check_merged(tiny: LanguageModel, adapted: Adapted, tmp_path: Path) -> None:
+def check_merged(tiny: LanguageModel, adapted: AdaptedModel, tmp_path: Path) -> None:
     expected = logits(adapted.model)
     folder = write(adapted, tiny, tmp_path / "merged", "merged")
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()

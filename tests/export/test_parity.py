@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from absa_edit.adapt import Adapted
-from absa_edit.config import ModelSettings, PromptSettings
+from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import ExportMismatch
-from absa_edit.evaluate.predict import log_probabilities, predictions
+from absa_edit.evaluation.predict import log_probabilities, predictions
 from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
+from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.model.settings import ModelSettings
 from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
 
@@ -24,13 +25,13 @@ KINDS = {"adapter": plain_adapter, "merged": plain_merged}
 
 @pytest.fixture
 def again(prompts, labels):
-    def predict(adapted: Adapted) -> list[Prediction]:
+    def predict(adapted: AdaptedModel) -> list[Prediction]:
         return list(predictions("edit", "t", prompts, log_probabilities(adapted, prompts, labels, batch_tokens=400)))
 
     return predict
 
 
-def written(kind: str, adapted: Adapted, lm, folder: Path) -> Path:
+def written(kind: str, adapted: AdaptedModel, lm, folder: Path) -> Path:
     about = describe(adapted, ModelSettings(name="b"), lm.sha256, PromptSettings())
     if kind == "adapter":
         write_adapter(adapted, folder, about, "")

@@ -14,10 +14,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from absa_edit.config import Edit, Lora
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.export.serving import Served, check_serving
+from absa_edit.methods.settings import Edit, Lora
 
 O_PROJ = "model.layers.1.self_attn.o_proj"
 

@@ -13,13 +13,13 @@ from matplotlib.image import imread
 from numpy.testing import assert_allclose
 
 from absa_edit.records import EditPlan, Part, Role, Site, Target, TokenGrid
-from absa_edit.report import token_heatmap
-from absa_edit.report.drawing import PointLabel as Label
-from absa_edit.report.drawing import canvas, dress, label_points, looks, spread
-from absa_edit.report.figures import learning_curves, pareto, scores_figure, trace_heatmap, write_figures
-from absa_edit.report.heatmap import _cell, _subtitle
+from absa_edit.report.plots import token_heatmap
+from absa_edit.report.plots.heatmap import _cell, _subtitle
+from absa_edit.report.plots.scores import learning_curves, pareto, scores_figure, trace_heatmap, write_figures
+from absa_edit.report.plots.style import PointLabel as Label
+from absa_edit.report.plots.style import canvas, dress, label_points, looks, spread
 from absa_edit.results import RunRecord
-from absa_edit.trace.effects import Effects
+from absa_edit.tracing.effects import Effects
 
 
 def colours_in(path: Path) -> int:

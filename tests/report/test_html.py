@@ -18,7 +18,7 @@ from absa_edit.report.html.predictions import answered, disagreement, explorer
 from absa_edit.report.html.scores import budget_points, confusion_tables, score_tables
 from absa_edit.report.html.trace import average_maps, example_maps, points
 from absa_edit.results import Prediction, RunRecord
-from absa_edit.trace.effects import Effects
+from absa_edit.tracing.effects import Effects
 
 
 def payload(html: str) -> dict[str, Any]:

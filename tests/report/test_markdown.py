@@ -11,8 +11,8 @@ import pytest
 
 from absa_edit.report.html import report_html
 from absa_edit.report.markdown import report_markdown
-from absa_edit.report.results import pipe_table
 from absa_edit.results import Agreement, Interval, RunRecord, TraceSummary
+from absa_edit.table import pipe_table
 
 
 @pytest.mark.parametrize(

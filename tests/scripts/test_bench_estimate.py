@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import absa_edit
-from absa_edit.config import Shape
-from absa_edit.lm.precision import has_bfloat16_units
+from absa_edit.localizers.settings import Shape
+from absa_edit.model.precision import has_bfloat16_units
 from absa_edit.records import Part
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from absa_edit.adapt import adapt
-from absa_edit.config import PromptSettings, ZeroShot
-from absa_edit.export.classifier import Classifier
-from absa_edit.lm.load import LanguageModel
+from absa_edit.data.settings import PromptSettings
+from absa_edit.inference.classifier import Classifier
+from absa_edit.methods.base import adapt
+from absa_edit.methods.settings import ZeroShot
+from absa_edit.model.loading import LanguageModel
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from absa_edit.evaluate.score import compare, score
+from absa_edit.evaluation.scoring import compare, score
 from absa_edit.records import POLARITIES, DataSummary
 from absa_edit.results import Fit, MethodRecord, ModelSummary, Prediction, RunRecord
 from absa_edit.storage import save_predictions, write_json
@@ -66,7 +66,7 @@ def method_record(name: str, seed: int) -> MethodRecord:
 
 
 def rng(seed: int, use: str) -> np.random.Generator:
-    """What a run draws from, as `Run.rng`."""
+    """What a run draws from, as `Context.rng`."""
     return np.random.default_rng([seed, zlib.crc32(use.encode())])
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from absa_edit.config import DataSettings
-from absa_edit.data.catalogue import PUBLIC
+from absa_edit.data.public_sets import PUBLIC
+from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_pair
 from absa_edit.records import POLARITIES
 

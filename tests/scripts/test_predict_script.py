@@ -13,11 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from absa_edit.adapt import adapt
-from absa_edit.config import ModelSettings, PromptSettings, ZeroShot
-from absa_edit.export.classifier import load
+from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import describe, write_merged
-from absa_edit.lm.load import LanguageModel
+from absa_edit.inference.classifier import load
+from absa_edit.methods.base import adapt
+from absa_edit.methods.settings import ZeroShot
+from absa_edit.model.loading import LanguageModel
+from absa_edit.model.settings import ModelSettings
 
 Run = Callable[..., tuple[object, str, str]]
 PAIRS = [("The fan never stops.", "fan"), ("Great price!", "price"), ("A lovely screen", "screen")]

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from absa_edit.config import ModelSettings
 from absa_edit.errors import DataError, SettingsError
-from absa_edit.lm.load import load_model
+from absa_edit.model.loading import load_model
+from absa_edit.model.settings import ModelSettings
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.py"
 

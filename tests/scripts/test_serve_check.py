@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from absa_edit.lm.load import LanguageModel
+from absa_edit.model.loading import LanguageModel
 
 
 @pytest.fixture

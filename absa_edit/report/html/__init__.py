@@ -19,14 +19,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from absa_edit.records import Dataset, TokenGrid, Trace
-from absa_edit.report import describe
-from absa_edit.report.findings import caveats, warnings
+from absa_edit.report import descriptions
+from absa_edit.report.conclusions import caveats, warnings
 from absa_edit.report.html.content import figures, headline, sections
 from absa_edit.report.html.predictions import Predictions
 from absa_edit.report.html.scores import method_looks
 from absa_edit.report.results import data_table
 from absa_edit.results import RunRecord
-from absa_edit.trace.effects import Effects
+from absa_edit.tracing.effects import Effects
 
 PAGE = Path(__file__).parent / "page"
 STYLES = ("page.css", "controls.css", "figures.css")
@@ -60,7 +60,7 @@ def report_html(
     code = "\n".join(_read(name) for name in SCRIPTS)
     return _environment().get_template("page.html").render(
         record=record,
-        describe=describe,
+        describe=descriptions,
         warnings=warnings(record),
         headline=headline(record),
         figures=figures(record),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from absa_edit.records import Dataset, TokenGrid, Trace
-from absa_edit.report import words
-from absa_edit.report.findings import against_baselines, budget, confused, findings, learned, main_test, peak
+from absa_edit.report import formatting
+from absa_edit.report.conclusions import against_baselines, budget, confused, findings, learned, main_test, peak
 from absa_edit.report.html.predictions import Predictions, answered, disagreement, explorer
 from absa_edit.report.html.scores import budget_points, confusion_tables, learning_curves, score_tables
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
@@ -24,7 +24,7 @@ from absa_edit.report.results import (
 )
 from absa_edit.report.tables import compared, interval_of
 from absa_edit.results import RunRecord
-from absa_edit.trace.effects import Effects
+from absa_edit.tracing.effects import Effects
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,9 @@ def figures(record: RunRecord) -> list[Figure]:
         value, around = score.percent().split(" ", 1)
         found.append(Figure(f"macro-F1 of edit on {test}", value, f"{around}, n = {score.n:,}"))
         if c := compared(record, "edit", "random", test):
-            around = f"{words.between(c.low, c.high)}, {words.p_value(c.p_corrected)} corrected"
-            found.append(Figure("points over the same edit at random", words.points(c.difference), around))
-        found.append(Figure("of the weights trained", words.percent(edit.share), f"{edit.trainable:,} parameters"))
+            around = f"{formatting.between(c.low, c.high)}, {formatting.p_value(c.p_corrected)} corrected"
+            found.append(Figure("points over the same edit at random", formatting.points(c.difference), around))
+        found.append(Figure("of the weights trained", formatting.percent(edit.share), f"{edit.trainable:,} parameters"))
     if record.trace:
         total = record.trace.total_effect
         value, around = total.percent().split(" ", 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from absa_edit.records import POLARITIES
-from absa_edit.report.drawing import looks
+from absa_edit.report.formatting import percent
+from absa_edit.report.plots.style import looks
 from absa_edit.report.tables import (
     METRICS,
     Metric,
@@ -17,7 +18,6 @@ from absa_edit.report.tables import (
     standing,
     tests_in_order,
 )
-from absa_edit.report.words import percent
 from absa_edit.results import Interval, RunRecord
 
 Json = dict[str, Any]

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from absa_edit.records import Dataset, EditPlan, Example, Part, TokenGrid, Trace
-from absa_edit.report.heatmap import PARTS
-from absa_edit.report.words import ROLES
-from absa_edit.trace.effects import Effects, indirect_effects
+from absa_edit.report.formatting import ROLES
+from absa_edit.report.plots.heatmap import PARTS
+from absa_edit.tracing.effects import Effects, indirect_effects
 
 Json = dict[str, Any]
 CHOSEN = 6

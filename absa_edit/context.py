@@ -1,0 +1,168 @@
+"""One run: its settings, data, model and folder, and how results are kept there and found again."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from absa_edit import __version__
+from absa_edit.data.prompts import Prompt, encode, label_ids
+from absa_edit.data.sources import Splits, load_splits
+from absa_edit.errors import RecordError, SettingsError
+from absa_edit.model.loading import LanguageModel, load_model
+from absa_edit.model.precision import of_trace, of_training
+from absa_edit.progress import Progress, silent
+from absa_edit.records import Dataset, Polarity
+from absa_edit.results import RunRecord
+from absa_edit.settings import NO_RESULT, Settings, Stage
+from absa_edit.storage import content_hash, load, load_trace
+
+NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
+"""Groups, with all their keys, that the run folder's name leaves out: they have a place in the path, or change no
+result."""
+KEYS_NOT_IN_NAME = ("model", "model.name", "data.path", "trace.batch_tokens")
+"""Keys that it leaves out for the same reasons."""
+
+LONGEST = 160
+"""Characters of a variant's name before the rest becomes a hash: file systems allow 255 bytes."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything the stages need; made by `prepare`."""
+
+    settings: Settings
+    experiment: str
+    """Name in the path: the settings' name, with the data called what it is."""
+    folder: Path
+    splits: Splits
+    lm: LanguageModel
+    labels: dict[Polarity, tuple[int, ...]]
+    progress: Progress
+
+    def rng(self, use: str) -> np.random.Generator:
+        """A generator of its own for each use, so that one more draw here moves none there."""
+        return np.random.default_rng([self.settings.seed, zlib.crc32(use.encode())])
+
+    def encode(self, data: Dataset) -> list[Prompt]:
+        """The prompts of a split."""
+        tokenizer: PreTrainedTokenizerBase = self.lm.tokenizer
+        return encode(data.examples, tokenizer, self.settings.prompt)
+
+    def key(self, *parts: object) -> str:
+        """A hash of `parts` and of what every result depends on: version, model, data, prompt, seed."""
+        model = {k: v for k, v in asdict(self.settings.model).items() if k not in ("device", "device_map")}
+        data = [[e.id for e in split.examples] for split in (self.splits.train, self.splits.dev)]
+        data.append(sorted(self.splits.train.sha256.values()))
+        lm = self.lm.sha256, self.lm.files_sha256, model
+        return content_hash(__version__, *lm, *data, self.settings.prompt, self.settings.seed, *parts)
+
+    def trace_key(self) -> str:
+        """Of the trace: all its settings that change it."""
+        return self.key("trace", replace(self.settings.trace, grids=0, checked=1, batch_tokens=1))
+
+    def make_way(self) -> None:
+        """Remove a `results.json` of other settings, which would stand beside this run's until that is done.
+
+        Raises `SettingsError` when there is one of the same settings that tells more than this run's stages will.
+        """
+        path = self.folder / "results.json"
+        if not path.exists():
+            return
+        try:
+            kept = load(RunRecord, path)
+        except RecordError:  # cut, or of another version
+            return path.unlink()
+        if kept.config_hash != self.config_hash():
+            return path.unlink()
+        lost_trace = kept.trace and not load_trace(self.folder / "trace", self.trace_key())
+        told = {
+            Stage.trace: lost_trace,
+            Stage.locate: kept.plan,
+            Stage.methods: kept.methods,
+            Stage.export: kept.export,
+        }
+        lost = [stage.value for stage, result in told.items() if result and stage not in self.settings.stages]
+        if lost:
+            raise SettingsError(
+                f"stages: {path} already tells what came of {', '.join(lost)}: add them to stages, or give another "
+                "output (what was done with these settings, data and version is found, not done again)"
+            )
+
+    def config_hash(self) -> str:
+        """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""
+        plain = asdict(self.settings)
+        for key in ("seed", "output", "stages", "track", "export"):
+            del plain[key]
+        for name in NO_RESULT:
+            group, key = name.split(".")
+            del plain[group][key]
+        return content_hash(plain)
+
+
+def prepare(
+    settings: Settings,
+    *,
+    overrides: Sequence[str] = (),
+    root: Path,
+    progress: Progress = silent,
+) -> Context:
+    """Data and model loaded and checked against each other, and the folder that the run goes to.
+
+    `root` is where `data/` is looked for; `overrides` are the command line's, and name the folder of a variant.
+    """
+    splits = load_splits(settings.data, root=root, environ=os.environ)
+    lm = load_model(settings.model)
+    fit = replace(settings.fit, precision=of_training(settings.fit.precision, lm.model))
+    trace = replace(
+        settings.trace,
+        dtype=of_trace(settings.trace.dtype, lm.model, estimated=settings.trace.estimated),
+    )
+    settings = replace(settings, fit=fit, trace=trace)  # what results depend on is known from here on
+    experiment = settings.name
+    if splits.train.name != settings.data.name:  # a sample is never called by the public set's name
+        experiment = (
+            experiment.replace(settings.data.name, splits.train.name)
+            if settings.data.name in experiment
+            else f"{experiment}-{splits.train.name}"
+        )
+    experiment += variant(overrides)
+    folder = Path(settings.output) / experiment / lm.name / f"seed{settings.seed}"
+    labels = label_ids(lm.tokenizer, settings.prompt)
+    return Context(settings, experiment, folder, splits, lm, labels, progress)
+
+
+def variant(overrides: Sequence[str]) -> str:
+    """What the command line changed, as a suffix of the run's name: `+locate=manual+locate.layers=4-5`."""
+    told = []
+    for override in sorted(o.lstrip("+~") for o in overrides):
+        key = re.split(r"[=@]", override)[0]
+        if key.split(".")[0] not in NOT_IN_NAME and key not in KEYS_NOT_IN_NAME:
+            plain = re.sub(r"[^\w.=]+", "-", override.replace("[", "").replace("]", ""))
+            told.append("+" + plain.strip("-"))
+    name = "".join(told)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{content_hash(name)}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+    return {"absa_edit": __version__, **{name: version(name) for name in names}}
+
+
+def git_commit(root: Path) -> str | None:
+    """The commit of the working copy, `-dirty` if it has changes; None outside one."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

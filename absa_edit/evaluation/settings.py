@@ -1,0 +1,21 @@
+"""How predictions are made and what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from absa_edit.errors import SettingsError
+
+
+@dataclass
+class ScoreSettings:
+    """How predictions are made and what is said of them."""
+
+    batch_tokens: int = 4096
+    """Tokens (padding included) in one scoring batch."""
+    resamples: int = 2000
+    """Bootstrap and permutation draws."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1 or self.batch_tokens < 1:
+            raise SettingsError("score: expected resamples and batch_tokens of at least 1")

@@ -1,0 +1,1 @@
+"""Ask an exported model: answers to sentences and aspects, and which tokens and layers carried one."""

@@ -1,0 +1,1 @@
+"""Many finished runs: gathered by what they have in common, averaged over seeds, compared."""

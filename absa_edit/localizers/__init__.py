@@ -1,0 +1,1 @@
+"""Where an edit goes: one localizer a file, all ending in an `EditPlan`."""

@@ -1,0 +1,1 @@
+"""What is trained: one method a file, all giving an `AdaptedModel`."""

@@ -1,0 +1,221 @@
+"""A causal language model as embed -> blocks -> logits, so that a run can start at any block.
+
+Nothing of the model is written again here. What a family does before its first block (scaled or position
+embeddings, masks, rotary angles, sliding windows) and after its last (norms, head, soft caps) is its own
+forward, run while its blocks stand still; the blocks are called one by one with the arguments that
+forward gives them. So every family of `absa_edit.model.architectures` works, and the tests hold
+`run(embed(x), 0, L)` against the model's own forward for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from absa_edit.model.architectures import layout
+from absa_edit.model.attention import Attend, Heads, Mixed, asked, attention_by, implementation
+from absa_edit.model.hooks import silent
+from absa_edit.records import Site
+
+Hidden = Float[Tensor, "batch pos hidden"]
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What the model computes before its first block.
+
+    A inputs begun with one row serves any number of rows of the same length.
+    """
+
+    hidden: Hidden
+    """The states that enter block 0."""
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    """Arguments of each block besides its hidden states: masks, rotary angles, cache."""
+
+    def at(self, positions: Int[Tensor, "*row chosen"]) -> BlockInputs:
+        """The inputs of a run over some positions only, the same in every row or each row's own.
+
+        Without masks: for blocks inside `attention_by`.
+        """
+        length = self.hidden.shape[1]
+        every = torch.arange(len(positions), device=positions.device)[:, None] if positions.ndim == 2 else slice(None)
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                rows = 0 if positions.ndim == 2 and len(value) == 1 else every
+                return value[rows, positions] if value.ndim in (2, 3) and value.shape[1] == length else None
+            return tuple(map(cut, value)) if isinstance(value, tuple) else value
+
+        calls = ((tuple(map(cut, args)), {n: cut(v) for n, v in kwargs.items()}) for args, kwargs in self.calls)
+        return BlockInputs(cut(self.hidden), tuple(calls))
+
+    def allowed(self, layer: int) -> Bool[Tensor, "query key"]:
+        """Which positions each one sees in a block: the causal ones, of these those in a sliding window."""
+        length = self.hidden.shape[1]
+        mask = self.calls[layer][1].get("attention_mask")
+        if mask is None:
+            return torch.ones(length, length, dtype=torch.bool, device=self.hidden.device).tril()
+        return mask[0, 0]
+
+
+class _Placeholder(nn.Module):
+    """Stands in for a block: keeps the arguments of the call and passes the given states on."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["block"] = block  # not a child: it must not be found twice in the module tree
+        self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self.entered: Tensor | None = None
+        self.leaving: Tensor | None = None
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.call, self.entered = (args, kwargs), hidden_states
+        return hidden_states if self.leaving is None else self.leaving
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["block"], name) if name not in self._modules else self._modules[name]
+
+
+class BlockRunner:
+    """Restartable view of a causal LM; holds no weights of its own and changes nothing in the model.
+
+    With `rounded` its blocks multiply matrices in bfloat16 (on a CPU all but attention's own, `attention.mix`): faster
+    where the machine has units for it, and an approximation. Weights, residual stream, norms, softmax and the answer's
+    logits keep the model's dtype: rounding the residual stream too is what makes effects drift.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, rounded: bool = False) -> None:
+        self.model = model
+        self.rounded = rounded
+        self.layout = layout(model)
+        self.blocks = cast(nn.ModuleList, model.get_submodule(self.layout.blocks))
+        self.layers: int = len(self.blocks)
+        self.heads: int = model.config.num_attention_heads
+        self.embeddings: nn.Module = model.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def module(self, site: Site) -> nn.Module:
+        """The module whose output is `site`'s state."""
+        return self.model.get_submodule(self.layout.path(site))
+
+    def embed(self, input_ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos embedding"]:
+        """Token embeddings, before positions or scaling are added."""
+        return self.embeddings(input_ids)
+
+    def begin(
+        self, embeds: Float[Tensor, "batch pos embedding"], positions: Int[Tensor, "batch pos"] | None = None
+    ) -> BlockInputs:
+        """The inputs of a run over `embeds`.
+
+        Rows are padded on the right: no mask is needed, since no position sees a later one. Where tokens stand at other
+        `positions` than their places in the row, the inputs is for blocks inside `attention_by`, which mind the masks.
+        """
+        elsewhere = {} if positions is None else _standing_at(positions, embeds)
+        with self._standing_still() as blocks, self._only([0]):  # not the whole vocabulary of a row, for nothing
+            self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1, **elsewhere)
+        return BlockInputs(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
+
+    @torch.no_grad()
+    def reach(self, length: int) -> tuple[Bool[Tensor, "query key"], ...]:
+        """By block, the positions that each position sees in a sequence of that length; equal ones are one object."""
+        ids = torch.zeros(1, length, dtype=torch.long, device=self.device)
+        block_inputs = self.begin_with_masks(self.embed(ids))
+        found: list[Tensor] = []
+        for layer in range(self.layers):
+            seen = block_inputs.allowed(layer)
+            found.append(next((one for one in found if torch.equal(one, seen)), seen))
+        return tuple(found)
+
+    def run(self, hidden: Hidden, start: int, stop: int, block_inputs: BlockInputs) -> Hidden:
+        """The states that leave block `stop - 1` when `hidden` enters block `start`."""
+        calls = zip(list(self.blocks)[start:stop], block_inputs.calls[start:stop], strict=True)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.rounded else nullcontext():
+            for block, (args, kwargs) in calls:
+                hidden = block(hidden, *args, **kwargs)
+        return hidden
+
+    def asks(self, layer: int, hidden: Hidden, block_inputs: BlockInputs, *, queries: bool = True) -> Heads:
+        """The queries, keys and values of a block, and nothing further of it.
+
+        Without `queries` these are zeros where the family has a projection of their own for them.
+        """
+        asking = self.layout.asking
+        with silent(self.blocks[layer], () if queries or len(asking) == 1 else asking[:1]):
+            return asked(self.model, lambda: self.run(hidden, layer, layer + 1, block_inputs))
+
+    def run_at(
+        self, layer: int, hidden: Hidden, chosen: Int[Tensor, "batch chosen"], block_inputs: BlockInputs, attend: Attend
+    ) -> Float[Tensor, "batch chosen hidden"]:
+        """The states that leave a block at some positions of each row; of the others only keys and values are computed.
+
+        `attend` is asked by the chosen positions, with the keys and values of all.
+        """
+        whole = self.asks(layer, hidden, block_inputs, queries=False)
+        every = torch.arange(len(hidden), device=hidden.device)[:, None]
+
+        def of_all(heads: Heads) -> Mixed:
+            return attend(Heads(heads.query, whole.key, whole.value, heads.scale, heads.softcap))
+
+        with silent(self.blocks[layer], self.layout.asking[1:]), attention_by(self.model, of_all):
+            return self.run(hidden[every, chosen], layer, layer + 1, block_inputs.at(chosen))
+
+    def begin_with_masks(self, embeds: Float[Tensor, "batch pos embedding"]) -> BlockInputs:
+        """As `begin`, with every mask that is not plainly causal written out, whatever attention the model uses."""
+        with implementation(self.model, "sdpa"):
+            return self.begin(embeds)
+
+    def logits(
+        self, hidden: Float[Tensor, "row hidden"], words: Sequence[int] | None = None
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Next-token logits of states that left the last block; of the tokens `words` only, where given."""
+        width = cast(Tensor, self.embeddings.weight).shape[1]
+        embeds = torch.zeros(len(hidden), 1, width, dtype=self.model.dtype, device=hidden.device)
+        anywhere = _standing_at(torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device), embeds)
+        with self._standing_still(leaving=hidden[:, None]), self._only(words):
+            return self.model(inputs_embeds=embeds, use_cache=False, **anywhere).logits[:, 0]
+
+    @contextmanager
+    def _only(self, words: Sequence[int] | None) -> Iterator[None]:
+        """The model with an output layer of some tokens' rows."""
+        whole = self.model.get_output_embeddings()
+        if words is None:
+            yield
+            return
+        bias = getattr(whole, "bias", None)
+        few = nn.Linear(1, 1, bias=bias is not None, device="meta")
+        few.weight = nn.Parameter(cast(Tensor, whole.weight)[[*words]], requires_grad=False)
+        if bias is not None:
+            few.bias = nn.Parameter(bias[[*words]], requires_grad=False)
+        self.model.set_output_embeddings(few)
+        try:
+            yield
+        finally:
+            self.model.set_output_embeddings(whole)
+
+    @contextmanager
+    def _standing_still(self, leaving: Tensor | None = None) -> Iterator[list[_Placeholder]]:
+        modules = self.blocks._modules
+        real = dict(modules)
+        standing = {name: _Placeholder(block) for name, block in real.items() if block is not None}
+        for one in standing.values():
+            one.leaving = leaving
+        modules.update(standing)
+        try:
+            yield list(standing.values())
+        finally:
+            modules.update(real)
+
+
+def _standing_at(positions: Int[Tensor, "batch pos"], embeds: Tensor) -> dict[str, Tensor]:
+    """What tells a model the positions of its tokens, and that it need make no mask: one of four dimensions is kept."""
+    return {"position_ids": positions, "attention_mask": embeds.new_zeros(1, 1, 1, 1)}

@@ -1,0 +1,93 @@
+"""A batch of subtrees on its way through the blocks: every state is that of its sequence alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from absa_edit.model.attention import Heads, Keys, Mixed, attention_by, mix
+from absa_edit.model.block_runner import BlockInputs, BlockRunner
+from absa_edit.model.prefix_tree import Batch
+
+States = Float[Tensor, "1 slot hidden"]
+Known = Callable[[int, Batch], tuple[Keys, Keys]]
+"""Keys and values of known slots in a block."""
+
+
+@dataclass
+class TreeForward:
+    """A batch on its way through the blocks, which are the model's own but for what a position may see."""
+
+    runner: BlockRunner
+    reach: tuple[Bool[Tensor, "query key"], ...]
+    """By block, the positions that each position sees in a sequence."""
+    batch: Batch
+    block_inputs: BlockInputs
+    known: Known | None = None
+    """Keys and values of `batch.known`, where it is not empty."""
+    masks: dict[int, Bool[Tensor, "group 1 1 slot key"]] = field(default_factory=dict)
+
+    def block(self, layer: int, hidden: States, found: list[Heads] | None = None) -> States:
+        """The states that leave a block; `found` receives what its attention was asked."""
+        root, groups = self.batch.root, self.batch.groups
+
+        def attend(heads: Heads) -> Mixed:
+            if found is not None:
+                found.append(heads)
+            mixed = self._mix(layer, _grouped(heads.query[:, :, root:], groups), heads, self._mask(layer))
+            every = mixed.transpose(1, 2).flatten(0, 1)[None]
+            if root:
+                query, key, value = (x[:, :, :root] for x in (heads.query, heads.key, heads.value))
+                alone = mix(Heads(query, key, value, heads.scale, heads.softcap), self.reach[layer][:root, :root])
+                every = torch.cat((alone.transpose(1, 2), every), 1)
+            return every.transpose(1, 2)
+
+        with attention_by(self.runner.model, attend):
+            return self.runner.run(hidden, layer, layer + 1, self.block_inputs)
+
+    def last_block(self, hidden: States, slots: Int[Tensor, " token"]) -> Float[Tensor, "token hidden"]:
+        """The states that leave the last block at some slots of suffixes; the others give keys and values alone."""
+        layer, batch = self.runner.layers - 1, self.batch
+        group, slot = (slots - batch.root) // batch.width, (slots - batch.root) % batch.width
+        place = _places(group)
+        chosen = slots.new_zeros(batch.groups, int(place.max()) + 1).index_put((group, place), slot)
+        mask = self._mask(layer)[:, 0, 0][torch.arange(batch.groups, device=slots.device)[:, None], chosen]
+
+        def attend(heads: Heads) -> Mixed:
+            asking = heads.query[0].transpose(0, 1)
+            query = asking.new_zeros(*chosen.shape, *asking.shape[1:]).index_put((group, place), asking)
+            mixed = self._mix(layer, query.transpose(1, 2), heads, mask[:, None, None])
+            return mixed.transpose(1, 2)[group, place].transpose(0, 1)[None]
+
+        return self.runner.run_at(layer, hidden, slots[None], self.block_inputs, attend)[0]
+
+    def _mix(self, layer: int, query: Mixed, heads: Heads, mask: Tensor) -> Mixed:
+        """Attention of each group's queries over what it may see."""
+        batch = self.batch
+        before = self.known(layer, batch) if self.known else (x[:, :, : batch.root] for x in (heads.key, heads.value))
+        key, value = (
+            torch.cat((first.expand(batch.groups, -1, -1, -1), _grouped(own[:, :, batch.root :], batch.groups)), 2)
+            for first, own in zip(before, (heads.key, heads.value), strict=True)
+        )
+        return mix(Heads(query, key, value, heads.scale, heads.softcap), mask)
+
+    def _mask(self, layer: int) -> Bool[Tensor, "group 1 1 slot key"]:
+        reach, batch = self.reach[layer], self.batch
+        if id(reach) not in self.masks:
+            query, key = batch.grouped(batch.own.position)[:, :, None], batch.keys("position")[:, None]
+            self.masks[id(reach)] = (batch.visible() & reach[query, key])[:, None, None]
+        return self.masks[id(reach)]
+
+
+def _grouped(states: Float[Tensor, "1 head every width"], groups: int) -> Float[Tensor, "group head slot width"]:
+    return states[0].unflatten(1, (groups, -1)).transpose(0, 1)
+
+
+def _places(groups: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
+    """How many tokens of the same group come before each."""
+    same = groups[:, None] == groups
+    return same.tril(-1).sum(1)

@@ -1,0 +1,61 @@
+"""The figures and reports of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absa_edit.context import Context
+from absa_edit.export.model_card import add_figures
+from absa_edit.pipeline.stages.methods import Rows, tracker_for
+from absa_edit.records import TokenGrid, Trace
+from absa_edit.report.html import report_html
+from absa_edit.report.markdown import report_markdown
+from absa_edit.report.plots.scores import write_figures
+from absa_edit.report.plots.token_heatmap import token_heatmap
+from absa_edit.results import RunRecord
+from absa_edit.storage import atomic
+from absa_edit.tracing.effects import average_effects, average_head_effects
+from absa_edit.tracking.log_records import publish_comparison, publish_trace
+
+
+def report_stage(
+    run: Context,
+    record: RunRecord,
+    trace: Trace | None,
+    grids: Sequence[TokenGrid],
+    rows: dict[str, Rows],
+    command: str | None,
+) -> None:
+    """Write figures and reports, and publish what spans methods."""
+    draws = run.settings.score.resamples
+    effects = average_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
+    heads = average_head_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
+    names = write_figures(record, effects, run.folder / "figures")
+    for number, grid in enumerate(grids, 1):
+        token_heatmap(grid, run.folder / "figures" / f"trace_tokens_{number}.png", model=record.model.name)
+    for exported in (record.export.adapter, record.export.merged) if record.export else ():
+        if exported:
+            add_figures(run.folder / exported, [run.folder / "figures" / name for name in names])
+    texts = {
+        "report.md": report_markdown(record, figures=names, command=command),
+        "report.html": report_html(
+            record,
+            effects=effects,
+            heads=heads,
+            trace=trace,
+            grids=grids,
+            train=run.splits.train,
+            tests=run.splits.tests,
+            predictions=rows,
+            command=command,
+        ),
+    }
+    for name, text in texts.items():
+        with atomic(run.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if trace and effects:
+        with tracker_for(run, "trace", job_type="trace") as tracker:
+            publish_trace(tracker, effects, trace, run.folder / "figures" / "trace.png")
+    if record.methods:
+        with tracker_for(run, "compare", job_type="compare") as tracker:
+            publish_comparison(tracker, record, [run.folder / "figures" / name for name in names])

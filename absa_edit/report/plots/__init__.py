@@ -1,0 +1,1 @@
+"""The PNG figures of a run; the only package that knows matplotlib."""

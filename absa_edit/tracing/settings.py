@@ -1,0 +1,90 @@
+"""What is corrupted, what is restored, on how many examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from absa_edit.errors import SettingsError
+from absa_edit.model.settings import Dtype
+from absa_edit.records import Part, Role
+
+
+class Corruption(StrEnum):
+    noise = "noise"
+    counterfactual = "counterfactual"
+    mean = "mean"
+
+
+class Engine(StrEnum):
+    """How the effect of a restoration is found."""
+
+    exact = "exact"
+    """Every restoration is run."""
+    attribution = "attribution"
+    """All are estimated to first order from a few backward passes."""
+    auto = "auto"
+    """All are estimated, and those that can decide a plan are run."""
+
+
+class Tokens(StrEnum):
+    """Which tokens the noise falls on."""
+
+    aspect = "aspect"
+    """The aspect, in the sentence and in the question."""
+    context = "context"
+    """The sentence without the aspect: where the opinion is."""
+    sentence = "sentence"
+    all = "all"
+    """Every token, as in the AAAI-25 paper."""
+
+
+@dataclass
+class TraceSettings:
+    """Causal tracing: what is corrupted, what is restored, on how many examples."""
+
+    engine: Engine = Engine.exact
+    examples: int = 100
+    """Training examples looked at (seeded draw); the filter keeps some of them."""
+    samples: int = 3
+    """Noise samples an example, the same ones for every restored site; estimates are made of the first `steps`."""
+    noise: float = 3.0
+    """Standard deviation of the noise in standard deviations of the token embeddings."""
+    corruption: Corruption = Corruption.noise
+    tokens: Tokens = Tokens.sentence
+    parts: list[Part] = field(default_factory=lambda: [Part.block, Part.attn, Part.mlp])
+    roles: list[Role] = field(default_factory=lambda: [r for r in Role if r is not Role.instruction])
+    filter: bool = True
+    """Keep only examples that the clean run gets right and the corrupted run wrong, as the paper does."""
+    window: int = 3
+    """Neighbouring layers restored together for attn and mlp (block restores one layer)."""
+    dtype: Dtype | None = None
+    """Of the matrix products inside the blocks (on a CPU not of attention's own); the residual stream, norms and
+    softmax keep the model's dtype. By itself float32, the model's own, for what is run exactly; for estimates, which
+    err by far more than that rounds, bfloat16 where the device has units for it and the weights are float32. The cells
+    that `auto` runs keep the model's in any case."""
+    batch_tokens: int = 16384
+    """Most hidden states (rows x tokens) in one batch; bounds memory, and changes no more than rounding: a trace that
+    was stopped goes on with another."""
+    steps: int = 3
+    """Gradients an example of attribution: at points between corrupted and clean input, dealt out to the samples. With
+    more samples than these, `auto` judges by the first ones which examples pass the filter."""
+    checked: int = 10
+    """Kept examples that attribution is compared with the exact engine on."""
+    grids: int = 0
+    """Kept examples to trace token by token too, for a picture of each; one costs about as much as five examples."""
+
+    @property
+    def estimated(self) -> bool:
+        """Whether some effects are estimated, and not run."""
+        return self.engine is not Engine.exact
+
+    def __post_init__(self) -> None:
+        for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
+        if self.grids < 0 or self.noise < 0 or not {*self.parts} - {Part.head} or not self.roles:
+            raise SettingsError(
+                "trace: expected noise and grids of 0 or more, at least one role, and in parts at least one of block, "
+                "attn, mlp (head is traced beside them)"
+            )

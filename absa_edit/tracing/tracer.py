@@ -1,0 +1,361 @@
+"""The trace of a set of prompts: corruption, the paper's filter, and every cell of every role, example by example."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from absa_edit import __version__
+from absa_edit.data.prompts import Prompt
+from absa_edit.data.settings import PromptSettings
+from absa_edit.errors import DataError, ModelError
+from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.loading import LanguageModel
+from absa_edit.model.onednn_linear import OneDNN
+from absa_edit.model.precision import of_trace
+from absa_edit.model.prefix_tree import length_buckets
+from absa_edit.model.settings import Dtype
+from absa_edit.progress import Progress, silent
+from absa_edit.records import POLARITIES, Example, Part, Polarity, Trace, TraceCounts
+from absa_edit.storage import content_hash
+from absa_edit.tracing.attribution_patching import Case, Inputs, SharedPrefix, attribute, run
+from absa_edit.tracing.clean_and_corrupted import CleanAndCorrupted, clean_and_corrupted
+from absa_edit.tracing.corruption import Corrupter
+from absa_edit.tracing.exact_patching import Cell, Entries, cells, restored
+from absa_edit.tracing.memory_budget import MemoryBudget
+from absa_edit.tracing.resume import Traced, TraceLog, plain
+from absa_edit.tracing.settings import Corruption, Engine, TraceSettings
+
+Labels = dict[Polarity, tuple[int, ...]]
+Logits = Float[Tensor, "_ word"]
+Only = Bool[np.ndarray, "part role layer"]
+"""Which cells to run, where not all."""
+CACHED = 500
+"""Tokens of prompts that are estimated together on a CPU: with more, their states spill out of its cache."""
+CLEAN_WRONG, CORRUPTED_RIGHT = "clean_wrong", "corrupted_right"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Which of the label words is the right answer; logits are of all of them, in label order."""
+
+    words: tuple[int, ...]
+    gold: int
+
+    def read(self, logits: Logits) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+        """Probability of the gold label among the label words, and its margin (gold logit minus the larger other)."""
+        others = [i for i in range(len(self.words)) if i != self.gold]
+        return logits.softmax(-1)[:, self.gold], logits[:, self.gold] - logits[:, others].amax(1)
+
+    def means(self, logits: Logits) -> tuple[float, float]:
+        """Probability and margin, averaged over the rows."""
+        probability, margin = self.read(logits)
+        return float(probability.mean()), float(margin.mean())
+
+    def note(self, clean: Logits, corrupted: Logits) -> str | None:
+        """Why the paper's filter leaves the example out, if it does."""
+        if not self.right(clean):
+            return CLEAN_WRONG
+        return CORRUPTED_RIGHT if self.right(corrupted) else None
+
+    def right(self, logits: Logits) -> bool:
+        return int(logits.softmax(-1).mean(0).argmax()) == self.gold
+
+
+def trace_prompts(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    labels: Labels,
+    settings: TraceSettings,
+    prompt_settings: PromptSettings,
+    *,
+    seed: int,
+    partial: Path | None = None,
+    progress: Progress = silent,
+    corrupter: Corrupter | None = None,
+    only: Only | None = None,
+) -> Trace:
+    """The trace of those prompts that pass the paper's filter (clean run right, corrupted run wrong).
+
+    `corrupter` is that of a larger set that the prompts are part of; without one, they have their own.
+    With `only`, the exact engine runs some cells, and what it says of the others means nothing. Finished examples are
+    kept in the file `partial` until the trace is whole, so that a stopped trace goes on.
+    Raises `DataError` when the filter keeps none or two different examples share an id, `RecordError` when `partial` is
+    damaged, `ModelError` when two label words begin alike, `ValueError` for the engine auto, which is two such traces
+    (`trace_auto`).
+    Source: Li et al. 2025 (arXiv 2503.15117), causal tracing; Meng et al. 2022, section 2.1.
+    """
+    if settings.engine is Engine.auto:
+        raise ValueError("trace_prompts runs one engine, exact or attribution; absa_edit.tracing.trace takes auto, too")
+    began = time.perf_counter()
+    _check_ids(prompts)
+    corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
+    settings = replace(settings, dtype=of_trace(settings.dtype, lm.model, estimated=settings.estimated))
+    runner = BlockRunner(lm.model, rounded=settings.dtype is Dtype.bfloat16)
+    tracer = _Tracer(runner, first_words(labels), corrupter, settings, only, MemoryBudget(settings.batch_tokens))
+    if settings.corruption is Corruption.counterfactual:
+        prompts = [p for p in prompts if p.example.id in corrupter.twins]
+        if not prompts:
+            raise DataError(
+                "trace.corruption=counterfactual: none of the traced examples has a twin that lines up with it; "
+                "use data with twins (the bundled samples have them) or trace.corruption=noise"
+            )
+    lm_key = lm.sha256, lm.files_sha256, str(lm.model.dtype)
+    some = None if only is None else only.tolist()
+    mean = None if corrupter.mean is None else corrupter.mean.tolist()
+    asked = replace(settings, batch_tokens=1, grids=0, checked=1), prompt_settings, tracer.words, seed, mean, some
+    log = TraceLog(partial, content_hash(__version__, *lm_key, *asked, prompts))  # of all that changes a line of it
+    spent = log.seconds
+    done = dict(log.found)
+    todo = [p for p in prompts if p.example.id not in done]
+    name = "trace" if settings.engine is Engine.exact else "estimate"
+    with OneDNN(tracer.runner.blocks, lay_out=True).on():
+        for traced in progress(tracer.trace(todo), name, len(todo), unit="example"):
+            done[traced.id] = traced
+            log.add(traced, spent + time.perf_counter() - began)
+    found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
+    log.remove()
+    return found
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    """Raises `DataError` when two different examples have one id: the trace knows them by it."""
+    found: dict[str, Example] = {}
+    for prompt in prompts:
+        example = prompt.example
+        if found.setdefault(example.id, example) != example:
+            raise DataError(
+                f"two different examples have the id {example.id!r}: {_said(found[example.id])}, and {_said(example)}; "
+                "give each an id of its own, or trace them apart"
+            )
+
+
+def _said(example: Example) -> str:
+    return f"{example.aspect!r} in {example.text!r} ({example.polarity})"
+
+
+def first_words(labels: Labels) -> tuple[int, ...]:
+    """The first token of each label word. Raises `ModelError` when two words share it."""
+    words = tuple(labels[p][0] for p in POLARITIES)
+    if len(set(words)) < len(words):
+        raise ModelError(
+            "tracing reads the first token of each label word, and two of the words share it; "
+            "choose other prompt.labels or another prompt.separator"
+        )
+    return words
+
+
+@dataclass
+class _Tracer:
+    """What every example of a trace is traced with."""
+
+    runner: BlockRunner
+    words: tuple[int, ...]
+    corrupter: Corrupter
+    settings: TraceSettings
+    only: Only | None
+    budget: MemoryBudget
+    prefix: SharedPrefix | None = None
+    """Of the last batch that was estimated: the next one begins with the same words."""
+
+    def batches(self, prompts: Sequence[Prompt]) -> list[list[Prompt]]:
+        """Prompts that are traced together, the longest first: for estimates as many of like length as memory allows.
+
+        Exactly they are traced one at a time: the cells of one fill a batch.
+        """
+        most = 1
+        if self.settings.engine is not Engine.exact:
+            most = self.budget.states // self.runs
+            if self.runner.device.type == "cpu":
+                most = min(most, CACHED)
+        return [[prompts[i] for i in batch] for batch in length_buckets([len(p.ids) for p in prompts], most)]
+
+    @property
+    def runs(self) -> int:
+        """Rows of an example that is estimated: clean, corrupted, and those with gradients."""
+        return 1 + self.samples + self.settings.steps
+
+    @property
+    def samples(self) -> int:
+        """Corrupted runs of an example: one a noise sample, but for estimates no more than they take gradients."""
+        samples, steps = self.corrupter.samples, self.settings.steps
+        return samples if self.settings.engine is Engine.exact else min(samples, steps)
+
+    def trace(self, prompts: Sequence[Prompt]) -> Iterator[Traced]:
+        """Each example as it is finished: the filter, then every cell of every role."""
+        for batch in self.batches(prompts):
+            if self.settings.engine is Engine.exact:
+                yield self.exactly(*batch)
+            else:
+                yield from self.attributed(batch)
+
+    def inputs(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Clean and corrupted embeddings."""
+        embeds = self.runner.embed(torch.tensor([prompt.ids], device=self.runner.device))
+        corrupted = self.corrupter.corrupt(prompt, embeds)
+        assert corrupted is not None  # examples without a twin were left out before
+        return embeds, corrupted[: self.samples]
+
+    def cells(self) -> list[Cell]:
+        return cells(self.settings.parts, self.runner.layers, self.settings.window, self.runner.heads)
+
+    def units(self, prompt: Prompt) -> list[list[int]]:
+        return [prompt.positions(role) for role in self.settings.roles]
+
+    def answer(self, prompt: Prompt) -> Answer:
+        return Answer(self.words, POLARITIES.index(prompt.example.polarity))
+
+    @torch.inference_mode()
+    def exactly(self, prompt: Prompt) -> Traced:
+        """One example, every cell run."""
+        runs = clean_and_corrupted(self.runner, *self.inputs(prompt))
+        answer = self.answer(prompt)
+        clean, corrupted = (
+            self.runner.logits(state, self.words).float() for state in (runs.clean_last, runs.leaving[:, -1])
+        )
+        note = answer.note(clean, corrupted)
+        damaged = answer.means(corrupted)
+        found = Traced(prompt.example.id, note, answer.means(clean), damaged, None)
+        if note and self.settings.filter:
+            return found
+        shared = (self.cells(), answer, damaged, self.budget, self.only)
+        grids = restore(self.runner, runs, self.units(prompt), *shared)
+        return replace(found, restored=plain(grids))
+
+    def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
+        """Examples whose cells are estimated, all from one backward pass; in two halves where that does not fit."""
+        states = len(batch) * len(batch[0].ids) * self.runs  # the longest is the first
+        if len(batch) == 1 or states <= self.budget.states:
+            try:
+                return self.attributed_together(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+            self.budget.lower(states)
+        half = len(batch) // 2
+        return self.attributed(batch[:half]) + self.attributed(batch[half:])
+
+    def attributed_together(self, batch: Sequence[Prompt]) -> list[Traced]:
+        length = max(len(prompt.ids) for prompt in batch)
+        samples, answers = self.samples, [self.answer(prompt) for prompt in batch]
+        with torch.no_grad():
+            embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
+            whole = Inputs.of(embeds, length)
+            self.prefix = SharedPrefix.of(self.runner, whole, Inputs.of(damaged, length), known=self.prefix)
+            clean = run(self.runner, whole, self.prefix, self.settings.parts, self.words)
+            logits = clean.logits.split(1)
+            found = [
+                Traced(p.example.id, CLEAN_WRONG, answer.means(own), None, None)
+                for p, answer, own in zip(batch, answers, logits, strict=True)
+            ]
+            asked = [i for i, one in enumerate(logits) if answers[i].right(one) or not self.settings.filter]
+            if not asked:
+                return found
+            broken = Inputs.of([damaged[i] for i in asked], length)
+            corrupted = run(self.runner, broken, self.prefix, self.settings.parts, self.words)
+        cases = []
+        for number, (i, own) in enumerate(zip(asked, corrupted.logits.split(samples), strict=True)):
+            found[i] = replace(found[i], note=answers[i].note(logits[i], own), corrupted=answers[i].means(own))
+            if not (found[i].note and self.settings.filter):
+                cases.append(Case(i, number * samples, answers[i].gold, self.units(batch[i])))
+        steps = self.settings.steps
+        effects = attribute(self.runner, cases, self.cells(), self.words, clean, corrupted, samples, steps)
+        for case, grids in zip(cases, effects, strict=True):
+            damage = np.array(found[case.clean].corrupted)
+            restored = {p: grid + damage.reshape(2, *(1,) * (grid.ndim - 1)) for p, grid in grids.items()}
+            found[case.clean] = replace(found[case.clean], restored=plain(restored))
+        return found
+
+
+def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Tracer, seconds: float) -> Trace:
+    """The trace of the examples that passed. Raises `DataError` when there is none."""
+    settings, corrupter = tracer.settings, tracer.corrupter
+    notes = [traced.note for traced in done]
+    pairs = [(p, t) for p, t in zip(prompts, done, strict=True) if t.restored is not None]
+    counts = TraceCounts(len(prompts), notes.count(CLEAN_WRONG), notes.count(CORRUPTED_RIGHT), len(pairs))
+    if not pairs:
+        raise DataError(
+            f"the trace kept none of {counts.seen} examples: the clean run was wrong on {counts.clean_wrong}, the "
+            f"corrupted run still right on {counts.corrupted_right}; trace more examples (trace.examples) or corrupt "
+            "more (trace.noise)"
+        )
+    parts = tuple(part for part in settings.parts if part is not Part.head)
+    grids = [{part: np.array(grid, dtype=float) for part, grid in (t.restored or {}).items()} for _, t in pairs]
+    whole = np.stack([[g[part] for part in parts] for g in grids]) if parts else None
+    head = np.stack([g[Part.head] for g in grids]) if Part.head in settings.parts else None
+    both = {
+        "clean": np.array([t.clean for _, t in pairs]).T,
+        "corrupted": np.array([t.corrupted for _, t in pairs]).T,
+        "restored": np.zeros((2, 0)) if whole is None else np.moveaxis(whole, 2, 0),
+        "restored_heads": np.zeros((2, 0)) if head is None else np.moveaxis(head, 1, 0),
+    }
+    return Trace(
+        engine=settings.engine.value,
+        corruption=settings.corruption.value,
+        corrupted_tokens=corrupter.tokens,
+        noise_sd=corrupter.noise_sd,
+        samples=tracer.samples,
+        window=settings.window,
+        parts=parts,
+        roles=tuple(settings.roles),
+        layers=tracer.runner.layers,
+        counts=counts,
+        seconds=seconds,
+        example_ids=tuple(p.example.id for p, _ in pairs),
+        sentence_ids=tuple(p.example.sentence_id for p, _ in pairs),
+        dtype=settings.dtype.value if settings.dtype is Dtype.bfloat16 else _own_dtype(tracer.runner),
+        **{name: values[0] for name, values in both.items()},
+        **{f"{name}_margin": values[1] for name, values in both.items()},
+    )
+
+
+def _own_dtype(runner: BlockRunner) -> str:
+    return str(runner.model.dtype).removeprefix("torch.")
+
+
+def restore(
+    runner: BlockRunner,
+    runs: CleanAndCorrupted,
+    units: Sequence[Sequence[int]],
+    every: Sequence[Cell],
+    answer: Answer,
+    damaged: tuple[float, float],
+    budget: MemoryBudget,
+    only: Only | None = None,
+) -> dict[Part, np.ndarray]:
+    """Probability and margin of every cell, or of `only` some, restored at each of `units` (sets of positions).
+
+    By part an array (measure, unit, layer), for head (measure, unit, layer, head); means over the samples. `damaged` is
+    what the corrupted run gives, and so does every cell that cannot reach the answer; nan for a unit without positions.
+    """
+    shape = (2, len(units), runner.layers)
+    parts = tuple(dict.fromkeys(c.part for c in every))
+    grids = {part: np.full((*shape, runner.heads) if part is Part.head else shape, np.nan) for part in parts}
+    asked = [
+        [c for c in every if only is None or only[parts.index(c.part), number, c.layer]] for number in range(len(units))
+    ]
+    chosen = [p for unit, some in zip(units, asked, strict=True) if some for p in unit]
+    entries = Entries(runner, runs, chosen, budget)
+    for number, positions in enumerate(units):
+        if not positions:
+            continue
+        for grid in grids.values():
+            grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
+        groups = list(restored(entries, positions, asked[number]))
+        if not groups:
+            continue
+        states = torch.cat([state for _, state in groups])
+        logits = runner.logits(states, answer.words).float()
+        values = torch.stack(answer.read(logits)).view(2, len(groups), -1).mean(2).cpu().numpy()
+        for index, (group, _) in enumerate(groups):
+            for cell in group:
+                at = (slice(None), number, cell.layer)
+                grids[cell.part][at + ((cell.head,) if cell.part is Part.head else ())] = values[:, index]
+    return grids

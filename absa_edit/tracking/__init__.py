@@ -1,0 +1,1 @@
+"""Where curves, tables and adapters go besides the run folder: Weights & Biases, or nowhere."""
