@@ -15,16 +15,17 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from absa_edit import __version__
-from absa_edit.data.prompts import Prompt, encode, label_ids
+from absa_edit.data.prompts import Labels, Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.precision import of_trace, of_training
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Dataset, Polarity
+from absa_edit.records import Dataset
 from absa_edit.results import RunRecord
 from absa_edit.settings import NO_RESULT, Settings, Stage
 from absa_edit.storage import content_hash, load, load_trace
+from absa_edit.tasks.base import Task, task_of
 
 NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
 """Groups, with all their keys, that the run folder's name leaves out: they have a place in the path, or change no
@@ -46,7 +47,8 @@ class Context:
     folder: Path
     splits: Splits
     lm: LanguageModel
-    labels: dict[Polarity, tuple[int, ...]]
+    task: Task
+    labels: Labels
     progress: Progress
 
     def rng(self, use: str) -> np.random.Generator:
@@ -120,7 +122,9 @@ def prepare(
 
     `root` is where `data/` is looked for; `overrides` are the command line's, and name the folder of a variant.
     """
-    splits = load_splits(settings.data, root=root, environ=os.environ)
+    task = task_of(settings.task, settings.prompt)
+    settings = replace(settings, prompt=task.prompt(settings.prompt))
+    splits = load_splits(settings.data, task, root=root, environ=os.environ)
     lm = load_model(settings.model)
     fit = replace(settings.fit, precision=of_training(settings.fit.precision, lm.model))
     trace = replace(
@@ -137,8 +141,8 @@ def prepare(
         )
     experiment += variant(overrides)
     folder = Path(settings.output) / experiment / lm.name / f"seed{settings.seed}"
-    labels = label_ids(lm.tokenizer, settings.prompt)
-    return Context(settings, experiment, folder, splits, lm, labels, progress)
+    labels = label_ids(lm.tokenizer, settings.prompt, task.labels)
+    return Context(settings, experiment, folder, splits, lm, task, labels, progress)
 
 
 def variant(overrides: Sequence[str]) -> str:

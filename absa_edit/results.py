@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from absa_edit.html_table import table
-from absa_edit.records import DataSummary, EditPlan, Part, Polarity, Role, TraceCounts
+from absa_edit.records import DataSummary, EditPlan, Part, Role, TraceCounts
 
 SCHEMA = 1
 """Version of `results.json`; raised when a field changes its meaning or goes."""
@@ -63,15 +63,15 @@ class Prediction:
     sentence_id: str
     text: str
     aspect: str
-    gold: Polarity
-    predicted: Polarity
+    gold: str
+    predicted: str
     probabilities: dict[str, float]
-    """Of the three labels, normalised over them, in label order."""
+    """Of the labels, normalised over them, in label order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Scores of one method on one test set; F1 is over the three labels always."""
+    """Scores of one method on one test set; F1 is over all labels of the task always."""
 
     accuracy: Interval
     macro_f1: Interval

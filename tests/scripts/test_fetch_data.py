@@ -19,7 +19,7 @@ import pytest
 from absa_edit.data.public_sets import PUBLIC
 from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_pair
-from absa_edit.records import POLARITIES
+from absa_edit.tasks.absc import POLARITIES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fetch_data.py"
 LAPTOP = PUBLIC["laptop14"]
