@@ -11,17 +11,37 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from absa_edit.analyses.settings import ANALYSES
 from absa_edit.errors import SettingsError
+from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.settings import METHODS
 from absa_edit.settings import Settings
 
+PACKAGE = Path(__file__).resolve().parent
+
+
+def source_folder() -> Path | None:
+    """The clone that the package is run from; None where it is installed from a wheel."""
+    return PACKAGE.parent if (PACKAGE.parent / "conf" / "train.yaml").is_file() else None
+
+
+def conf_folder() -> Path:
+    """Hydra's groups: at the top of a clone, inside the package where that is installed from a wheel."""
+    source = source_folder()
+    return source / "conf" if source else PACKAGE / "conf"
+
 
 def register() -> None:
-    """Store the schemas that `conf/` is checked against."""
+    """Store the schemas that `conf/` is checked against, and an option for each plug-in that has no file there."""
     store = ConfigStore.instance()
     store.store(name="settings_schema", node=Settings)
-    for name, kind in METHODS.items():
-        store.store(group="schema/method", name=name, node=kind)
+    for group, plugins in (("method", METHODS), ("analysis", ANALYSES), ("locate", LOCALIZERS)):
+        has_file = {path.stem for path in (conf_folder() / group).glob("*.yaml")}
+        for name in plugins:
+            place = group if group == "locate" else f"{group}.{name}"
+            store.store(group=f"schema/{group}", name=name, node=plugins[name].settings)
+            if name not in has_file:
+                store.store(group=group, name=name, node=plugins[name].settings, package=place)
 
 
 def settings_from(config: DictConfig) -> Settings:
