@@ -19,12 +19,13 @@ from absa_edit.localizers.settings import Localiser
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, run_method
 from absa_edit.pipeline.stages.report import report_stage
-from absa_edit.pipeline.stages.trace import grids_found, token_stage, trace_found, trace_stage, trace_summary
+from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_found, trace_stage
 from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.terminal import print_results
-from absa_edit.results import SCHEMA, MethodRecord, RunRecord, TraceSummary
+from absa_edit.results import SCHEMA, MethodRecord, RunRecord
 from absa_edit.settings import Stage
 from absa_edit.storage import load, write_json
+from absa_edit.tracing.effects import TraceEffects
 
 log = logging.getLogger("absa_edit")
 
@@ -40,16 +41,16 @@ def execute(run: Context, *, console: Console, command: str | None = None, root:
             check(chosen, run.lm.model)
     seconds: dict[str, float] = {}
     trace: Trace | None = None
-    summary: TraceSummary | None = None
+    effects: TraceEffects | None = None
     plan: EditPlan | None = None
     grids: tuple[TokenGrid, ...] = ()
     if Stage.trace in settings.stages:
         with _timed(seconds, "trace"):
             trace = trace_stage(run)
             grids = token_stage(run, trace)
-            summary = trace_summary(run, trace)
+            effects = effects_stage(run, trace)
     elif trace := trace_found(run):  # by an earlier run of that stage
-        grids, summary = grids_found(run) or (), trace_summary(run, trace)
+        grids, effects = grids_found(run) or (), effects_stage(run, trace)
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
             plan = locate(settings.locate, run.lm.model, trace, draws=200, rng=run.rng("locate"))
@@ -75,7 +76,7 @@ def execute(run: Context, *, console: Console, command: str | None = None, root:
             **{f"test/{data.name}": data.summary() for data in run.splits.tests},
         },
         model=run.lm.summary(),
-        trace=summary,
+        trace=effects and effects.summary,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(list(records)), rows, draws=draws, rng=run.rng("compare")),
@@ -100,7 +101,7 @@ def execute(run: Context, *, console: Console, command: str | None = None, root:
     load(RunRecord, run.folder / "results.json")  # what is written must be readable as what it claims to be
     try:
         if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is to be looked at
-            report_stage(run, record, trace, grids, rows, command)
+            report_stage(run, record, trace, effects, grids, rows, command)
         elif (run.folder / "report.md").exists():
             log.warning("report.md and report.html are of before this run: add report to stages")
         if records:

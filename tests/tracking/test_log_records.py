@@ -11,7 +11,7 @@ import pytest
 
 from absa_edit.records import Trace
 from absa_edit.results import ExportRecord, Prediction, RunRecord
-from absa_edit.tracing.effects import Effects, average_effects
+from absa_edit.tracing.effects import Effects, trace_effects
 from absa_edit.tracking import log_records as module
 from absa_edit.tracking.log_records import (
     publish_comparison,
@@ -59,7 +59,7 @@ def test_epochs_become_namespaced_points(notebook: Notebook) -> None:
 
 
 def test_trace_becomes_a_table_of_cells(notebook: Notebook, trace: Trace) -> None:
-    effects = average_effects(trace, draws=20, rng=np.random.default_rng(0))
+    effects = trace_effects(trace, draws=20, rng=np.random.default_rng(0)).parts
     publish_trace(notebook, effects, trace, Path("figures/trace.png"))
     columns, rows = notebook.tables["trace/effects"]
     assert columns == ["part", "role", "layer", "indirect_effect", "low", "high", "n"]

@@ -14,7 +14,7 @@ from absa_edit.report.plots.scores import write_figures
 from absa_edit.report.plots.token_heatmap import token_heatmap
 from absa_edit.results import RunRecord
 from absa_edit.storage import atomic
-from absa_edit.tracing.effects import average_effects, average_head_effects
+from absa_edit.tracing.effects import TraceEffects
 from absa_edit.tracking.log_records import publish_comparison, publish_trace
 
 
@@ -22,15 +22,13 @@ def report_stage(
     run: Context,
     record: RunRecord,
     trace: Trace | None,
+    effects: TraceEffects | None,
     grids: Sequence[TokenGrid],
     rows: dict[str, Rows],
     command: str | None,
 ) -> None:
     """Write figures and reports, and publish what spans methods."""
-    draws = run.settings.score.resamples
-    effects = average_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
-    heads = average_head_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
-    names = write_figures(record, effects, run.folder / "figures")
+    names = write_figures(record, effects and effects.parts, run.folder / "figures")
     for number, grid in enumerate(grids, 1):
         token_heatmap(grid, run.folder / "figures" / f"trace_tokens_{number}.png", model=record.model.name)
     for exported in (record.export.adapter, record.export.merged) if record.export else ():
@@ -40,8 +38,8 @@ def report_stage(
         "report.md": report_markdown(record, figures=names, command=command),
         "report.html": report_html(
             record,
-            effects=effects,
-            heads=heads,
+            effects=effects and effects.parts,
+            heads=effects and effects.heads,
             trace=trace,
             grids=grids,
             train=run.splits.train,
@@ -55,7 +53,7 @@ def report_stage(
             temporary.write_text(text, encoding="utf-8")
     if trace and effects:
         with tracker_for(run, "trace", job_type="trace") as tracker:
-            publish_trace(tracker, effects, trace, run.folder / "figures" / "trace.png")
+            publish_trace(tracker, effects.parts, trace, run.folder / "figures" / "trace.png")
     if record.methods:
         with tracker_for(run, "compare", job_type="compare") as tracker:
             publish_comparison(tracker, record, [run.folder / "figures" / name for name in names])

@@ -9,10 +9,10 @@ from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
 from absa_edit.model.settings import Dtype
 from absa_edit.records import TokenGrid, Trace
-from absa_edit.results import Agreement, TraceSummary
+from absa_edit.results import Agreement
 from absa_edit.storage import load_kept, load_token_grids, load_trace, save_kept, save_token_grids, save_trace
 from absa_edit.tracing.corruption import Corrupter
-from absa_edit.tracing.effects import summarise
+from absa_edit.tracing.effects import TraceEffects, trace_effects
 from absa_edit.tracing.fidelity import agreement
 from absa_edit.tracing.settings import Engine
 from absa_edit.tracing.token_traces import token_grids
@@ -97,11 +97,11 @@ def _prompts_to_trace(run: Context) -> list[Prompt]:
     return run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
 
 
-def trace_summary(run: Context, trace: Trace) -> TraceSummary:
-    """What `results.json` says of the trace; of an estimated one also how it agrees with the exact engine."""
-    summary = summarise(trace, draws=run.settings.score.resamples, rng=run.rng("effects"))
+def effects_stage(run: Context, trace: Trace) -> TraceEffects:
+    """The averaged trace and its summary; of an estimated one also how it agrees with the exact engine."""
+    effects = trace_effects(trace, draws=run.settings.score.resamples, rng=run.rng("effects"))
     if run.settings.trace.engine is Engine.exact:
-        return summary
+        return effects
     path = run.folder / "trace" / "agreement.json"
     key = run.key("agreement", run.trace_key(), run.settings.trace.checked)
     found = load_kept(Agreement, path, key)
@@ -109,7 +109,7 @@ def trace_summary(run: Context, trace: Trace) -> TraceSummary:
         found = _compared(run, trace)
         if found is None:
             log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
-            return summary
+            return effects
         save_kept(found, path, key)
     log.info(
         "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
@@ -117,7 +117,7 @@ def trace_summary(run: Context, trace: Trace) -> TraceSummary:
         run.settings.trace.engine.value, found.rank_correlation.n, found.rank_correlation.percent(),
         found.overlap.percent(), found.top,
     )  # fmt: skip
-    return replace(summary, agreement=found)
+    return replace(effects, summary=replace(effects.summary, agreement=found))
 
 
 def _compared(run: Context, trace: Trace) -> Agreement | None:
