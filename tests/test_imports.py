@@ -27,6 +27,7 @@ LAYERS = (
     ("tracing",),
     ("localizers",),
     ("evaluation",),
+    ("report.formatting", "report.lookup", "report.tables"),
     ("training", "export"),
     ("inference",),
     ("report",),

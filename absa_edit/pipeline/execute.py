@@ -76,7 +76,7 @@ def execute(run: Context, *, console: Console, command: str | None = None, root:
             **{f"test/{data.name}": data.summary() for data in run.splits.tests},
         },
         model=run.lm.summary(),
-        trace=effects and effects.summary,
+        trace=effects.summary if effects else None,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(list(records)), rows, draws=draws, rng=run.rng("compare")),
