@@ -47,6 +47,12 @@ class Section:
     chart: Chart | None = None
 
 
+def markdown(table: Table) -> list[str]:
+    """Markdown lines of a table, its caption above it."""
+    caption = [table.caption, ""] if table.caption else []
+    return [*caption, *pipe_table(table.heads, table.rows)]
+
+
 def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Markdown lines of a table; a bar inside a cell is escaped."""
     lines = [heads, ["---"] * len(heads), *rows]

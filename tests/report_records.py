@@ -12,6 +12,7 @@ import pytest
 from absa_edit.data.prompts import ABOUT_ASPECTS
 from absa_edit.records import Dataset, DataSummary, EditPlan, Example, Part, Role, Site, Target, Trace, TraceCounts
 from absa_edit.results import (
+    AnalysisRecord,
     Comparison,
     ExportRecord,
     Fit,
@@ -25,6 +26,7 @@ from absa_edit.results import (
     Score,
     TraceSummary,
 )
+from absa_edit.table import Chart, Point, Section, Table
 from absa_edit.tasks.absc import ABSC, Polarity
 from absa_edit.tracing.effects import Effects
 
@@ -277,3 +279,65 @@ def page_inputs(
         "predictions": answers,
         "command": "python train.py +experiment=laptop14",
     }
+
+
+@pytest.fixture
+def make_page_inputs(record: RunRecord) -> Callable[..., dict[str, Any]]:
+    """A function that makes what `report_html` takes, of a run of a task about whole sentences with these labels.
+
+    Its method `edit` is right about the first example of each label and calls the second by the label after it.
+    """
+
+    def make(labels: tuple[str, ...], task: str) -> dict[str, Any]:
+        size = len(labels)
+        confusion = tuple(tuple(10 * i + j + 1 for j in range(size)) for i in range(size))
+        f1 = {label: 0.9 - 0.1 * i for i, label in enumerate(labels)}
+        score = Score(interval(0.7), interval(0.6), f1, confusion)
+        names = ("zero_shot", "edit", "random")
+        methods = {name: replace(record.methods[name], scores={"mine": score}) for name in names}
+        counts = {label: 7 + i for i, label in enumerate(labels)}
+        splits = ("train", "dev", "test/mine")
+        data = {
+            key: DataSummary("mine", key.split("/")[0], "csv", {"m.csv": "0" * 64}, N, counts, {}) for key in splits
+        }
+        texts = [f"Sentence {i} tells of {label}." for label in labels for i in (1, 2)]
+        examples = tuple(
+            Example(f"mine:{i}", f"{i}", text, "", 0, 0, labels[i // 2], "mine") for i, text in enumerate(texts)
+        )
+
+        def answer(method: str, i: int, e: Example) -> Prediction:
+            given = labels[(i // 2 + i % 2 * (method == "edit")) % size]
+            shares = {label: round(0.6 if label == given else 0.4 / (size - 1), 3) for label in labels}
+            return Prediction(method, "mine", e.id, e.sentence_id, e.text, "", e.label, given, shares)
+
+        assert record.trace
+        trace = replace(record.trace, peak=replace(record.trace.peak, role=Role.sentence))
+        made = replace(
+            record,
+            trace=trace,
+            task=task,
+            labels=labels,
+            data=data,
+            methods=methods,
+            comparisons=(comparison("edit", "random", "mine", 0.014, 0.21),),
+        )
+        return {
+            "record": made,
+            "tests": (Dataset("mine", "test", "csv", examples, {}, labels),),
+            "predictions": {m: {"mine": tuple(answer(m, i, e) for i, e in enumerate(examples))} for m in names},
+        }
+
+    return make
+
+
+@pytest.fixture
+def analysis() -> AnalysisRecord:
+    """What a made-up analysis found, with a table and a chart of two lines."""
+    layers = range(1, 5)
+    lines = {
+        name: tuple(Point(float(x), y := 0.1 * x + shift, y - 0.05, y + 0.05) for x in layers)
+        for name, shift in (("at the aspect", 0.1), ("at the last token", 0.3))
+    }
+    table = Table(("layer", "read"), tuple((str(x), f"**{10 * x}.0** of `all`") for x in layers), "What was read.")
+    section = Section("What can be read off", "Layer 4 says `most`.", table, Chart("layer", "share read", lines))
+    return AnalysisRecord({"best": 0.7, "layer": 4, "name": "probe", "by_layer": [0.1, 0.2]}, section)

@@ -174,9 +174,12 @@ def test_plug_ins_run_from_end_to_end(registered: None, tmp_path: Path) -> None:
     loaded = absa_edit.load(run.folder)
     (answer,) = loaded.predict(["The lamp was great to me."])
     assert list(answer) == list(STARS) and sum(answer.values()) == pytest.approx(1)
-    for text in ((run.folder / "report.md").read_text(), (run.folder / "report.html").read_text(), terminal):
-        for wanted in ("scales", "norms", "Prompts have", *STARS):
+    reports = [(run.folder / name).read_text() for name in ("report.md", "report.html")]
+    for text in (*reports, terminal):
+        for wanted in ("scales", "norms", "Prompts have", "How long prompts are"):
             assert wanted in text, wanted
+    for label in STARS:
+        assert all(label in text for text in reports), label
 
 
 def test_an_unknown_plug_in_lists_those_there_are_and_the_nearest(registered: None) -> None:

@@ -27,6 +27,7 @@ LAYERS = (
     ("context",),
     ("methods", "localizers", "analyses"),
     ("evaluation",),
+    ("report.formatting", "report.lookup", "report.tables"),
     ("training", "export"),
     ("inference",),
     ("report",),

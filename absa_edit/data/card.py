@@ -11,7 +11,7 @@ from absa_edit.data.public_sets import PUBLIC, sample_domain
 from absa_edit.data.settings import Leaks
 from absa_edit.data.splits import without_leaks
 from absa_edit.records import Dataset, Example
-from absa_edit.table import pipe_table
+from absa_edit.table import Table, markdown
 
 Facts = dict[str, str]
 """What is said of a split, by the name of the row."""
@@ -29,20 +29,22 @@ def facts(data: Dataset) -> Facts:
     sentences: dict[str, list[Example]] = {}
     for example in data.examples:
         sentences.setdefault(squash(example.text), []).append(example)
-    counts = data.counts()
+    counts, asks_aspect = data.counts(), _asks_aspect(data)
     mixed = sum(len({e.label for e in group}) > 1 for group in sentences.values())
     words = [len(text.split()) for text in sentences]
     aspects = [e.aspect for e in data.examples]
-    return {
-        "sentences with an aspect": f"{len(sentences):,}",
-        "aspects": f"{len(data):,}",
-        " / ".join(data.labels): " / ".join(f"{counts[label]:,}" for label in data.labels),
-        data.labels[-1]: _share(counts[data.labels[-1]], len(data)),
-        "sentences with several labels": _share(mixed, len(sentences)),
+    about_aspects = {
         "aspects of several words": _share(sum(len(a.split()) > 1 for a in aspects), len(data)),
         "different aspect terms": f"{len({squash(a) for a in aspects}):,}",
+    }
+    return {
+        "sentences with an aspect" if asks_aspect else "different sentences": f"{len(sentences):,}",
+        _examples(data): f"{len(data):,}",
+        **{label: _share(counts[label], len(data)) for label in data.labels},
+        "sentences with several labels": _share(mixed, len(sentences)),
+        **(about_aspects if asks_aspect else {}),
         "words a sentence (least / median / most)": f"{min(words)} / {median(words):.0f} / {max(words)}",
-        "aspects with a counterfactual twin": f"{sum(e.twin is not None for e in data.examples):,}",
+        f"{_examples(data)} with a counterfactual twin": f"{sum(e.twin is not None for e in data.examples):,}",
         "rows left out or noted": ", ".join(f"{n:,} {reason}" for reason, n in sorted(data.dropped.items())) or "none",
         "SHA-256": ", ".join(f"{file} {digest[:16]}" for file, digest in data.sha256.items()),
     }
@@ -57,28 +59,39 @@ def between(train: Dataset, test: Dataset) -> Facts:
     return {
         "test rows that stand in the training file too": f"{leaked:,}",
         "test words never seen in training": f"{len(words - seen):,} of {len(words):,}",
-        "test aspects whose term is not in training": _share(unseen, len(test)),
-        "test aspects of the largest class": _share(max(test.counts().values()), len(test)),
+        **({"test aspects whose term is not in training": _share(unseen, len(test))} if _asks_aspect(test) else {}),
+        f"test {_examples(test)} of the largest class": _share(max(test.counts().values()), len(test)),
     }
 
 
 def data_card(train: Dataset, test: Dataset) -> str:
     """The card of a set in Markdown."""
     left, right = facts(train), facts(test)
+    splits = Table(("", "training", "test"), tuple((row, left[row], right[row]) for row in left))
+    together = Table(("training and test together", ""), tuple(between(train, test).items()))
     lines = [
         f"# Data card: {train.name}",
         "",
         f"Domain: {train.examples[0].domain}. Source: {train.source}. Licence: {licence(train.name)}.",
         "",
-        *pipe_table(("", "training", "test"), [(row, left[row], right[row]) for row in left]),
+        *markdown(splits),
         "",
-        *pipe_table(("training and test together", ""), between(train, test).items()),
+        *markdown(together),
     ]
     return "\n".join(lines)
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} % ({part:,})"
+def _asks_aspect(data: Dataset) -> bool:
+    return any(e.aspect for e in data.examples)
+
+
+def _examples(data: Dataset) -> str:
+    """What one example is, in the plural."""
+    return "aspects" if _asks_aspect(data) else "sentences"
+
+
+def _share(part: int, total: int) -> str:
+    return f"{100 * part / total:.1f} % ({part:,})"
 
 
 def _words(examples: Iterable[Example]) -> Iterable[str]:

@@ -11,7 +11,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from absa_edit.export.adapter_rules import served_rank
 from absa_edit.export.folder import Description
+from absa_edit.report.formatting import ROLES
+from absa_edit.report.tables import method_table
 from absa_edit.results import RunRecord
+from absa_edit.table import markdown
 
 SHOWN = {"trace.png": "Where the base model decides", "scores.png": "Macro-F1 by method and test set"}
 """Figures of a run that a card shows, with their captions."""
@@ -41,7 +44,7 @@ def add_figures(folder: Path, figures: Sequence[Path]) -> None:
 
 
 def _card(record: RunRecord, method: str, about: Description, library: str, note: str, use: str) -> str:
-    row, base = record.methods[method], record.model.name
+    row, base, asks_aspect = record.methods[method], record.model.name, about.task().asks_aspect
     data = _metadata(
         about,
         base,
@@ -52,10 +55,7 @@ def _card(record: RunRecord, method: str, about: Description, library: str, note
         eval_results=_results(record, method),
     )
     where = ", ".join(str(t.site) for t in row.plan.targets) if row.plan else "all layers"
-    scores = "\n".join(
-        f"| {test} | {score.accuracy.percent()} | {score.macro_f1.percent()} | {score.accuracy.n} |"
-        for test, score in row.scores.items()
-    )
+    scores = "\n".join(markdown(method_table(row.scores)))
     damage = "not finite" if row.perplexity is None else f"{row.perplexity:.1f}"
     return f"""---
 {data.to_yaml()}
@@ -63,25 +63,23 @@ def _card(record: RunRecord, method: str, about: Description, library: str, note
 
 # {record.experiment}, {method}
 
-`{_base(about, base)}` adapted to aspect-based sentiment classification with absa_edit. It answers a prompt with one
-of the label words.
+`{_base(about, base)}` adapted with absa_edit to {_task(about)}. It answers a prompt with one of the label words.
 
 {row.trainable:,} parameters were trained ({100 * row.share:.3f} % of the model), seed {record.seed}.{note}
 
 Edited: {where}.
 
-| test set | accuracy % [95 %] | macro-F1 % [95 %] | n |
-|---|---|---|---|
 {scores}
 
-Intervals by bootstrap over sentences. Trained on {record.data["train"].name} ({record.data["train"].n} aspects).
+Trained on {record.data["train"].name} ({record.data["train"].n} {_EXAMPLES[asks_aspect]}).
 Perplexity on neutral text: {damage}.
 
 {_use(about, base, use)}
 ## Limits
 
-English reviews only. The labels are three; sentences about other things, irony and mixed feelings are beyond it. The
-model carries the biases of its base model and of the reviews. The scores are of one seed.
+{_LIMITS[asks_aspect]} The labels are {_listed(about.labels)}, and every answer is one of them: texts to
+which none or several apply, irony and mixed feelings are beyond it. The model carries the biases of its base model and
+of what it was trained on. The scores are of one seed.
 """
 
 
@@ -94,7 +92,7 @@ def plain_card(about: Description, base: str, *, rank: int | None = None, merged
 
 # {base}, {about.kind}
 
-`{_base(about, base)}` adapted to aspect-based sentiment classification with absa_edit.
+`{_base(about, base)}` adapted with absa_edit to {_task(about)}.
 It was saved from Python, without scores.{note}
 
 {_use(about, base, use)}"""
@@ -102,16 +100,28 @@ It was saved from Python, without scores.{note}
 
 def _adapter(about: Description, rank: int | None) -> tuple[str, str, str]:
     """The library that loads an adapter, what has to be known of it, and how it is used."""
+    place = about.representation and ROLES[about.representation.position]
     if rank is None:
-        note = "\n\nNo weight changes: `representation.safetensors` acts at the aspect, through `absa_edit.load` alone."
+        note = f"\n\nNo weight changes: `representation.safetensors` acts at the {place}, by `absa_edit.load` alone."
         return "absa_edit", note, ""
-    if about.representation:
+    if place:
         note = (
-            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the aspect "
-            "and which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
+            "\n\nThe folder also holds a representation edit (`representation.safetensors`), which acts at the "
+            f"{place} and which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
         )
         return "peft", note, _PEFT
     return "peft", "", _PEFT + _VLLM_ADAPTER.replace("RANK", str(served_rank(rank)))
+
+
+def _task(about: Description) -> str:
+    """What the model was adapted to."""
+    if about.task().asks_aspect:
+        return f"classify what a sentence says of an aspect as {_listed(about.labels, 'or')}"
+    return f"classify sentences as {_listed(about.labels, 'or')}"
+
+
+def _listed(labels: Sequence[str], last: str = "and") -> str:
+    return f"{', '.join(labels[:-1])} {last} {labels[-1]}"
 
 
 def _base(about: Description, name: str) -> str:
@@ -127,7 +137,7 @@ def _metadata(about: Description, name: str, library: str, **more: Any) -> Model
         pipeline_tag="text-generation",
         base_model=None if local else about.base,
         base_model_relation=None if local else "finetune" if library == "transformers" else "adapter",
-        tags=["aspect-based-sentiment", "absa_edit"],
+        tags=["aspect-based-sentiment" if about.task().asks_aspect else "sentence-classification", "absa_edit"],
         **more,
     )
 
@@ -148,7 +158,7 @@ The prompt is `{about.prompt.template}`{turn}, the answer the likeliest of the w
 ```python
 import absa_edit
 
-absa_edit.load("this/folder").predict(["The screen is lovely but the fan never stops."], ["fan"])
+absa_edit.load("this/folder").predict({_ASKED[about.task().asks_aspect]})
 ```
 {filled}"""
 
@@ -172,6 +182,17 @@ def _results(record: RunRecord, method: str) -> list[EvalResult]:
         )
     ]
 
+
+_ASKED = {
+    True: '["The screen is lovely but the fan never stops."], ["fan"]',
+    False: '["What a lovely day."]',
+}
+"""What `predict` is given, with and without aspects."""
+_EXAMPLES = {True: "aspects", False: "sentences"}
+_LIMITS = {
+    True: "English reviews only.",
+    False: "English only, and texts like those that it was trained on.",
+}
 
 _PEFT = """
 ```python

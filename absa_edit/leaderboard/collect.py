@@ -15,7 +15,7 @@ from absa_edit.errors import DataError, RecordError, SettingsError
 from absa_edit.evaluation.across_seeds import SeedComparison, SeedScore, compare_seeds, seed_score
 from absa_edit.model.settings import Dtype
 from absa_edit.report.conclusions import sample_warning
-from absa_edit.report.tables import methods_in_order, own_test, tests_in_order
+from absa_edit.report.lookup import focus, methods_in_order, own_test, tests_in_order
 from absa_edit.results import SCHEMA, Prediction, RunRecord
 from absa_edit.settings import NO_RESULT
 from absa_edit.storage import content_hash, load, load_predictions
@@ -78,8 +78,8 @@ def read(folders: Sequence[Path]) -> list[FinishedRun]:
             paths.setdefault(path.resolve(), path)
     runs = [run for path in paths.values() if (run := _read_run(path)).record.methods]
     if not runs:
-        told = ", ".join(map(str, folders))
-        raise DataError(f"{told}: no results.json with scored methods below; expected finished runs, so run train.py")
+        named = ", ".join(map(str, folders))
+        raise DataError(f"{named}: no results.json with scored methods below; expected finished runs, so run train.py")
     return runs
 
 
@@ -126,8 +126,8 @@ def _group(members: Sequence[FinishedRun], runs: Sequence[FinishedRun], against:
     rows: Rows = {}
     for seed in seeds:
         for method in by_seed[seed].record.methods:
-            for test, found in _predictions(by_seed[seed], method).items():
-                rows.setdefault(method, {}).setdefault(test, {})[seed] = found
+            for test, predictions in _predictions(by_seed[seed], method).items():
+                rows.setdefault(method, {}).setdefault(test, {})[seed] = predictions
     return Group(
         first.experiment,
         first.model.name,
@@ -136,7 +136,9 @@ def _group(members: Sequence[FinishedRun], runs: Sequence[FinishedRun], against:
         _differences(members[0], runs),
         sample_warning(first),
         tuple(_lines(rows, {seed: run.record for seed, run in by_seed.items()}, draws)),
-        compare_seeds(_pairs(list(rows), against), rows, draws=draws, rng=_generator(seeds[0], "compare")),
+        compare_seeds(
+            _pairs(list(rows), against or focus(first)), rows, draws=draws, rng=_generator(seeds[0], "compare")
+        ),
     )
 
 
@@ -145,9 +147,9 @@ def _predictions(run: FinishedRun, method: str) -> dict[str, tuple[Prediction, .
     path = run.folder / "methods" / method / "predictions.jsonl"
     if not path.is_file():
         raise RecordError(f"{path}: no such file, and results.json has scores of {method}; run it again")
-    every = load_predictions(path)
+    predictions = load_predictions(path)
     scores = run.record.methods[method].scores
-    by_test = {test: tuple(r for r in every if r.test == test) for test in scores}
+    by_test = {test: tuple(r for r in predictions if r.test == test) for test in scores}
     for test, rows in by_test.items():
         count = Counter((r.gold, r.predicted) for r in rows)
         if scores[test].confusion != tuple(tuple(count[g, p] for p in scores[test].f1) for g in scores[test].f1):
@@ -171,24 +173,23 @@ def _lines(rows: Rows, records: dict[int, RunRecord], draws: int) -> Iterator[Li
     first = records[min(records)]
     for test in tests:
         for method in methods:
-            found = rows[method].get(test)
-            if found is None:
+            by_seed = rows[method].get(test)
+            if by_seed is None:
                 continue
-            made = [records[seed].methods[method] for seed in sorted(found)]
-            fits = [m.fit.seconds for m in made if m.fit is not None]
+            methods_of = [records[seed].methods[method] for seed in sorted(by_seed)]
+            fits = [m.fit.seconds for m in methods_of if m.fit is not None]
             yield Line(
                 test,
                 test == own_test(first),
                 method,
-                seed_score(found, draws=draws, rng=_generator(min(found), f"bootstrap {test}")),
-                tuple(m.trainable for m in made),
+                seed_score(by_seed, draws=draws, rng=_generator(min(by_seed), f"bootstrap {test}")),
+                tuple(m.trainable for m in methods_of),
                 float(np.mean(fits)) if fits else None,
             )
 
 
 def _pairs(methods: Sequence[str], against: str | None) -> list[tuple[str, str]]:
-    focus = against or ("edit" if "edit" in methods else methods[0])
-    return [(focus, other) for other in methods if other != focus] if focus in methods else []
+    return [(against, other) for other in methods if other != against] if against and against in methods else []
 
 
 def _generator(seed: int, use: str) -> np.random.Generator:

@@ -4,66 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from absa_edit.leaderboard.collect import Group
 from absa_edit.report import formatting
-from absa_edit.report.tables import METRICS
-from absa_edit.table import pipe_table
+from absa_edit.report.lookup import METRICS, differs_significantly
+from absa_edit.report.terminal import rich_table
+from absa_edit.table import Table, pipe_table
 
 
-def show(one: Group, console: Console) -> None:
+def show(group: Group, console: Console) -> None:
     """Print a group: scores, then differences."""
-    console.print(Text(_title(one), style="bold"))
-    for note in _about(one):
+    console.print(Text(_title(group), style="bold"))
+    for note in _about(group):
         console.print(Text(note, style="dim"))
-    for heads, cells in (_score_cells(one), _comparison_cells(one)):
-        if not cells:
-            continue
-        table = Table(box=box.SIMPLE_HEAD, border_style="dim", pad_edge=False)
-        for head in heads:
-            table.add_column(head, overflow="fold")
-        for before, row in zip([cells[0], *cells], cells, strict=False):
-            if row[0] != before[0]:
-                table.add_section()
-            table.add_row(*map(Text, row))
-        console.print(table)
+    for table in _tables(group):
+        console.print(rich_table(table))
 
 
-def markdown(one: Group) -> Iterator[str]:
+def markdown(group: Group) -> Iterator[str]:
     """The lines of a group as Markdown."""
-    yield from (f"## {_title(one)}", "")
-    for note in _about(one):
+    yield from (f"## {_title(group)}", "")
+    for note in _about(group):
         yield from (note, "")
-    for heads, cells in (_score_cells(one), _comparison_cells(one)):
-        if cells:
-            yield from (*pipe_table(heads, cells), "")
+    for table in _tables(group):
+        yield from (*pipe_table(table.heads, table.rows), "")
 
 
-def _title(one: Group) -> str:
-    told = f"seed {one.seeds[0]}" if len(one.seeds) == 1 else f"seeds {', '.join(map(str, one.seeds))}"
-    return f"{one.experiment} · {one.model} · {told}"
+def _tables(group: Group) -> list[Table]:
+    return [table for table in (score_table(group), comparison_table(group)) if table.rows]
 
 
-def _about(one: Group) -> list[str]:
+def _title(group: Group) -> str:
+    seeds = f"seed {group.seeds[0]}" if len(group.seeds) == 1 else f"seeds {', '.join(map(str, group.seeds))}"
+    return f"{group.experiment} · {group.model} · {seeds}"
+
+
+def _about(group: Group) -> list[str]:
     """What the figures are, in a few sentences."""
-    notes = [one.warning] if one.warning else []
-    if one.differs:
-        notes.append(f"Not averaged with other runs of this experiment and model: {'; '.join(one.differs)}.")
-    if len(one.seeds) == 1:
+    notes = [group.warning] if group.warning else []
+    if group.differs:
+        notes.append(f"Not averaged with other runs of this experiment and model: {'; '.join(group.differs)}.")
+    if len(group.seeds) == 1:
         notes.append("One seed: percent with plain 95 % intervals over sentences; the luck of the seed is not in them.")
     else:
         notes.append(
             "Percent, mean over seeds, with 95 % intervals that resample seeds, then sentences (sentences only where "
-            f"a row has one seed). Resampling {len(one.seeds)} seeds shows {100 - 100 // len(one.seeds)} % of the "
+            f"a row has one seed). Resampling {len(group.seeds)} seeds shows {100 - 100 // len(group.seeds)} % of the "
             "variance between seeds."
         )
-    if any(line.own for line in one.lines) and not all(line.own for line in one.lines):
+    if any(line.own for line in group.lines) and not all(line.own for line in group.lines):
         notes.append("Own: the test set of the training data; the others are other sets, of its domain or of others.")
-    if one.comparisons:
+    if group.comparisons:
         notes.append(
             "Differences in points; p by permutation of sentences, swapped alike in all seeds; corrected by "
             "Benjamini-Hochberg over this table; * where that is below 0.05 and the interval leaves out 0."
@@ -71,13 +64,14 @@ def _about(one: Group) -> list[str]:
     return notes
 
 
-def _score_cells(one: Group) -> tuple[list[str], list[list[str]]]:
-    heads = ["test set", "method", *METRICS.values(), "seeds", "n", "trainable", "mean fit"]
+def score_table(group: Group) -> Table:
+    """A row for each test set and method, with what was trained."""
+    heads = ("test set", "method", *METRICS.values(), "seeds", "n", "trainable", "mean fit")
     rows = []
-    for line in one.lines:
+    for line in group.lines:
         few, many = min(line.trainable), max(line.trainable)
         rows.append(
-            [
+            (
                 f"{line.test} (own)" if line.own else line.test,
                 line.method,
                 line.score.accuracy.percent(),
@@ -86,27 +80,28 @@ def _score_cells(one: Group) -> tuple[list[str], list[list[str]]]:
                 f"{line.score.macro_f1.n:,}",
                 f"{few:,}" if few == many else f"{few:,}-{many:,}",
                 "-" if line.fit_seconds is None else formatting.duration(line.fit_seconds),
-            ]
+            )
         )
-    return heads, rows
+    return Table(heads, tuple(rows))
 
 
-def _comparison_cells(one: Group) -> tuple[list[str], list[list[str]]]:
-    heads = ["test set", "a - b", "metric", "difference", "p", "p corrected", "seeds", "n"]
-    order = list(dict.fromkeys(line.test for line in one.lines))
+def comparison_table(group: Group) -> Table:
+    """Each paired difference, by test set."""
+    heads = ("test set", "a - b", "metric", "difference", "p", "p corrected", "seeds", "n")
+    order = list(dict.fromkeys(line.test for line in group.lines))
     rows = []
-    for c in sorted(one.comparisons, key=lambda c: order.index(c.test)):
-        told = c.p_corrected < 0.05 and not c.low <= 0 <= c.high
+    for c in sorted(group.comparisons, key=lambda c: order.index(c.test)):
+        significant = differs_significantly(c) and not c.low <= 0 <= c.high
         rows.append(
-            [
+            (
                 c.test,
                 f"{c.a} - {c.b}",
                 METRICS[c.metric],  # type: ignore[index]
                 f"{formatting.points(c.difference)} {formatting.between(c.low, c.high)}",
                 f"{c.p:.4f}",
-                f"{c.p_corrected:.4f}{' *' * told}",
+                f"{c.p_corrected:.4f}{' *' * significant}",
                 str(len(c.seeds)),
                 f"{c.n:,}",
-            ]
+            )
         )
-    return heads, rows
+    return Table(heads, tuple(rows))

@@ -21,12 +21,13 @@ from absa_edit.pipeline.stages.analyses import run_analysis
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, run_method
 from absa_edit.pipeline.stages.report import report_stage
-from absa_edit.pipeline.stages.trace import grids_found, token_stage, trace_found, trace_stage, trace_summary
+from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_found, trace_stage
 from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.terminal import print_results
-from absa_edit.results import SCHEMA, AnalysisRecord, MethodRecord, RunRecord, TraceSummary
+from absa_edit.results import SCHEMA, AnalysisRecord, MethodRecord, RunRecord
 from absa_edit.settings import Stage
 from absa_edit.storage import load, write_json
+from absa_edit.tracing.effects import TraceEffects
 
 log = logging.getLogger("absa_edit")
 
@@ -42,16 +43,16 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
             check(ctx, chosen)
     seconds: dict[str, float] = {}
     trace: Trace | None = None
-    summary: TraceSummary | None = None
+    effects: TraceEffects | None = None
     plan: EditPlan | None = None
     grids: tuple[TokenGrid, ...] = ()
     if Stage.trace in settings.stages:
         with _timed(seconds, "trace"):
             trace = trace_stage(ctx)
             grids = token_stage(ctx, trace)
-            summary = trace_summary(ctx, trace)
+            effects = effects_stage(ctx, trace)
     elif trace := trace_found(ctx):  # by an earlier run of that stage
-        grids, summary = grids_found(ctx) or (), trace_summary(ctx, trace)
+        grids, effects = grids_found(ctx) or (), effects_stage(ctx, trace)
     ctx = replace(ctx, trace=trace)
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
@@ -83,7 +84,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
             **{f"test/{data.name}": data.summary() for data in ctx.splits.tests},
         },
         model=ctx.lm.summary(),
-        trace=summary,
+        trace=effects.summary if effects else None,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(ctx, list(records)), rows, draws=draws, rng=ctx.rng("compare")),
@@ -109,7 +110,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     load(RunRecord, ctx.folder / "results.json")  # what is written must be readable as what it claims to be
     try:
         if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is to be looked at
-            report_stage(ctx, record, trace, grids, rows, command)
+            report_stage(ctx, record, trace, effects, grids, rows, command)
         elif (ctx.folder / "report.md").exists():
             log.warning("report.md and report.html are of before this run: add report to stages")
         if records or analyses:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from absa_edit.data.public_sets import sample_domain
 from absa_edit.records import Part
 from absa_edit.report import formatting
-from absa_edit.report.tables import OUT_OF_DOMAIN, compared, interval_of, own_test, standing, tests_in_order
+from absa_edit.report.lookup import (
+    OUT_OF_DOMAIN,
+    RANDOM,
+    baseline,
+    compared,
+    differs_significantly,
+    focus,
+    interval_of,
+    own_test,
+    random_control,
+    standing,
+    tests_in_order,
+    trains_nothing,
+    whole_model,
+)
 from absa_edit.results import Comparison, RunRecord
-
-LEVEL = 0.05
-"""Corrected p-value below which a difference is called one."""
 
 
 def findings(record: RunRecord) -> tuple[str, ...]:
     """The conclusions of a run, one sentence each; those that the run cannot support are left out."""
     test = main_test(record)
-    said = (control(record, test), *against_baselines(record, test), peak(record))
-    return tuple(sentence for sentence in said if sentence)
+    sentences = (control(record, test), *against_baselines(record, test), peak(record))
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def main_test(record: RunRecord) -> str | None:
@@ -25,108 +36,114 @@ def main_test(record: RunRecord) -> str | None:
 
 
 def control(record: RunRecord, test: str | None) -> str | None:
-    """Whether the edit beats the same edit in random places, and who chose its own; None in a run without `edit`."""
-    if test is None or "edit" not in record.methods:
+    """Whether the run's method beats the same in random places, and who chose its own; None where it has no plan."""
+    name, other = focus(record), random_control(record)
+    plan = record.methods[name].plan if name else None
+    if test is None or name is None or plan is None:
         return None
-    found, plan = compared(record, "edit", "random", test), record.methods["edit"].plan
-    if found is None:
-        return "The run does not compare `edit` with `random`, so it cannot say whether tracing helps."
-    if plan and plan.source == "random":
-        return "Both `edit` and `random` stand in places drawn at random, so the run cannot say whether tracing helps."
-    source = plan.source if plan else "trace"
-    chosen = "Tracing" if source == "trace" else f"The plan `{source}`, which no trace of this run chose,"
-    budgets = [record.methods[name].trainable for name in ("edit", "random") if name in record.methods]
-    unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[-1]:,} parameters." * (len(set(budgets)) > 1)
-    if told_apart(found) and found.difference > 0:
-        return f"{chosen} beats random placement on {test}: {_difference(found)}.{unequal}"
-    if told_apart(found):
-        return f"{chosen} did not beat random placement on {test}, it did worse: {_difference(found)}.{unequal}"
-    return f"{chosen} did not beat random placement on {test}: {_difference(found)}.{unequal}"
+    comparison = compared(record, name, other, test) if other else None
+    if other is None or comparison is None:
+        placed = f"`{other}`" if other else "a method in random places"
+        return f"The run does not compare `{name}` with {placed}, so it cannot say whether tracing helps."
+    if plan.source == RANDOM:
+        return (
+            f"Both `{name}` and `{other}` stand in places drawn at random, so the run cannot say whether tracing helps."
+        )
+    chosen = "Tracing" if plan.source == "trace" else f"The plan `{plan.source}`, which no trace of this run chose,"
+    budgets = [record.methods[method].trainable for method in (name, other)]
+    unequal = f" Their budgets differ: {budgets[0]:,} and {budgets[1]:,} parameters." * (len(set(budgets)) > 1)
+    significant = differs_significantly(comparison)
+    if significant and comparison.difference > 0:
+        return f"{chosen} beats random placement on {test}: {_difference(comparison)}.{unequal}"
+    worse = ", it did worse" * significant
+    return f"{chosen} did not beat random placement on {test}{worse}: {_difference(comparison)}.{unequal}"
 
 
 def caveats(record: RunRecord) -> tuple[str, ...]:
     """What stands beside the control: the same difference on other sets, and what the intervals do not hold."""
     if control(record, main_test(record)) is None:
         return ()
+    name, other = focus(record), random_control(record)
     elsewhere = [test for test in tests_in_order(record) if test != main_test(record)]
-    found = [c for test in elsewhere if (c := compared(record, "edit", "random", test)) is not None]
-    against = "; ".join(
+    comparisons = [c for test in elsewhere if name and other and (c := compared(record, name, other, test)) is not None]
+    differences = "; ".join(
         f"{c.test} {formatting.points(c.difference)} {formatting.between(c.low, c.high)} "
         f"({formatting.p_value(c.p_corrected)} corrected)"
-        for c in found
+        for c in comparisons
     )
-    abroad = all(standing(record, c.test) == OUT_OF_DOMAIN for c in found)
-    placed = "random" in record.methods
-    said = (
-        f"{'Out of domain' if abroad else 'On other sets'}, `edit` minus `random` in points of macro-F1: {against}."
-        if found
-        else "",
-        f"This is one seed{' and one random placement' if placed else ''}. The intervals are over test sentences; they "
-        f"do not hold the luck of the seed{' or of the placement' if placed else ''}.",
+    abroad = all(standing(record, c.test) == OUT_OF_DOMAIN for c in comparisons)
+    where = "Out of domain" if abroad else "On other sets"
+    sentences = (
+        f"{where}, `{name}` minus `{other}` in points of macro-F1: {differences}." if comparisons else "",
+        f"This is one seed{' and one random placement' if other else ''}. The intervals are over test sentences; they "
+        f"do not hold the luck of the seed{' or of the placement' if other else ''}.",
     )
-    return tuple(sentence for sentence in said if sentence)
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def against_baselines(record: RunRecord, test: str | None) -> tuple[str, ...]:
-    """How the edit stands beside the untrained model and the whole-model baselines."""
-    if test is None or "edit" not in record.methods:
+    """How the run's method stands beside the untrained model and the whole-model baselines."""
+    name = focus(record)
+    if test is None or name is None or trains_nothing(record.methods[name]):
         return ()
-    score = interval_of(record, "edit", test, "macro_f1")
+    score = interval_of(record, name, test, "macro_f1")
     if score is None:
         return ()
-    edit = record.methods["edit"]
-    said = [f"`edit` trains {formatting.percent(edit.share)} of the weights and reaches macro-F1 {score.percent()}"]
-    said += [_beside(record, name, test) for name in ("zero_shot", "lora", "full") if name in record.methods]
-    return (f"{'; '.join(said)}.",)
+    untrained, share = baseline(record), formatting.percent(record.methods[name].share)
+    clauses = [f"`{name}` trains {share} of the weights and reaches macro-F1 {score.percent()}"]
+    clauses += [_beside(record, name, other, test) for other in (untrained, *whole_model(record)) if other]
+    return (f"{'; '.join(clauses)}.",)
 
 
-def _beside(record: RunRecord, name: str, test: str) -> str:
-    share = record.methods[name].share
-    named = f"`{name}` ({formatting.percent(share)} of the weights)" if share else f"`{name}`"
-    found, score = compared(record, "edit", name, test), interval_of(record, name, test, "macro_f1")
-    if found is None:
+def _beside(record: RunRecord, name: str, other: str, test: str) -> str:
+    share = record.methods[other].share
+    named = f"`{other}` ({formatting.percent(share)} of the weights)" if share else f"`{other}`"
+    comparison, score = compared(record, name, other, test), interval_of(record, other, test, "macro_f1")
+    if comparison is None:
         return f"{named} {'was not scored' if score is None else f'reaches {score.percent()}'}, not compared"
-    verdict = "better than" if found.difference > 0 else "worse than"
-    if not told_apart(found):
-        verdict = "not told apart from"
-    return f"{verdict} {named}, {formatting.points(found.difference)} {formatting.between(found.low, found.high)}"
+    verdict = "better than" if comparison.difference > 0 else "worse than"
+    if not differs_significantly(comparison):
+        verdict = "not significantly different from"
+    interval = formatting.between(comparison.low, comparison.high)
+    return f"{verdict} {named}, {formatting.points(comparison.difference)} {interval}"
 
 
 def peak(record: RunRecord) -> str | None:
     """Where the averaged trace is largest; None in a run without a trace."""
     if record.trace is None:
         return None
-    found, total, window = record.trace.peak, record.trace.total_effect, record.trace.window
-    several = window > 1 and found.part in (Part.attn, Part.mlp)
-    gives = "is estimated to give" if found.estimated else "gives"
+    cell, total, window = record.trace.peak, record.trace.total_effect, record.trace.window
+    several = window > 1 and cell.part in (Part.attn, Part.mlp)
+    gives = "is estimated to give" if cell.estimated else "gives"
     return (
-        f"The trace peaks in {found.part.value} of layer {found.layer} "
-        f"(of {record.model.layers}, from 0) at the role `{found.role.value}`: restoring "
+        f"The trace peaks in {cell.part.value} of layer {cell.layer} "
+        f"(of {record.model.layers}, from 0) at the role `{cell.role.value}`: restoring "
         f"{f'the {window} layers around it' if several else 'it'} {gives} back "
-        f"{found.effect.percent()} of the {100 * total.value:.1f} points of p(gold) that corruption takes "
-        f"(n = {found.effect.n})."
+        f"{cell.effect.percent()} of the {100 * total.value:.1f} points of p(gold) that corruption takes "
+        f"(n = {cell.effect.n})."
     )
 
 
 def budget(record: RunRecord) -> str | None:
-    """How the edit's parameters and training time stand beside the whole-model baselines; None without both."""
-    edit = record.methods.get("edit")
-    others = {name: record.methods[name] for name in ("lora", "full") if name in record.methods}
-    if edit is None or edit.fit is None or not edit.trainable or not others:
+    """How the method's parameters and training time stand beside the whole-model baselines; None without both."""
+    name, others = focus(record), {other: record.methods[other] for other in whole_model(record)}
+    method = record.methods[name] if name else None
+    if method is None or method.fit is None or not method.trainable or not others:
         return None
-    fewer = " and ".join(_fewer(edit.trainable, name, m.trainable) for name, m in others.items())
-    took = " and ".join(f"{formatting.duration(m.fit.seconds)} (`{n}`)" for n, m in others.items() if m.fit)
+    fewer = " and ".join(_fewer(method.trainable, other, m.trainable) for other, m in others.items())
+    times = " and ".join(f"{formatting.duration(m.fit.seconds)} (`{other}`)" for other, m in others.items() if m.fit)
+    against = f", against {times}" if times else ""
     return (
-        f"`edit` trains {edit.trainable:,} parameters, {fewer}; its training took "
-        f"{formatting.duration(edit.fit.seconds)}, against {took}."
+        f"`{name}` trains {method.trainable:,} parameters, {fewer}; its training took "
+        f"{formatting.duration(method.fit.seconds)}{against}."
     )
 
 
-def _fewer(own: int, name: str, other: int) -> str:
+def _fewer(trainable: int, name: str, other: int) -> str:
     """How many times fewer than another method's; of like or larger numbers, the other one."""
-    if other < 1.5 * own:
+    if other < 1.5 * trainable:
         return f"beside {other:,} of `{name}`"
-    return f"{other / own:,.0f} times fewer than `{name}`"
+    return f"{other / trainable:,.0f} times fewer than `{name}`"
 
 
 def learned(record: RunRecord) -> str | None:
@@ -135,18 +152,18 @@ def learned(record: RunRecord) -> str | None:
     if not fits:
         return None
     first = max(fits, key=lambda name: fits[name].best_macro_f1)
-    said = [
+    clauses = [
         f"`{name}` reaches {100 * fits[name].best_macro_f1:.1f} after epoch {fits[name].best_epoch}"
-        for name in dict.fromkeys((first, "edit"))
+        for name in dict.fromkeys((first, focus(record)))
         if name in fits
     ]
     n = f" (n = {record.data['dev'].n:,})" if "dev" in record.data else ""
-    return f"Highest macro-F1 on the development set{n}: {'; '.join(said)}."
+    return f"Highest macro-F1 on the development set{n}: {'; '.join(clauses)}."
 
 
 def confused(record: RunRecord, test: str | None) -> str | None:
-    """The commonest error of the edit, or of the last method without one; None when nothing is wrong."""
-    name = "edit" if "edit" in record.methods else next(reversed(record.methods), None)
+    """The commonest error of the run's method; None when nothing is wrong."""
+    name = focus(record)
     if name is None or test not in record.methods[name].scores:
         return None
     score = record.methods[name].scores[test]
@@ -159,11 +176,6 @@ def confused(record: RunRecord, test: str | None) -> str | None:
         f"On {test}, `{name}` errs most by calling {labels[gold]} ones {labels[given]}: "
         f"{most:,} of {sum(table[gold]):,}."
     )
-
-
-def told_apart(found: Comparison) -> bool:
-    """Whether a paired difference stays significant after correction."""
-    return found.p_corrected < LEVEL
 
 
 def warnings(record: RunRecord) -> tuple[str, ...]:
@@ -183,9 +195,10 @@ def sample_warning(record: RunRecord) -> str | None:
     )
 
 
-def _difference(found: Comparison) -> str:
+def _difference(comparison: Comparison) -> str:
+    corrected = formatting.p_value(comparison.p_corrected).removeprefix("p ").removeprefix("= ")
     return (
-        f"`{found.a}` minus `{found.b}` is {formatting.points(found.difference)} points of macro-F1 "
-        f"{formatting.between(found.low, found.high)}, paired {formatting.p_value(found.p)}, "
-        f"{formatting.p_value(found.p_corrected).removeprefix('p ').removeprefix('= ')} corrected, n = {found.n:,}"
+        f"`{comparison.a}` minus `{comparison.b}` is {formatting.points(comparison.difference)} points of macro-F1 "
+        f"{formatting.between(comparison.low, comparison.high)}, paired {formatting.p_value(comparison.p)}, "
+        f"{corrected} corrected, n = {comparison.n:,}"
     )

@@ -1,4 +1,4 @@
-"""What was run, in sentences that `report.md` and `report.html` share; the conclusions are in `findings.py`."""
+"""What was run, in sentences that `report.md` and `report.html` share; the conclusions are in `conclusions.py`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def _trust(of: TraceSummary) -> str:
     if of.engine == Engine.exact:
         return ""
     if of.agreement is None:
-        return " How far the estimates agree with the exact engine was not found out."
-    found = of.agreement
+        return " How far the estimates agree with the exact engine was not measured."
+    agreement = of.agreement
     return (
-        f" Against the exact engine on {found.rank_correlation.n:,} examples: rank correlation in percent "
-        f"{found.rank_correlation.percent()}, of the {found.top} strongest cells {found.overlap.percent()} the same."
+        f" Against the exact engine on {agreement.rank_correlation.n:,} examples: rank correlation in percent "
+        f"{agreement.rank_correlation.percent()}, of the {agreement.top} strongest cells "
+        f"{agreement.overlap.percent()} the same."
     )
 
 
@@ -93,13 +94,13 @@ def export(of: ExportRecord) -> str:
 
 def making(of: RunRecord) -> tuple[str, ...]:
     """Settings, times and versions that a run was made with, a sentence each."""
-    took = ", ".join(f"{stage} {formatting.duration(s)}" for stage, s in of.seconds.items() if s >= BRIEF)
+    times = ", ".join(f"{stage} {formatting.duration(s)}" for stage, s in of.seconds.items() if s >= BRIEF)
     precisions = " and ".join(sorted({m.fit.precision for m in of.methods.values() if m.fit and m.fit.precision}))
     versions = ", ".join(f"{name} {version}" for name, version in of.versions.items())
-    said = (
+    sentences = (
         f"Settings `{of.config_hash}`, commit `{of.git or 'none'}`, seed {of.seed}.",
         f"Trained with matrix products in {precisions}." if precisions else "",
-        f"Time of each stage in this run, what was found from an earlier one left out: {took}." if took else "",
+        f"Time of each stage in this run, those of earlier runs left out: {times}." if times else "",
         f"Versions: {versions}.",
     )
-    return tuple(sentence for sentence in said if sentence)
+    return tuple(sentence for sentence in sentences if sentence)

@@ -9,6 +9,7 @@ MINUS = "\N{MINUS SIGN}"
 
 ROLES: dict[Role, str] = {
     Role.instruction: "instruction",
+    Role.sentence: "sentence",
     Role.before: "before aspect",
     Role.aspect: "aspect",
     Role.after: "after aspect",

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from absa_edit.report import descriptions, formatting
-from absa_edit.report.conclusions import findings, warnings
-from absa_edit.report.results import (
-    comparisons_section,
-    control_section,
-    cost_section,
-    damage_section,
+from absa_edit.report.conclusions import caveats, control, findings, main_test, warnings
+from absa_edit.report.lookup import METRICS, tests_in_order
+from absa_edit.report.tables import (
+    class_table,
+    comparison_table,
+    cost_table,
+    damage_table,
     data_table,
-    figure,
-    scores_section,
+    depth_table,
+    score_table,
 )
-from absa_edit.results import ModelSummary, RunRecord
-from absa_edit.table import pipe_table
+from absa_edit.results import AnalysisRecord, ModelSummary, RunRecord
+from absa_edit.table import markdown, pipe_table
 
 
 def report_markdown(record: RunRecord, *, figures: Sequence[str] = (), command: str | None = None) -> str:
@@ -30,11 +31,12 @@ def report_markdown(record: RunRecord, *, figures: Sequence[str] = (), command: 
         _data(record),
         _trace(record, figures),
         _plan(record),
-        scores_section(record, figures),
-        comparisons_section(record),
-        control_section(record),
-        cost_section(record, figures),
-        damage_section(record),
+        _scores(record, figures),
+        _comparisons(record),
+        _control(record),
+        _cost(record, figures),
+        _damage(record),
+        *(_analysis(name, analysis, figures) for name, analysis in record.analyses.items()),
         _export(record),
         _reproduce(record, command),
     )
@@ -50,7 +52,7 @@ def _headline(record: RunRecord) -> list[str]:
 
 
 def _data(record: RunRecord) -> list[str]:
-    return ["## What was run", "", descriptions.model(record.model), "", *pipe_table(*data_table(record))]
+    return ["## What was run", "", descriptions.model(record.model), "", *markdown(data_table(record))]
 
 
 def _trace(record: RunRecord, figures: Sequence[str]) -> list[str]:
@@ -68,15 +70,9 @@ def _trace(record: RunRecord, figures: Sequence[str]) -> list[str]:
         f"- Peak: {peak.part.value}, layer {peak.layer} of {record.model.layers} (from 0), role "
         f"{peak.role.value}: {peak.effect.percent()} points, n = {peak.effect.n:,}.",
         "",
-        "Where along the depth (0 is the first layer, 100 the last):",
-        "",
+        *markdown(depth_table(trace)),
     ]
-    rows = (
-        [part, d.peak_layer.percent(), d.centre_of_mass.percent(), d.middle_third_share.percent()]
-        for part, d in trace.depth.items()
-    )
-    lines += pipe_table(("part", "peak (%)", "centre of mass (%)", "share in the middle third (%)"), rows)
-    return lines + figure("trace.png", figures)
+    return lines + _figure("trace.png", "Average indirect effect by part, layer and role", figures)
 
 
 def _plan(record: RunRecord) -> list[str]:
@@ -92,6 +88,65 @@ def _plan(record: RunRecord) -> list[str]:
         *formatting.plan_sketch(plan, record.model.layers),
         "```",
     ]
+
+
+def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
+    if not tests_in_order(record):
+        return []
+    tables = {name: score_table(record, metric) for metric, name in METRICS.items()}
+    lines = ["## Scores", "", next(iter(tables.values())).caption]
+    for name, table in tables.items():
+        lines += ["", f"**{name}**", "", *pipe_table(table.heads, table.rows)]
+    return [
+        *lines,
+        *_figure("scores.png", "Macro-F1 by method and test set", figures),
+        "",
+        "<details><summary>F1 of each class</summary>",
+        "",
+        *markdown(class_table(record)),
+        "",
+        "</details>",
+    ]
+
+
+def _comparisons(record: RunRecord) -> list[str]:
+    return ["## Paired comparisons", "", *markdown(comparison_table(record))] if record.comparisons else []
+
+
+def _control(record: RunRecord) -> list[str]:
+    sentence = control(record, main_test(record))
+    if sentence is None:
+        return []
+    return ["## Did tracing help?", "", sentence, *(line for caveat in caveats(record) for line in ("", caveat))]
+
+
+def _cost(record: RunRecord, figures: Sequence[str]) -> list[str]:
+    if not record.methods:
+        return []
+    return [
+        "## Cost",
+        "",
+        *markdown(cost_table(record)),
+        *_figure("pareto.png", "Macro-F1 against trainable parameters", figures),
+        *_figure("learning.png", "Development macro-F1 by epoch", figures),
+    ]
+
+
+def _damage(record: RunRecord) -> list[str]:
+    return ["## Damage to the language model", "", *markdown(damage_table(record))] if record.methods else []
+
+
+def _analysis(name: str, analysis: AnalysisRecord, figures: Sequence[str]) -> list[str]:
+    section = analysis.section
+    lines = [f"## {section.title}", "", section.sentence]
+    if section.table is not None:
+        lines += ["", *markdown(section.table)]
+    return lines + _figure(f"{name}.png", section.title, figures)
+
+
+def _figure(name: str, caption: str, figures: Sequence[str]) -> list[str]:
+    """Lines that show a figure; none when it was not written."""
+    return ["", f"![{caption}](figures/{name})"] if name in figures else []
 
 
 def _export(record: RunRecord) -> list[str]:

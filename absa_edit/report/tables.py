@@ -1,167 +1,169 @@
-"""The scores of a run as plain rows, in the one order that every table and figure keeps."""
+"""Every table of a run, made once as a `Table`: Markdown, page, terminal and model card show the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
-from absa_edit.data.public_sets import PUBLIC, sample_domain
+from absa_edit.data.public_sets import sample_domain
 from absa_edit.records import DataSummary
-from absa_edit.results import Comparison, Interval, MethodRecord, RunRecord
-
-Metric = Literal["accuracy", "macro_f1"]
-METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
-"""Names of the metrics, in the order of the tables, with how they are written."""
-
-OUT_OF_DOMAIN = "out of domain"
-
-Value = str | int | float | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One method on one test set, with what the method cost."""
-
-    method: str
-    kind: str
-    test: str
-    own: bool
-    """Whether the test set belongs to the training set."""
-    accuracy: Interval
-    macro_f1: Interval
-    trainable: int
-    share: float
-    seconds: float | None
-    """Of the fit; None where nothing was trained."""
-    peak_mb: float | None
-    perplexity: float | None
-
-    def flat(self) -> dict[str, Value]:
-        """The row as scalars: each interval as its value, `_low` and `_high`, and `n` once."""
-        plain: dict[str, Value] = {"method": self.method, "kind": self.kind}
-        plain |= {"test": self.test, "own": self.own, "n": self.macro_f1.n}
-        for metric in METRICS:
-            interval: Interval = getattr(self, metric)
-            plain |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-        plain |= {"trainable": self.trainable, "share": self.share}
-        return plain | {"seconds": self.seconds, "peak_mb": self.peak_mb, "perplexity": self.perplexity}
+from absa_edit.report import formatting
+from absa_edit.report.lookup import (
+    METRICS,
+    Metric,
+    ScoreColumn,
+    baseline,
+    differs_significantly,
+    methods_in_order,
+    score_columns,
+    trains_nothing,
+)
+from absa_edit.results import MethodRecord, RunRecord, Score, TraceSummary
+from absa_edit.table import Table
 
 
-@dataclass(frozen=True, slots=True)
-class Majority:
-    """What answering with the commonest gold label always would score on a test set."""
-
-    label: str
-    accuracy: float
-    macro_f1: float
+def data_table(record: RunRecord) -> Table:
+    """Each split with its source, counts and hashes."""
+    heads = ("split", "set", "source", "n", *record.labels, "left out or noted", "SHA-256")
+    return Table(heads, tuple(_data_row(key, data, record.labels) for key, data in record.data.items()))
 
 
-def methods_in_order(record: RunRecord) -> tuple[str, ...]:
-    """Method names: the untrained model first, then as the run had them."""
-    return tuple(sorted(record.methods, key=lambda name: record.methods[name].kind != "zero_shot"))
+def _data_row(key: str, data: DataSummary, labels: tuple[str, ...]) -> tuple[str, ...]:
+    dropped = ", ".join(f"{reason} {n:,}" for reason, n in data.dropped.items()) or "nothing"
+    digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in data.sha256.items())
+    name = f"**{data.name}** (bundled)" if sample_domain(data.name) else data.name
+    counts = (f"{data.counts[label]:,}" for label in labels)
+    return (key.partition("/")[0], name, data.source, f"{data.n:,}", *counts, dropped, digests)
 
 
-def tests_in_order(record: RunRecord) -> tuple[str, ...]:
-    """Names of the scored test sets: the training set's own first, then as the run had them."""
-    named = [key.removeprefix("test/") for key in record.data if key.startswith("test/")]
-    scored = {test: None for method in record.methods.values() for test in method.scores}
-    order = [test for test in named if test in scored] + [test for test in scored if test not in named]
-    own = record.data["train"].name if "train" in record.data else None
-    return tuple(sorted(order, key=lambda test: test != own))
+def score_table(record: RunRecord, *metrics: Metric, cost: bool = False) -> Table:
+    """Methods as rows, test sets as columns; with several metrics a row each, with `cost` what was trained."""
+    columns = [score_columns(record, metric) for metric in metrics]
+    tests = (f"{c.test} ({c.standing}, n = {c.n:,})" for c in columns[0])
+    rows: list[tuple[str, ...]] = []
+    for name in (*methods_in_order(record), None):  # None: the majority class
+        for line, (metric, scores) in enumerate(zip(metrics, columns, strict=True)):
+            named = ("" if line else name or "majority class", *[METRICS[metric]] * (len(metrics) > 1))
+            spent = _spent(record.methods[name] if name else None, line) if cost else ()
+            rows.append((*named, *spent, *(_score_cell(column, name) for column in scores)))
+    about = ("method", *[""] * (len(metrics) > 1), *(("trainable", "fit") if cost else ()))
+    caption = "Percent with 95 % intervals by bootstrap over sentences; the best of a column in bold."
+    return Table((*about, *tests), tuple(rows), caption)
 
 
-def own_test(record: RunRecord) -> str | None:
-    """The test set that goes with the training set; None when it was not scored."""
-    own = record.data["train"].name if "train" in record.data else None
-    return own if own in tests_in_order(record) else None
-
-
-def standing(record: RunRecord, test: str) -> str:
-    """How a test set stands to the training set: its own, of another domain, or (where that is unknown, too) other."""
-    if test == own_test(record):
-        return "own test"
-    domains = {_domain(name) for name in (test, record.data["train"].name)} if "train" in record.data else {None}
-    return OUT_OF_DOMAIN if len(domains) == 2 and None not in domains else "other set"
-
-
-def _domain(name: str) -> str | None:
-    return sample_domain(name) or (PUBLIC[name].domain if name in PUBLIC else None)
-
-
-def score_rows(record: RunRecord) -> tuple[Row, ...]:
-    """A row for each method and test set, methods outermost."""
-    own, tests = own_test(record), tests_in_order(record)
-    return tuple(
-        _row(name, record.methods[name], test, test == own)
-        for name in methods_in_order(record)
-        for test in tests
-        if test in record.methods[name].scores
-    )
-
-
-def _row(name: str, method: MethodRecord, test: str, own: bool) -> Row:
-    score, fit = method.scores[test], method.fit
-    return Row(
-        name,
-        method.kind,
-        test,
-        own,
-        score.accuracy,
-        score.macro_f1,
-        method.trainable,
-        method.share,
-        None if fit is None else fit.seconds,
-        None if fit is None else fit.peak_bytes / 1e6,
-        method.perplexity,
-    )
-
-
-def columns(rows: Iterable[dict[str, Value]]) -> tuple[list[str], list[list[Value]]]:
-    """Column names and values of flat rows, as trackers take tables."""
-    listed = list(rows)
-    names = list(listed[0]) if listed else []
-    return names, [[row[name] for name in names] for row in listed]
-
-
-def majority(data: DataSummary) -> Majority | None:
-    """The majority class of a test set; None for an empty one."""
-    if not data.n:
-        return None
-    label = max(data.counts, key=data.counts.__getitem__)
-    share = data.counts[label] / data.n
-    # Precision is the share and recall 1; the labels never predicted have an F1 of 0.
-    return Majority(label, share, 2 * share / (1 + share) / len(data.counts))
-
-
-def majority_of(record: RunRecord, test: str) -> Majority | None:
-    """The majority class of the run's test set `test`; None when the run does not describe the set."""
-    data = record.data.get(f"test/{test}")
-    return None if data is None else majority(data)
-
-
-def interval_of(record: RunRecord, method: str, test: str, metric: Metric) -> Interval | None:
-    """One score with its interval; None where the method was not scored on the set."""
-    score = record.methods[method].scores.get(test)
+def _score_cell(column: ScoreColumn, method: str | None) -> str:
+    if method is None:
+        return "-" if column.majority is None else f"{100 * column.majority[1]:.1f} ({column.majority[0]})"
+    score = column.scores.get(method)
     if score is None:
-        return None
-    return score.accuracy if metric == "accuracy" else score.macro_f1
+        return "-"
+    return f"**{score.percent()}**" if method in column.best else score.percent()
 
 
-def best(record: RunRecord, test: str, metric: Metric) -> tuple[str, ...]:
-    """The methods with the highest score of a column; several when they tie."""
-    found = {m: interval_of(record, m, test, metric) for m in methods_in_order(record)}
-    values = {method: interval.value for method, interval in found.items() if interval is not None}
-    return tuple(m for m, value in values.items() if value == max(values.values()))
+def _spent(method: MethodRecord | None, line: int) -> tuple[str, str]:
+    """Trained parameters and time of the fit; on the next line the share of the weights."""
+    trained, fit = (method.trainable, method.fit) if method else (0, None)
+    if line:
+        return (formatting.percent(method.share) if method and trained else "", "")
+    return (f"{trained:,}", "-" if fit is None else formatting.duration(fit.seconds))
 
 
-def compared(record: RunRecord, a: str, b: str, test: str, metric: Metric = "macro_f1") -> Comparison | None:
-    """The paired comparison of `a` with `b`, turned round if the run has it as b - a."""
-    for c in record.comparisons:
-        if (c.test, c.metric) != (test, metric):
-            continue
-        if (c.a, c.b) == (a, b):
-            return c
-        if (c.a, c.b) == (b, a):
-            return Comparison(a, b, test, metric, -c.difference, -c.high, -c.low, c.p, c.p_corrected, c.n)
-    return None
+def method_table(scores: Mapping[str, Score]) -> Table:
+    """The scores of one method, a row a test set."""
+    heads = ("test set", "accuracy % [95 %]", "macro-F1 % [95 %]", "n")
+    rows = ((test, s.accuracy.percent(), s.macro_f1.percent(), f"{s.accuracy.n}") for test, s in scores.items())
+    return Table(heads, tuple(rows), "Intervals by bootstrap over sentences.")
+
+
+def class_table(record: RunRecord) -> Table:
+    """F1 of each class by method and test set."""
+    heads = ("method", "test set", "n", *(f"F1 {label}" for label in record.labels))
+    rows = (
+        (name, test, f"{s.macro_f1.n:,}", *(f"{100 * s.f1[label]:.1f}" for label in record.labels))
+        for name in methods_in_order(record)
+        for test, s in record.methods[name].scores.items()
+    )
+    return Table(heads, tuple(rows))
+
+
+def comparison_table(record: RunRecord) -> Table:
+    """Each paired difference with its interval and p-values; those below the level in bold."""
+    heads = ("a", "b", "test set", "metric", "a - b (points)", "p", "p corrected", "n")
+    rows = (
+        (
+            c.a,
+            c.b,
+            c.test,
+            METRICS.get(c.metric, c.metric),  # type: ignore[call-overload]
+            f"{formatting.points(c.difference)} {formatting.between(c.low, c.high)}",
+            f"{c.p:.4f}",
+            f"**{c.p_corrected:.4f}**" if differs_significantly(c) else f"{c.p_corrected:.4f}",
+            f"{c.n:,}",
+        )
+        for c in record.comparisons
+    )
+    caption = "Permutation over sentences, Benjamini-Hochberg over all comparisons of the run; below 0.05 in bold."
+    return Table(heads, tuple(rows), caption)
+
+
+def cost_table(record: RunRecord) -> Table:
+    """What each method trained and took."""
+    heads = (
+        "method", "kind", "trainable", "share", "lr", "fit", "epochs (kept)", "batch (at once)",
+        "peak memory", "TFLOP", "trained", "scoring",
+    )  # fmt: skip
+    caption = (
+        "Of each method alone: the states of the base model that methods share when development and test data are "
+        "scored are computed once and counted for none. Memory is the process's; on a CPU that is all it has held so "
+        "far."
+    )
+    return Table(heads, tuple(_cost_row(name, record.methods[name]) for name in methods_in_order(record)), caption)
+
+
+def _cost_row(name: str, method: MethodRecord) -> tuple[str, ...]:
+    fit, fitted = method.fit, ["-"] * 6
+    if fit is not None:
+        fitted = [
+            formatting.duration(fit.seconds),
+            f"{fit.epochs} ({fit.best_epoch})",
+            f"{fit.batch_size} ({fit.micro_batch})",
+            formatting.megabytes(fit.peak_bytes),
+            f"{fit.flops / 1e12:.1f}",
+            f"{method.bytes_on_disk / 1e6:.2f} MB",
+        ]
+    rate = "-" if method.lr is None else f"{method.lr:g}"
+    trained = (f"{method.trainable:,}", formatting.percent(method.share), rate)
+    return (name, method.kind, *trained, *fitted, formatting.duration(method.score_seconds))
+
+
+def damage_table(record: RunRecord) -> Table:
+    """Perplexity on neutral text before and after each method, and what it was allowed to move."""
+    untrained = baseline(record)
+    before = record.methods[untrained].perplexity if untrained else None
+    heads = ("method", "perplexity", "change", "weights it may touch", "rest found bit-identical")
+    rows = tuple(_damage_row(name, record.methods[name], before) for name in methods_in_order(record))
+    model = f"`{untrained}` is the model before, each other row" if untrained else "each row is"
+    caption = (
+        f"Perplexity on neutral text: {model} the model after. A representation edit is left out of it: it acts at "
+        "places of the prompt that neutral text does not have."
+    )
+    return Table(heads, rows, caption)
+
+
+def _damage_row(name: str, method: MethodRecord, before: float | None) -> tuple[str, ...]:
+    change = "-"
+    if before is not None and method.perplexity is not None and not trains_nothing(method):
+        change = f"{formatting.points(method.perplexity / before - 1)} %"
+    checked = "yes" if method.frozen_checked else "no"
+    if not method.trainable or method.share >= 1:
+        checked = "-"
+    return (name, formatting.perplexity(method.perplexity), change, formatting.percent(method.touched_share), checked)
+
+
+def depth_table(trace: TraceSummary) -> Table:
+    """Where along the depth the effect of each part sits."""
+    heads = ("part", "peak (%)", "centre of mass (%)", "share in the middle third (%)")
+    rows = (
+        (part, d.peak_layer.percent(), d.centre_of_mass.percent(), d.middle_third_share.percent())
+        for part, d in trace.depth.items()
+    )
+    return Table(heads, tuple(rows), "Where along the depth (0 is the first layer, 100 the last):")

@@ -1,132 +1,107 @@
-"""The table that ends a run on the terminal, and what it means in a few sentences."""
+"""The tables that end a run on the terminal, what they mean in a few sentences, and the bar while it goes on."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
+import rich.table
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from absa_edit.report import formatting
 from absa_edit.report.conclusions import findings, sample_warning
-from absa_edit.report.tables import (
-    METRICS,
-    best,
-    interval_of,
-    majority_of,
-    methods_in_order,
-    standing,
-    tests_in_order,
-)
+from absa_edit.report.descriptions import plan
+from absa_edit.report.lookup import METRICS, tests_in_order
+from absa_edit.report.tables import score_table
 from absa_edit.results import RunRecord
+from absa_edit.table import Section, Table
 
 T = TypeVar("T")
 
 
 def print_results(record: RunRecord, console: Console) -> None:
-    """Print the scores, the conclusions and, on the bundled sample, a warning.
-
-    Test sets that do not fit the width go into further tables, so that no figure is ever broken.
-    """
+    """Print the scores, the conclusions, the analyses and, on the bundled sample, a warning."""
     warning = sample_warning(record)
     if warning is not None:
         console.print(Panel(Text(warning, style="bold"), border_style="yellow"))
     about = f"{record.experiment} · {record.model.name} · seed {record.seed}"
     console.print(Text(about, style="bold"), highlight=False)
-    for table in score_tables(record, console):
-        console.print(table)
-    note = "Percent with 95 % intervals over sentences; best of a column in bold."
-    console.print(Text(note, style="dim"))
-    console.print(_sentences(findings(record)), highlight=False)
+    if tests_in_order(record):
+        print_table(score_table(record, *METRICS, cost=True), console, keep=2)
+    located = [f"Plan: {plan(record.plan, record.model)}"] if record.plan else []
+    sentences = [*located, *findings(record)]
+    if sentences:
+        console.print(Padding(Text("\n").join(Text("• ") + styled(line) for line in sentences), (1, 0, 0, 0)))
+    for analysis in record.analyses.values():
+        print_section(analysis.section, console)
 
 
-def score_tables(record: RunRecord, console: Console) -> tuple[Table, ...]:
-    """Tables with methods as rows and test sets as columns, each as wide as the console at most."""
-    left = list(tests_in_order(record))
-    made: list[Table] = []
-    while left or not made:
-        cost = not made
-        fits = max(1, *(k for k in range(len(left) + 1) if _fits(record, left[:k], cost, console)))
-        made.append(_table(record, left[:fits], cost))
+def print_section(section: Section, console: Console) -> None:
+    """Print what a part of a run found."""
+    console.print(Text(f"\n{section.title}", style="bold"))
+    console.print(styled(section.sentence))
+    if section.table is not None:
+        print_table(section.table, console)
+
+
+def print_table(table: Table, console: Console, *, keep: int = 1) -> None:
+    """Print a table, its caption below it.
+
+    Columns that do not fit the width go into further tables, each with the first `keep`, so that no figure is broken.
+    """
+    for piece in _pieces(table, console, keep):
+        console.print(rich_table(piece))
+    if table.caption:
+        console.print(styled(table.caption, style="dim"))
+
+
+def _pieces(table: Table, console: Console, keep: int) -> Iterator[Table]:
+    first, left = list(range(keep)), list(range(keep, len(table.heads)))
+    while left:
+        fits = max(1, *(n for n in range(len(left) + 1) if _fits(_columns(table, first + left[:n]), console)))
+        yield _columns(table, first + left[:fits])
         left = left[fits:]
-    return tuple(made)
 
 
-def _fits(record: RunRecord, tests: Sequence[str], cost: bool, console: Console) -> bool:
-    wanted = Measurement.get(console, console.options, _table(record, tests, cost)).maximum
+def _columns(table: Table, numbers: list[int]) -> Table:
+    rows = tuple(tuple(row[i] for i in numbers) for row in table.rows)
+    return replace(table, heads=tuple(table.heads[i] for i in numbers), rows=rows)
+
+
+def _fits(table: Table, console: Console) -> bool:
+    wanted = Measurement.get(console, console.options, rich_table(table)).maximum
     # A table never asks for more than the console, so a full width may be a cut one.
-    return wanted < console.width or not tests
+    return wanted < console.width
 
 
-def _table(record: RunRecord, tests: Sequence[str], cost: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="", border_style="dim", pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    table.add_column("", style="dim", no_wrap=True)
-    for test in tests:
-        data = record.data.get(f"test/{test}")
-        n = "" if data is None else f" · n {data.n:,}"
-        table.add_column(f"[bold]{escape(test)}[/]\n[dim]{standing(record, test)}{n}[/]", no_wrap=True)
-    if cost:
-        table.add_column("trainable", justify="right", no_wrap=True)
-        table.add_column("fit", justify="right", no_wrap=True)
-    for name in methods_in_order(record):
-        table.add_row(*_row(record, name, tests, cost), style="dim" if name == "zero_shot" else "")
-    table.add_section()
-    table.add_row(*_majority_row(record, tests, cost), style="dim")
-    return table
+def rich_table(table: Table) -> rich.table.Table:
+    """The table for a terminal; rows that begin alike stand together, a note in brackets below its head."""
+    made = rich.table.Table(box=box.SIMPLE_HEAD, header_style="", border_style="dim", pad_edge=False)
+    for head in table.heads:
+        name, bracket, note = head.partition(" (")
+        made.add_column(Text(name, style="bold") + Text(f"\n({note}" if bracket else "", style="dim"), overflow="fold")
+    grouped = len({row[0] for row in table.rows}) < len(table.rows)
+    for before, row in zip([None, *table.rows], table.rows, strict=False):
+        if grouped and before and row[0] not in ("", before[0]):
+            made.add_section()
+        made.add_row(*map(styled, row))
+    return made
 
 
-def _row(record: RunRecord, name: str, tests: Sequence[str], cost: bool) -> list[RenderableType]:
-    method = record.methods[name]
-    cells: list[RenderableType] = [Text(name, style="cyan" if name == "edit" else ""), _metric_names()]
-    cells += [_scores(record, name, test) for test in tests]
-    if cost:
-        share = f"\n{formatting.percent(method.share)}" if method.trainable else ""
-        cells.append(Text(f"{method.trainable:,}{share}"))
-        cells.append(Text("-" if method.fit is None else formatting.duration(method.fit.seconds)))
-    return cells
-
-
-def _scores(record: RunRecord, name: str, test: str) -> Text:
-    lines = []
-    for metric in METRICS:
-        score = interval_of(record, name, test, metric)
-        top = name in best(record, test, metric)
-        lines.append(Text("-" if score is None else score.percent(), style="bold" if top else ""))
-    return Text("\n").join(lines)
-
-
-def _majority_row(record: RunRecord, tests: Sequence[str], cost: bool) -> list[RenderableType]:
-    cells: list[RenderableType] = [Text("majority class"), _metric_names()]
-    for test in tests:
-        known = majority_of(record, test)
-        lines = ["-"] if known is None else [f"{100 * known.accuracy:.1f}  ({known.label})"]
-        cells.append(Text("\n".join([*lines, "-" if known is None else f"{100 * known.macro_f1:.1f}"])))
-    return cells + [Text("0"), Text("-")] * cost
-
-
-def _metric_names() -> Text:
-    return Text("\n".join(METRICS.values()))
-
-
-def _sentences(said: Sequence[str]) -> RenderableType:
-    """The sentences as a list, names in backticks coloured."""
-    lines = []
-    for sentence in said:
-        line = Text("• ")
-        for i, piece in enumerate(sentence.split("`")):
-            line.append(piece, style="cyan" if i % 2 else "")
-        lines.append(line)
-    return Padding(Group(*lines), (1, 0, 0, 0)) if lines else Text("")
+def styled(text: str, style: str = "") -> Text:
+    """A cell or sentence with its `code` coloured and its **bold** bold."""
+    line = Text(style=style)
+    for plain, bold, code in re.findall(r"(.*?)(?:\*\*(.+?)\*\*|`([^`]+)`|$)", text, flags=re.DOTALL):
+        line.append(plain).append(bold, style="bold").append(code, style="cyan")
+    return line
 
 
 def bar(items: Iterable[T], name: str, total: int | None = None, *, unit: str = "batch") -> Iterable[T]:
@@ -135,6 +110,6 @@ def bar(items: Iterable[T], name: str, total: int | None = None, *, unit: str = 
     It tells how many are done, how many a second, and where the total is known the time that is left.
     """
     live = sys.stderr.isatty()
-    every = 0.2 if live else 30.0
+    pause = 0.2 if live else 30.0
     width = None if live else 80
-    return tqdm(items, name, total, leave=False, mininterval=every, delay=every, ncols=width, unit=unit)
+    return tqdm(items, name, total, leave=False, mininterval=pause, delay=pause, ncols=width, unit=unit)

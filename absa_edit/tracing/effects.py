@@ -28,6 +28,16 @@ class Effects:
     """Average total effect p_clean - p_corrupted."""
 
 
+@dataclass(frozen=True)
+class TraceEffects:
+    """What reports show of a trace."""
+
+    parts: Effects
+    heads: Effects | None
+    """One table a head where `parts` has one a part; None without heads."""
+    summary: TraceSummary
+
+
 def indirect_effects(trace: Trace) -> Float[np.ndarray, "example part role layer"]:
     """p_restored - p_corrupted of each example and cell; nan where the example lacks the role.
 
@@ -47,10 +57,18 @@ def mean_effect(effects: Float[np.ndarray, "example ..."]) -> np.ndarray:
     return weighted_means(np.ones((1, len(effects))), effects)[0]
 
 
-def average_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Effects:
-    """Mean effects over the kept examples with 95 % sentence-bootstrap intervals."""
-    effects = indirect_effects(trace)
+def trace_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceEffects:
+    """Mean effects of parts and of single heads, and their summary, with 95 % intervals of one sentence bootstrap."""
     weights = bootstrap_weights(trace.sentence_ids, draws, rng)
+    heads = None
+    if trace.restored_heads.size:
+        restored = np.moveaxis(trace.restored_heads, -1, 1)  # example head role layer
+        heads = _averaged(replace(trace, restored=restored, parts=(Part.head,) * restored.shape[1]), weights)
+    return TraceEffects(_averaged(trace, weights), heads, _summary(trace, weights))
+
+
+def _averaged(trace: Trace, weights: Weights) -> Effects:
+    effects = indirect_effects(trace)
     resampled = weighted_means(weights, effects)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # a role that no example has
@@ -66,20 +84,10 @@ def average_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Ef
     )
 
 
-def average_head_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> Effects | None:
-    """Mean effects of single heads, one table a head where `average_effects` has one a part; None without heads."""
-    if not trace.restored_heads.size:
-        return None
-    heads = np.moveaxis(trace.restored_heads, -1, 1)  # example head role layer
-    parts = (Part.head,) * heads.shape[1]
-    return average_effects(replace(trace, restored=heads, parts=parts), draws=draws, rng=rng)
-
-
-def summarise(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceSummary:
-    """The peak, the total effect and the depth profile of a trace, with intervals."""
+def _summary(trace: Trace, weights: Weights) -> TraceSummary:
+    """The peak, the total effect and the depth profile."""
     effects = indirect_effects(trace)
     mean = mean_effect(effects)
-    weights = bootstrap_weights(trace.sentence_ids, draws, rng)
     part, role, layer = (int(i) for i in np.unravel_index(np.nanargmax(mean), mean.shape))
     cell = trace.parts[part].value, trace.roles[role].value, layer
     estimated = trace.engine != Engine.exact and cell not in trace.exact_cells

@@ -9,8 +9,8 @@ import numpy as np
 
 from absa_edit.records import Trace
 from absa_edit.report.conclusions import findings
-from absa_edit.report.tables import columns, score_rows
-from absa_edit.results import ExportRecord, Interval, MethodRecord, Prediction, RunRecord
+from absa_edit.report.lookup import columns, score_rows
+from absa_edit.results import AnalysisRecord, ExportRecord, Interval, MethodRecord, Prediction, RunRecord
 from absa_edit.storage import to_json
 from absa_edit.tracing.effects import Effects
 from absa_edit.tracking.wandb import Tracker, Value
@@ -51,21 +51,21 @@ def publish_trace(tracker: Tracker, effects: Effects, trace: Trace, figure: Path
 
 def publish_method(tracker: Tracker, name: str, record: MethodRecord, predictions: Sequence[Prediction]) -> None:
     """Hand over a method's scores with intervals, its confusions, cost and damage, and its predictions."""
-    said: dict[str, Value] = {"method": name, "kind": record.kind}
+    summary: dict[str, Value] = {"method": name, "kind": record.kind}
     for test, score in record.scores.items():
-        said |= _flat(f"test/{test}/accuracy", score.accuracy)
-        said |= _flat(f"test/{test}/macro_f1", score.macro_f1)
-        said |= {f"test/{test}/f1_{label}": value for label, value in score.f1.items()}
-    said |= {"cost/trainable": record.trainable, "cost/share": record.share}
-    said |= {"cost/score_seconds": record.score_seconds, "cost/touched_share": record.touched_share}
+        summary |= _flat(f"test/{test}/accuracy", score.accuracy)
+        summary |= _flat(f"test/{test}/macro_f1", score.macro_f1)
+        summary |= {f"test/{test}/f1_{label}": value for label, value in score.f1.items()}
+    summary |= {"cost/trainable": record.trainable, "cost/share": record.share}
+    summary |= {"cost/score_seconds": record.score_seconds, "cost/touched_share": record.touched_share}
     if record.fit is not None:
-        said |= {"cost/fit_seconds": record.fit.seconds, "cost/peak_bytes": record.fit.peak_bytes}
-        said |= {"cost/steps": record.fit.steps, "dev/best_macro_f1": record.fit.best_macro_f1}
-        said |= {"dev/best_epoch": record.fit.best_epoch, "cost/flops": record.fit.flops}
-        said |= {"cost/bytes_on_disk": record.bytes_on_disk}
-    said |= {"damage/perplexity": record.perplexity, "damage/frozen_checked": record.frozen_checked}
-    said |= {"predictions/left_out": max(0, len(predictions) - MOST_PREDICTIONS)}
-    tracker.summary(said)
+        summary |= {"cost/fit_seconds": record.fit.seconds, "cost/peak_bytes": record.fit.peak_bytes}
+        summary |= {"cost/steps": record.fit.steps, "dev/best_macro_f1": record.fit.best_macro_f1}
+        summary |= {"dev/best_epoch": record.fit.best_epoch, "cost/flops": record.fit.flops}
+        summary |= {"cost/bytes_on_disk": record.bytes_on_disk}
+    summary |= {"damage/perplexity": record.perplexity, "damage/frozen_checked": record.frozen_checked}
+    summary |= {"predictions/left_out": max(0, len(predictions) - MOST_PREDICTIONS)}
+    tracker.summary(summary)
     labels = list(predictions[0].probabilities) if predictions else []
     names = ["id", "test", "text", "aspect", "gold", "predicted", "correct", *(f"p_{x}" for x in labels)]
     rows: list[list[Value]] = [
@@ -83,14 +83,25 @@ def publish_comparison(tracker: Tracker, record: RunRecord, figures: Sequence[Pa
     tracker.table("compare/scores", *columns(row.flat() for row in score_rows(record)))
     tracker.table("compare/paired", *columns(to_json(c) for c in record.comparisons))
     tracker.table("compare/findings", ["finding"], [[sentence] for sentence in findings(record)])
-    said: dict[str, Value] = {"seed": record.seed, "config_hash": record.config_hash}
+    summary: dict[str, Value] = {"seed": record.seed, "config_hash": record.config_hash}
     for c in record.comparisons:
         key = f"compare/{c.a}-{c.b}/{c.test}/{c.metric}"
-        said |= {key: c.difference, f"{key}_low": c.low, f"{key}_high": c.high, f"{key}_n": c.n}
-        said |= {f"{key}_p": c.p, f"{key}_p_corrected": c.p_corrected}
-    tracker.summary(said)
+        summary |= {key: c.difference, f"{key}_low": c.low, f"{key}_high": c.high, f"{key}_n": c.n}
+        summary |= {f"{key}_p": c.p, f"{key}_p_corrected": c.p_corrected}
+    tracker.summary(summary)
     for path in figures:
         tracker.image(f"figures/{path.stem}", path)
+
+
+def publish_analysis(tracker: Tracker, name: str, analysis: AnalysisRecord, figure: Path | None = None) -> None:
+    """Hand over what an analysis found: the plain numbers of its record, its sentence, table and chart."""
+    numbers = {key: value for key, value in analysis.record.items() if isinstance(value, int | float)}
+    summary = {f"analysis/{name}/{key}": value for key, value in numbers.items()}
+    tracker.summary({**summary, f"analysis/{name}/finding": analysis.section.sentence})
+    if (table := analysis.section.table) is not None:
+        tracker.table(f"analysis/{name}", table.heads, table.rows)
+    if figure is not None:
+        tracker.image(f"figures/{figure.stem}", figure)
 
 
 def publish_export(tracker: Tracker, name: str, record: ExportRecord, folder: Path) -> None:

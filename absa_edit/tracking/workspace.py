@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from absa_edit.errors import SettingsError
-from absa_edit.report.tables import METRICS
+from absa_edit.report.lookup import METRICS
 from absa_edit.tracking.settings import TrackSettings
 from absa_edit.tracking.wandb import logged_in
 

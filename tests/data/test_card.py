@@ -39,7 +39,7 @@ TEST = replace(
 def test_facts() -> None:
     found = facts(TRAIN)
     assert found["sentences with an aspect"] == "3"
-    assert found["positive / negative / neutral"] == "2 / 1 / 1"
+    assert (found["positive"], found["negative"]) == ("50.0 % (2)", "25.0 % (1)")
     assert found["neutral"] == "25.0 % (1)"
     assert found["sentences with several labels"] == "33.3 % (1)"
     assert found["aspects of several words"] == "25.0 % (1)"
@@ -52,6 +52,15 @@ def test_what_test_shares_with_training() -> None:
     assert found["test rows that stand in the training file too"] == "1"
     assert found["test words never seen in training"] == "1 of 4"  # zoom, of a, box, bad, zoom
     assert found["test aspects whose term is not in training"] == "50.0 % (1)"
+
+
+def test_sentences_without_aspects_are_called_sentences() -> None:
+    examples = tuple(replace(e, aspect="", start=0, end=0) for e in TRAIN.examples)
+    train, test = replace(TRAIN, examples=examples), replace(TEST, examples=examples[:2])
+    card = data_card(train, test)
+    assert "aspect" not in card
+    assert facts(train)["sentences"] == "4" and facts(train)["different sentences"] == "3"
+    assert between(train, test)["test sentences of the largest class"] == "50.0 % (1)"
 
 
 def test_the_card_names_set_and_licence() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import ModelCard
 
 from absa_edit.export.folder import Description, Representation
-from absa_edit.export.model_card import adapter_card, add_figures, merged_card
+from absa_edit.export.model_card import adapter_card, add_figures, merged_card, plain_card
 from absa_edit.records import DataSummary, EditPlan, Part, Role, Site, Target
 from absa_edit.results import SCHEMA, Interval, MethodRecord, ModelSummary, RunRecord, Score
 from absa_edit.tasks.absc import ABSC
+from absa_edit.tasks.base import Task
 
 
 def record(plan: EditPlan | None) -> RunRecord:
@@ -97,3 +101,25 @@ def test_figures_stand_beside_the_card(tmp_path) -> None:
     assert "](figures/trace.png)" in text and "learning" not in text
     assert [p.name for p in (export / "figures").iterdir()] == ["trace.png"]
     assert ModelCard(text).data.base_model == "hub/base"
+
+
+@pytest.mark.parametrize("labels", [("yes", "no"), ("joy", "fear", "anger", "shame", "guilt")])
+def test_a_task_about_sentences_knows_no_aspects(labels) -> None:
+    task = Task(labels, "What is told by '{sentence}' ?", asks_aspect=False)
+    described = replace(about(), prompt=task.prompt(), labels=labels)
+    ours = replace(record(PLAN), labels=labels)
+    for text in (adapter_card(ours, "edit", described, rank=4), merged_card(ours, "edit", described)):
+        card = ModelCard(text)
+        assert "aspect" not in text and "1200 sentences" in card.text
+        assert f"classify sentences as {', '.join(labels[:-1])} or {labels[-1]}" in card.text
+        assert f"The labels are {', '.join(labels[:-1])} and {labels[-1]}" in card.text
+        code = card.text.split("```python\n")[1].split("```")[0]
+        assert ast.parse(code) and '.predict(["What a lovely day."])' in code
+        assert card.data.tags == ["sentence-classification", "absa_edit"]
+    assert "aspect" not in plain_card(described, "base", rank=4)
+
+
+def test_the_labels_of_aspects_are_named() -> None:
+    card = adapter_card(record(PLAN), "edit", about(), rank=4)
+    assert "of an aspect as positive, negative or neutral" in card and "are positive, negative and neutral," in card
+    assert '["The screen is lovely but the fan never stops."], ["fan"]' in card

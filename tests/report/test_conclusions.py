@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from absa_edit.report.conclusions import budget, caveats, confused, control, findings, learned, sample_warning
-from absa_edit.report.tables import standing
+from absa_edit.report.lookup import standing
 from absa_edit.results import Comparison, RunRecord
 
 
@@ -96,7 +96,7 @@ def test_a_large_edit_is_not_called_fewer(record: RunRecord) -> None:
 
 def test_baselines_and_peak(record: RunRecord) -> None:
     _, baselines, peak = findings(record)
-    assert "not told apart from `lora` (4.21 % of the weights), +0.7" in baselines
+    assert "not significantly different from `lora` (4.21 % of the weights), +0.7" in baselines
     assert "better than `zero_shot`, +20.4" in baselines
     assert "`full` (100 % of the weights) reaches 63.3 [59.9, 66.9], not compared" in baselines
     assert "mlp of layer 5 (of 12, from 0) at the role `aspect`" in peak

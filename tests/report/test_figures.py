@@ -73,6 +73,19 @@ def test_the_same_run_gives_the_same_bytes(record: RunRecord, tmp_path: Path) ->
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_colours_go_by_role(record: RunRecord) -> None:
+    chosen = {name: (look.colour, look.marker) for name, look in looks(record).items()}
+    assert chosen == {
+        "zero_shot": ("#6B7280", "x"),
+        "edit": ("#0072B2", "o"),
+        "random": ("#E69F00", "s"),
+        "lora": ("#009E73", "D"),
+        "full": ("#CC79A7", "^"),
+    }
+    others = {f"method {i}": record.methods["lora"] for i in range(30)}
+    assert len(set(looks(replace(record, methods=record.methods | others)).values())) == 35
+
+
 @pytest.mark.parametrize("tests", [1, 4])
 def test_seven_methods_fit(make_record: Callable[..., RunRecord], tests: int, tmp_path: Path) -> None:
     names = ("edit", "random", "zero_shot", "lora", "full", "delta", "edit_wide")

@@ -192,7 +192,7 @@ def test_predictions_are_embedded_in_order(
         assert found["sentences"][sentence][start:end] == example.aspect
         assert ("positive", "negative", "neutral")[gold] == example.label
     edit = found["answers"][found["methods"].index("edit")]
-    assert edit["labels"][:3] == "012" and edit["thousandths"][:3] == [800, 150, 50]
+    assert edit["labels"][:3] == [0, 1, 2] and edit["thousandths"][:3] == [800, 150, 50]
 
 
 def test_disagreement_counts_examples(

@@ -101,7 +101,7 @@ def test_an_estimated_trace_is_called_one_and_says_how_far_to_trust_it(page_inpu
     ):
         assert told in said(estimated) and told not in said(record.trace)
     auto = said(replace(estimated, engine="auto", cells_run=28, agreement=None))
-    assert "but for the 28 cells that can decide a plan, which were run" in auto and "was not found out" in auto
+    assert "but for the 28 cells that can decide a plan, which were run" in auto and "was not measured" in auto
 
 
 def test_the_sample_is_announced_first(sample_record: RunRecord) -> None:

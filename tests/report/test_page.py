@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from browser import CHROMIUM, Browser, Page
 from matplotlib.image import imread
 
 from absa_edit.report.html import report_html
+from absa_edit.results import AnalysisRecord
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here: apt-get install chromium")
 TIP = "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
@@ -169,6 +171,32 @@ def test_only_some_rows_are_made_at_first(browser: Browser, page_inputs: dict[st
     assert page.texts("#predictions .count") == ["3,000 of 3,000 test examples"] and page.run(made) == 20
     page.click("#predictions button", "Show more")
     assert page.run(made) == 40 and page.complaints() == []
+
+
+def test_five_labels_without_aspects_are_all_explored(
+    browser: Browser, make_page_inputs: Callable[..., dict[str, Any]], analysis: AnalysisRecord, tmp_path: Path
+) -> None:
+    labels = ("very bad", "bad", "fair", "good", "very good")
+    inputs = make_page_inputs(labels, "sentence_polarity")
+    record = replace(inputs["record"], analyses={"probe": analysis})
+    path = tmp_path / "five.html"
+    path.write_text(report_html(**inputs | {"record": record}), encoding="utf-8")
+    page = browser.page(path)
+    assert page.texts("#predictions .key") == list(labels)
+    assert len(page.texts("#predictions .rows > li")) == 10 and page.texts("#predictions mark") == []
+    second = page.texts("#predictions .rows > li")[1]
+    assert "gold very bad" in second and "\N{BALLOT X} bad" in second and "0.100 0.600 0.100 0.100 0.100" in second
+    bars = "[...document.querySelector('#predictions .stack').children].map((bar) => getComputedStyle(bar).{})"
+    assert len(set(page.run(bars.format("backgroundColor")))) == 5
+    shares = [float(width.removesuffix("px")) for width in page.run(bars.format("width"))]
+    assert shares[0] / sum(shares) == pytest.approx(0.6, abs=0.01)
+    assert page.texts("#confusion .confusion thead th")[:5] == list(labels)
+    assert len(page.texts("#confusion .confusion tbody .cell")) == 3 * 25
+    assert page.run("document.querySelector('#analysis-probe img').naturalWidth") > 100, "the policy lets it in"
+    assert page.complaints() == []
+    for width in (768, 320):
+        page.resize(width, 700)
+        assert page.run("document.documentElement.scrollWidth") <= width
 
 
 def test_text_from_data_stays_text(show: Callable[..., Page], page_inputs: dict[str, Any]) -> None:

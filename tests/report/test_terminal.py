@@ -25,8 +25,8 @@ def shown(record: RunRecord, width: int) -> str:
 def test_the_table_has_scores_intervals_cost_and_conclusions(record: RunRecord) -> None:
     text = shown(record, 200)
     for piece in (
-        "own test · n 638", "out of domain · n 638", "65.5 [62.1, 69.1]", "34,560", "0.20 %", "12 s",
-        "zero_shot", "majority class", "50.0  (positive)",
+        "(own test, n = 638)", "(out of domain, n = 638)", "65.5 [62.1, 69.1]", "34,560", "0.20 %", "12 s",
+        "zero_shot", "majority class", "50.0 (positive)",
         "Tracing did not beat random placement on laptop14",
     ):  # fmt: skip
         assert piece in text

@@ -9,12 +9,10 @@ import pytest
 
 from absa_edit.records import Part, Role, Trace, TraceCounts
 from absa_edit.tracing.effects import (
-    average_effects,
-    average_head_effects,
     indirect_effects,
     layer_profile,
     mean_effect,
-    summarise,
+    trace_effects,
 )
 
 PARTS = (Part.attn, Part.mlp)
@@ -45,7 +43,7 @@ def test_indirect_effect_is_restored_minus_corrupted(random_trace) -> None:
 
 
 def test_averages_leave_out_examples_without_the_role(random_trace, rng) -> None:
-    effects = average_effects(random_trace, draws=300, rng=rng)
+    effects = trace_effects(random_trace, draws=300, rng=rng).parts
     has = [i for i in range(30) if i % 3]
     expected = np.mean([random_trace.restored[i, 1, 0, 5] - random_trace.corrupted[i] for i in has])
     assert effects.aie[1, 0, 5] == pytest.approx(expected)
@@ -57,7 +55,7 @@ def test_averages_leave_out_examples_without_the_role(random_trace, rng) -> None
 
 def test_intervals_cover_the_spread_of_the_mean(rng) -> None:
     restored = 0.5 + 0.1 * rng.standard_normal((400, 2, 2, 3))
-    effects = average_effects(made(restored), draws=2000, rng=rng)
+    effects = trace_effects(made(restored), draws=2000, rng=rng).parts
     np.testing.assert_allclose(effects.high - effects.low, 2 * 1.96 * 0.1 / 20, rtol=0.15)
 
 
@@ -65,19 +63,19 @@ def test_intervals_resample_sentences(rng) -> None:
     """Ten copies of each example in one sentence: as wide as the ten-fold smaller set."""
     few = rng.random((30, 2, 2, 3))
     many = made(np.repeat(few, 10, 0), sentences=[f"s{i // 10}" for i in range(300)])
-    a = average_effects(made(few), draws=4000, rng=rng)
-    b = average_effects(many, draws=4000, rng=rng)
+    a = trace_effects(made(few), draws=4000, rng=rng).parts
+    b = trace_effects(many, draws=4000, rng=rng).parts
     np.testing.assert_allclose(b.high - b.low, a.high - a.low, rtol=0.1)
 
 
 def test_a_role_that_no_example_has_is_nan(rng) -> None:
     restored = rng.random((8, 2, 2, 6))
     restored[:, :, 0] = np.nan
-    effects = average_effects(made(restored), draws=50, rng=rng)
+    effects = trace_effects(made(restored), draws=50, rng=rng).parts
     assert np.isnan(effects.aie[:, 0]).all() and np.isnan(effects.low[:, 0]).all()
     assert effects.n.tolist() == [0, 8]
     assert not np.isnan(effects.aie[:, 1]).any() and not np.isnan(effects.high[:, 1]).any()
-    assert summarise(made(restored), draws=50, rng=rng).peak.role is Role.last
+    assert trace_effects(made(restored), draws=50, rng=rng).summary.peak.role is Role.last
 
 
 def test_mean_effect_without_gaps_is_the_mean(rng) -> None:
@@ -96,7 +94,7 @@ def test_summary_finds_the_peak_and_where_the_effect_sits(rng) -> None:
     restored[:, 1, 1, 2] = 0.7
     restored[:, 1, 1, 3] = 0.4
     restored[:, 0, 0, 5] = 0.3
-    summary = summarise(made(restored), draws=100, rng=rng)
+    summary = trace_effects(made(restored), draws=100, rng=rng).summary
     assert (summary.peak.part, summary.peak.layer, summary.peak.role) == (Part.mlp, 2, Role.last)
     assert (summary.peak.effect.value, summary.peak.effect.n) == (pytest.approx(0.6), 20)
     assert summary.total_effect.value == pytest.approx(0.8)
@@ -113,12 +111,12 @@ def test_middle_third(rng, layers, middle) -> None:
     for layer in range(layers):
         restored = np.full((4, 2, 2, layers), 0.1)
         restored[:, :, :, layer] = 0.5
-        share = summarise(made(restored), draws=10, rng=rng).depth["attn"].middle_third_share.value
+        share = trace_effects(made(restored), draws=10, rng=rng).summary.depth["attn"].middle_third_share.value
         assert share == (1.0 if layer in middle else 0.0)
 
 
 def test_no_effect_anywhere_is_no_error(rng) -> None:
-    summary = summarise(made(np.full((5, 2, 2, 3), 0.1)), draws=20, rng=rng)
+    summary = trace_effects(made(np.full((5, 2, 2, 3), 0.1)), draws=20, rng=rng).summary
     assert summary.peak.effect.value == 0.0
     assert summary.depth["attn"].middle_third_share.value == 0.0
 
@@ -126,16 +124,16 @@ def test_no_effect_anywhere_is_no_error(rng) -> None:
 def test_one_example_that_lacks_a_role(rng) -> None:
     restored = np.full((2, 2, 2, 3), 0.4)
     restored[0, :, 0] = np.nan
-    effects = average_effects(made(restored), draws=50, rng=rng)  # some resamples have no example with the role
+    effects = trace_effects(made(restored), draws=50, rng=rng).parts  # some resamples have no example with the role
     assert effects.aie[0, 0, 0] == pytest.approx(0.3)
     assert effects.low[0, 0, 0] == pytest.approx(0.3) == effects.high[0, 0, 0]
 
 
 def test_heads_are_averaged_one_table_a_head(random_trace, rng) -> None:
-    assert average_head_effects(random_trace, draws=10, rng=rng) is None
+    assert trace_effects(random_trace, draws=10, rng=rng).heads is None
     heads = rng.random((30, 2, 6, 4))  # example role layer head
     heads[::3, 0] = np.nan
-    effects = average_head_effects(replace(random_trace, restored_heads=heads), draws=200, rng=rng)
+    effects = trace_effects(replace(random_trace, restored_heads=heads), draws=200, rng=rng).heads
     assert effects is not None and effects.aie.shape == (4, 2, 6) and effects.n.tolist() == [20, 30]
     assert effects.aie[3, 1, 5] == pytest.approx(np.mean(heads[:, 1, 5, 3] - random_trace.corrupted))
     assert (effects.low < effects.aie).all() and (effects.aie < effects.high).all()

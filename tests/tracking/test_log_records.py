@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from absa_edit.records import Trace
-from absa_edit.results import ExportRecord, Prediction, RunRecord
-from absa_edit.tracing.effects import Effects, average_effects
+from absa_edit.results import AnalysisRecord, ExportRecord, Prediction, RunRecord
+from absa_edit.tracing.effects import Effects, trace_effects
 from absa_edit.tracking import log_records as module
 from absa_edit.tracking.log_records import (
+    publish_analysis,
     publish_comparison,
     publish_epoch,
     publish_export,
@@ -59,7 +60,7 @@ def test_epochs_become_namespaced_points(notebook: Notebook) -> None:
 
 
 def test_trace_becomes_a_table_of_cells(notebook: Notebook, trace: Trace) -> None:
-    effects = average_effects(trace, draws=20, rng=np.random.default_rng(0))
+    effects = trace_effects(trace, draws=20, rng=np.random.default_rng(0)).parts
     publish_trace(notebook, effects, trace, Path("figures/trace.png"))
     columns, rows = notebook.tables["trace/effects"]
     assert columns == ["part", "role", "layer", "indirect_effect", "low", "high", "n"]
@@ -116,6 +117,16 @@ def test_comparison_is_the_finished_table(notebook: Notebook, record: RunRecord)
     assert "did not beat random" in str(notebook.tables["compare/findings"][1][0][0])
     assert notebook.final["compare/edit-random/laptop14/macro_f1_p"] == 0.21
     assert "figures/scores" in notebook.kept
+
+
+def test_an_analysis_gives_its_numbers_table_and_chart(notebook: Notebook, analysis: AnalysisRecord) -> None:
+    publish_analysis(notebook, "probe", analysis, Path("figures/probe.png"))
+    assert notebook.final == {
+        "analysis/probe/best": 0.7, "analysis/probe/layer": 4, "analysis/probe/finding": "Layer 4 says `most`."
+    }  # fmt: skip
+    heads, rows = notebook.tables["analysis/probe"]
+    assert heads == ["layer", "read"] and len(rows) == 4
+    assert notebook.kept == {"figures/probe": ("image", Path("figures/probe.png"))}
 
 
 def test_only_the_adapter_is_kept(notebook: Notebook, record: RunRecord, tmp_path: Path) -> None:

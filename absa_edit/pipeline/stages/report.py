@@ -14,33 +14,33 @@ from absa_edit.report.plots.scores import write_figures
 from absa_edit.report.plots.token_heatmap import token_heatmap
 from absa_edit.results import RunRecord
 from absa_edit.storage import atomic
-from absa_edit.tracing.effects import average_effects, average_head_effects
-from absa_edit.tracking.log_records import publish_comparison, publish_trace
+from absa_edit.tracing.effects import TraceEffects
+from absa_edit.tracking.log_records import publish_analysis, publish_comparison, publish_trace
 
 
 def report_stage(
     ctx: Context,
     record: RunRecord,
     trace: Trace | None,
+    effects: TraceEffects | None,
     grids: Sequence[TokenGrid],
     rows: dict[str, Rows],
     command: str | None,
 ) -> None:
     """Write figures and reports, and publish what spans methods."""
-    draws = ctx.settings.score.resamples
-    effects = average_effects(trace, draws=draws, rng=ctx.rng("effects")) if trace else None
-    heads = average_head_effects(trace, draws=draws, rng=ctx.rng("effects")) if trace else None
-    names = write_figures(record, effects, ctx.folder / "figures")
+    parts, heads = (effects.parts, effects.heads) if effects else (None, None)
+    figures = ctx.folder / "figures"
+    names = write_figures(record, parts, figures)
     for number, grid in enumerate(grids, 1):
-        token_heatmap(grid, ctx.folder / "figures" / f"trace_tokens_{number}.png", model=record.model.name)
+        token_heatmap(grid, figures / f"trace_tokens_{number}.png", model=record.model.name)
     for exported in (record.export.adapter, record.export.merged) if record.export else ():
         if exported:
-            add_figures(ctx.folder / exported, [ctx.folder / "figures" / name for name in names])
+            add_figures(ctx.folder / exported, [figures / name for name in names])
     texts = {
         "report.md": report_markdown(record, figures=names, command=command),
         "report.html": report_html(
             record,
-            effects=effects,
+            effects=parts,
             heads=heads,
             trace=trace,
             grids=grids,
@@ -53,9 +53,14 @@ def report_stage(
     for name, text in texts.items():
         with atomic(ctx.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    if trace and effects:
+    if trace and parts:
         with tracker_for(ctx, "trace", job_type="trace") as tracker:
-            publish_trace(tracker, effects, trace, ctx.folder / "figures" / "trace.png")
+            publish_trace(tracker, parts, trace, figures / "trace.png")
+    for name, analysis in record.analyses.items():
+        with tracker_for(ctx, name, job_type="analysis") as tracker:
+            chart = figures / f"{name}.png"
+            publish_analysis(tracker, name, analysis, chart if analysis.section.chart else None)
     if record.methods:
+        shared = [figures / name for name in names if name.removesuffix(".png") not in record.analyses]
         with tracker_for(ctx, "compare", job_type="compare") as tracker:
-            publish_comparison(tracker, record, [ctx.folder / "figures" / name for name in names])
+            publish_comparison(tracker, record, shared)

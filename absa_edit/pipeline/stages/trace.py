@@ -8,10 +8,10 @@ from dataclasses import replace
 from absa_edit.context import Context
 from absa_edit.model.settings import Dtype
 from absa_edit.records import TokenGrid, Trace
-from absa_edit.results import Agreement, TraceSummary
+from absa_edit.results import Agreement
 from absa_edit.storage import load_kept, load_token_grids, load_trace, save_kept, save_token_grids, save_trace
 from absa_edit.tracing.corruption import Corrupter
-from absa_edit.tracing.effects import summarise
+from absa_edit.tracing.effects import TraceEffects, trace_effects
 from absa_edit.tracing.fidelity import agreement
 from absa_edit.tracing.settings import Engine
 from absa_edit.tracing.token_traces import token_grids
@@ -89,11 +89,11 @@ def _grids_key(ctx: Context) -> str:
     return ctx.key("tokens", replace(ctx.settings.trace, checked=1, batch_tokens=1))
 
 
-def trace_summary(ctx: Context, trace: Trace) -> TraceSummary:
-    """What `results.json` says of the trace; of an estimated one also how it agrees with the exact engine."""
-    summary = summarise(trace, draws=ctx.settings.score.resamples, rng=ctx.rng("effects"))
+def effects_stage(ctx: Context, trace: Trace) -> TraceEffects:
+    """The averaged trace and its summary; of an estimated one also how it agrees with the exact engine."""
+    effects = trace_effects(trace, draws=ctx.settings.score.resamples, rng=ctx.rng("effects"))
     if ctx.settings.trace.engine is Engine.exact:
-        return summary
+        return effects
     path = ctx.folder / "trace" / "agreement.json"
     key = ctx.key("agreement", ctx.trace_key(), ctx.settings.trace.checked)
     found = load_kept(Agreement, path, key)
@@ -101,7 +101,7 @@ def trace_summary(ctx: Context, trace: Trace) -> TraceSummary:
         found = _compared(ctx, trace)
         if found is None:
             log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
-            return summary
+            return effects
         save_kept(found, path, key)
     log.info(
         "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
@@ -109,7 +109,7 @@ def trace_summary(ctx: Context, trace: Trace) -> TraceSummary:
         ctx.settings.trace.engine.value, found.rank_correlation.n, found.rank_correlation.percent(),
         found.overlap.percent(), found.top,
     )  # fmt: skip
-    return replace(summary, agreement=found)
+    return replace(effects, summary=replace(effects.summary, agreement=found))
 
 
 def _compared(ctx: Context, trace: Trace) -> Agreement | None:

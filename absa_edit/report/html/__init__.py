@@ -24,7 +24,9 @@ from absa_edit.report.conclusions import caveats, warnings
 from absa_edit.report.html.content import figures, headline, sections
 from absa_edit.report.html.predictions import Predictions
 from absa_edit.report.html.scores import method_looks
-from absa_edit.report.results import data_table
+from absa_edit.report.plots.chart import chart_svg
+from absa_edit.report.plots.style import label_colours
+from absa_edit.report.tables import data_table
 from absa_edit.results import RunRecord
 from absa_edit.tracing.effects import Effects
 
@@ -67,6 +69,8 @@ def report_html(
         caveats=caveats(record),
         sections=shown,
         methods=methods,
+        label_colours=label_colours(len(record.labels)),
+        charts=_charts(record),
         data_table=data_table(record),
         command=command,
         payload={"methods": methods, **drawn},
@@ -80,9 +84,19 @@ def report_html(
 
 def prose(text: str) -> Markup:
     """A sentence with `code` and **bold** as HTML and everything else escaped; numbers keep to their units."""
-    whole = str(escape(text)).replace(" = ", "&nbsp;=&nbsp;").replace(" %", "&nbsp;%")
-    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", whole)
+    escaped = str(escape(text)).replace(" = ", "&nbsp;=&nbsp;").replace(" %", "&nbsp;%")
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", marked))
+
+
+def _charts(record: RunRecord) -> dict[str, str]:
+    """The charts of the analyses as addresses that hold the picture itself."""
+    sections = {name: analysis.section for name, analysis in record.analyses.items()}
+    return {
+        name: f"data:image/svg+xml;base64,{base64.b64encode(chart_svg(section.title, section.chart)).decode()}"
+        for name, section in sections.items()
+        if section.chart
+    }
 
 
 def _environment() -> Environment:

@@ -12,32 +12,24 @@ from absa_edit.report.conclusions import against_baselines, budget, confused, fi
 from absa_edit.report.html.predictions import Predictions, answered, disagreement, explorer
 from absa_edit.report.html.scores import budget_points, confusion_tables, learning_curves, score_tables
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
-from absa_edit.report.results import (
-    COMPARED,
-    COST,
-    DAMAGED,
-    Table,
-    class_table,
-    comparison_table,
-    cost_table,
-    damage_table,
-)
-from absa_edit.report.tables import compared, interval_of
+from absa_edit.report.lookup import compared, focus, interval_of, random_control, trains_nothing
+from absa_edit.report.tables import class_table, comparison_table, cost_table, damage_table
 from absa_edit.results import RunRecord
+from absa_edit.table import Table
 from absa_edit.tracing.effects import Effects
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page; it is left out when it has neither data nor tables."""
+class PageSection:
+    """A part of the page."""
 
     title: str
-    said: str | None
-    """Its finding, in a sentence."""
-    data: Any
+    sentence: str | None
+    """Its finding."""
+    data: Any = None
     """What its figure draws, as JSON values."""
-    tables: tuple[tuple[str, str, Table], ...] = ()
-    """Title, remark, and table."""
+    tables: tuple[tuple[str, Table], ...] = ()
+    """Those that open at a click, with their titles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +51,44 @@ def sections(
     train: Dataset | None,
     tests: Sequence[Dataset],
     predictions: Predictions,
-) -> dict[str, Section]:
+) -> dict[str, PageSection]:
     """The sections that the run has something for, by their place on the page."""
     test, rows = main_test(record), answered(tests, predictions)
     maps = average_maps(effects, heads, record.plan) if effects else []
     by_token = token_maps(grids, train) if train else []
     examples = example_maps(trace, train) if trace and train else []
-    found = {
-        "trace": Section("Where the model decides", peak(record), maps),
-        "examples": Section(
+    possible = {
+        "trace": PageSection("Where the model decides", peak(record), maps),
+        "examples": PageSection(
             "Single examples", chosen(len(by_token), len(examples), trace) if trace else None, [*by_token, *examples]
         ),
-        "scores": Section(
+        "scores": PageSection(
             "Scores",
             next(iter(against_baselines(record, test)), None),
             score_tables(record),
-            (("F1 of each class", "", class_table(record)), ("Paired comparisons", COMPARED, comparison_table(record))),
+            (("F1 of each class", class_table(record)), ("Paired comparisons", comparison_table(record))),
         ),
-        "budget": Section(
+        "budget": PageSection(
             "Score against budget",
             budget(record),
             budget_points(record),
-            (("Cost", COST, cost_table(record)), ("Damage to the language model", DAMAGED, damage_table(record))),
+            (("Cost", cost_table(record)), ("Damage to the language model", damage_table(record))),
         ),
-        "learning": Section("Learning curves", learned(record), learning_curves(record)),
-        "confusion": Section("Confusions", confused(record, test), confusion_tables(record)),
-        "predictions": Section("Predictions", disagreement(rows) if rows else None, explorer(rows) if rows else None),
+        "learning": PageSection("Learning curves", learned(record), learning_curves(record)),
+        "confusion": PageSection("Confusions", confused(record, test), confusion_tables(record)),
+        "predictions": PageSection(
+            "Predictions", disagreement(rows) if rows else None, explorer(rows) if rows else None
+        ),
     }
-    filled = {key: replace(one, tables=tuple(t for t in one.tables if t[2][1])) for key, one in found.items()}
-    return {key: one for key, one in filled.items() if one.data or one.tables}
+    filled = {
+        key: replace(section, tables=tuple((title, table) for title, table in section.tables if table.rows))
+        for key, section in possible.items()
+    }
+    analyses = {
+        f"analysis-{name}": PageSection(analysis.section.title, analysis.section.sentence)
+        for name, analysis in record.analyses.items()
+    }
+    return {key: section for key, section in filled.items() if section.data or section.tables} | analyses
 
 
 def headline(record: RunRecord) -> str | None:
@@ -96,19 +97,21 @@ def headline(record: RunRecord) -> str | None:
 
 
 def figures(record: RunRecord) -> list[Figure]:
-    """The figures of the edit on the main test set, and of the trace, as far as the run has them."""
-    test, found = main_test(record), []
-    score = interval_of(record, "edit", test, "macro_f1") if test and "edit" in record.methods else None
-    if test and score:
-        edit = record.methods["edit"]
+    """The figures of the run's method on the main test set, and of the trace, as far as the run has them."""
+    test, name, shown = main_test(record), focus(record), []
+    score = interval_of(record, name, test, "macro_f1") if test and name else None
+    if test and name and score:
+        method, other = record.methods[name], random_control(record)
         value, around = score.percent().split(" ", 1)
-        found.append(Figure(f"macro-F1 of edit on {test}", value, f"{around}, n = {score.n:,}"))
-        if c := compared(record, "edit", "random", test):
+        shown.append(Figure(f"macro-F1 of {name} on {test}", value, f"{around}, n = {score.n:,}"))
+        if other and (c := compared(record, name, other, test)):
             around = f"{formatting.between(c.low, c.high)}, {formatting.p_value(c.p_corrected)} corrected"
-            found.append(Figure("points over the same edit at random", formatting.points(c.difference), around))
-        found.append(Figure("of the weights trained", formatting.percent(edit.share), f"{edit.trainable:,} parameters"))
+            shown.append(Figure("points over random placement", formatting.points(c.difference), around))
+        if not trains_nothing(method):
+            share, trainable = formatting.percent(method.share), f"{method.trainable:,} parameters"
+            shown.append(Figure("of the weights trained", share, trainable))
     if record.trace:
         total = record.trace.total_effect
         value, around = total.percent().split(" ", 1)
-        found.append(Figure("points of p(gold) that corruption takes", value, f"{around}, n = {total.n:,}"))
-    return found
+        shown.append(Figure("points of p(gold) that corruption takes", value, f"{around}, n = {total.n:,}"))
+    return shown

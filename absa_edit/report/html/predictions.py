@@ -46,9 +46,9 @@ def answered(tests: Sequence[Dataset], predictions: Predictions) -> list[Answere
 
 def disagreement(rows: Sequence[Answered]) -> str:
     """How often the methods differ, and how often none is right, in a sentence."""
-    answers = [(row.example.label, {one.predicted for one in row.given}) for row in rows]
+    answers = [(row.example.label, {prediction.predicted for prediction in row.given}) for row in rows]
     wrong = sum(gold not in given for gold, given in answers)
-    methods = [one.method for one in rows[0].given]
+    methods = [prediction.method for prediction in rows[0].given]
     if len(methods) == 1:
         return f"`{methods[0]}` is wrong on {wrong:,} of {len(rows):,} test examples."
     differ = sum(len(given) > 1 for _, given in answers)
@@ -71,10 +71,10 @@ def _embedded(rows: Sequence[Answered]) -> Json:
     labels = list(rows[0].given[0].probabilities)
     sentences: dict[str, int] = {}
     return {
-        "methods": [one.method for one in rows[0].given],
+        "methods": [prediction.method for prediction in rows[0].given],
         "labels": labels,
         "tests": tests,
-        # test, sentence, start and end of the aspect in characters, gold label
+        # test, sentence, start and end of the aspect in characters (both 0 without one), gold label
         "examples": [
             [
                 tests.index(row.test),
@@ -92,8 +92,8 @@ def _embedded(rows: Sequence[Answered]) -> Json:
 
 
 def _answers(given: Sequence[Prediction], labels: Sequence[str]) -> Json:
-    """The predicted labels as a string of label numbers, and three probabilities a row in thousandths."""
+    """The numbers of the predicted labels, and in thousandths a probability a label, row after row."""
     return {
-        "labels": "".join(str(labels.index(one.predicted)) for one in given),
-        "thousandths": [round(1000 * one.probabilities[label]) for one in given for label in labels],
+        "labels": [labels.index(prediction.predicted) for prediction in given],
+        "thousandths": [round(1000 * prediction.probabilities[label]) for prediction in given for label in labels],
     }

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from absa_edit.report.formatting import percent
-from absa_edit.report.plots.style import looks
-from absa_edit.report.tables import (
+from absa_edit.report.lookup import (
     METRICS,
     Metric,
-    best,
-    interval_of,
-    majority_of,
+    ScoreColumn,
     methods_in_order,
+    score_columns,
     score_rows,
-    standing,
     tests_in_order,
+    unit,
 )
+from absa_edit.report.plots.style import looks
 from absa_edit.results import Interval, RunRecord, Score
 
 Json = dict[str, Any]
@@ -49,44 +48,28 @@ def score_tables(record: RunRecord) -> list[Json]:
 
 
 def _score_table(record: RunRecord, metric: Metric) -> Json:
-    tests, methods = tests_in_order(record), methods_in_order(record)
-    grid = {(m, t): i for m in methods for t in tests if (i := interval_of(record, m, t, metric)) is not None}
-    low, high = min(i.low for i in grid.values()), max(i.high for i in grid.values())
+    columns = score_columns(record, metric)
+    intervals = [interval for column in columns for interval in column.scores.values()]
+    low, high = min(i.low for i in intervals), max(i.high for i in intervals)
 
-    def cell(method: str, test: str) -> Json | None:
-        found = grid.get((method, test))
-        if found is None:
+    def cell(column: ScoreColumn, method: str) -> Json | None:
+        score = column.scores.get(method)
+        if score is None:
             return None
-        text, interval = found.percent().split(" ", 1)
-        along = [round(100 * (end - low) / max(high - low, 1e-9), 1) for end in (found.low, found.value, found.high)]
-        first = method in best(record, test, metric)
-        return {"value": found.value, "text": text, "interval": interval, "along": along, "best": first}
+        text, interval = score.percent().split(" ", 1)
+        along = [round(100 * (end - low) / max(high - low, 1e-9), 1) for end in (score.low, score.value, score.high)]
+        best = method in column.best
+        return {"value": score.value, "text": text, "interval": interval, "along": along, "best": best}
 
     return {
         "name": METRICS[metric],
-        "heads": [
-            {
-                "name": test,
-                "where": standing(record, test),
-                "n": next(i.n for (_, t), i in grid.items() if t == test),
-            }
-            for test in tests
-        ],
+        "heads": [{"name": c.test, "where": c.standing, "n": c.n} for c in columns],
         "rows": [
-            {"method": i, "trainable": record.methods[m].trainable, "cells": [cell(m, test) for test in tests]}
-            for i, m in enumerate(methods)
+            {"method": i, "trainable": record.methods[name].trainable, "cells": [cell(c, name) for c in columns]}
+            for i, name in enumerate(methods_in_order(record))
         ],
-        "majority": [_always(record, test, metric) for test in tests],
+        "majority": [c.majority and {"text": f"{100 * c.majority[1]:.1f}", "label": c.majority[0]} for c in columns],
     }
-
-
-def _always(record: RunRecord, test: str, metric: Metric) -> Json | None:
-    """What the majority class scores on a test set; None when the run does not describe the set."""
-    found = majority_of(record, test)
-    if found is None:
-        return None
-    share = found.accuracy if metric == "accuracy" else found.macro_f1
-    return {"text": f"{100 * share:.1f}", "label": found.label}
 
 
 def budget_points(record: RunRecord) -> list[Json]:
@@ -129,7 +112,7 @@ def confusion_tables(record: RunRecord) -> list[Json]:
         {
             "test": test,
             "methods": [
-                {"name": name, "rows": _matrix(name, record.methods[name].scores[test])}
+                {"name": name, "rows": _matrix(name, record.methods[name].scores[test], unit(record))}
                 for name in methods_in_order(record)
                 if test in record.methods[name].scores
             ],
@@ -138,13 +121,13 @@ def confusion_tables(record: RunRecord) -> list[Json]:
     ]
 
 
-def _matrix(method: str, score: Score) -> list[Json]:
+def _matrix(method: str, score: Score, examples: str) -> list[Json]:
     rows, labels = [], list(score.f1)
     for gold, counts in zip(labels, score.confusion, strict=True):
         cells = []
         for given, count in zip(labels, counts, strict=True):
             share = round(100 * count / max(sum(counts), 1), 1)
-            tip = f"{method}: {gold} called {given}\n{count:,} aspects, {share} % of the {gold} ones"
+            tip = f"{method}: {gold} called {given}\n{count:,} {examples}, {share} % of the {gold} ones"
             cells.append({"count": f"{count:,}", "share": share, "tip": tip})
         rows.append({"gold": gold, "cells": cells})
     return rows

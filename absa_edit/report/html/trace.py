@@ -61,12 +61,12 @@ def example_maps(trace: Trace, train: Dataset) -> list[Json]:
 def token_maps(grids: Sequence[TokenGrid], train: Dataset) -> list[Json]:
     """The maps of examples that were traced token by token, from the first token that was corrupted on."""
     known = {example.id: example for example in train.examples}
-    found = []
+    maps = []
     for grid in grids:
         effects = grid.restored.astype(float) - grid.corrupted
         effects[:, np.abs(effects).max((0, 2)).cumsum() == 0] = np.nan
-        found.append(example_map(known[grid.id], grid.clean, grid.corrupted, grid.parts, grid.tokens, effects))
-    return found
+        maps.append(example_map(known[grid.id], grid.clean, grid.corrupted, grid.parts, grid.tokens, effects))
+    return maps
 
 
 def chosen(tokens: int, shown: int, trace: Trace) -> str:

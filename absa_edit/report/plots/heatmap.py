@@ -149,18 +149,18 @@ def _colour_bar(figure: Figure, panels: list[Axes], percent: np.ndarray, colours
 
 
 def _subtitle(effects: Effects, plan: EditPlan | None, trace: TraceSummary | None) -> str:
-    said = []
+    notes = []
     if trace is not None:
         passed = "kept, not filtered" if trace.counts.unfiltered else "pass the filter"
-        said.append(f"{trace.counts.kept} of {trace.counts.seen} examined examples {passed}")
+        notes.append(f"{trace.counts.kept} of {trace.counts.seen} examined examples {passed}")
         if trace.engine != Engine.exact:
             some = "" if trace.cells_run is None else f" but for {trace.cells_run} cells"
-            said.append(f"effects estimated (engine {trace.engine}){some}")
-    said.append(f"corruption takes {effects.total.percent()} points of p(gold), a restored state brings some back")
+            notes.append(f"effects estimated (engine {trace.engine}){some}")
+    notes.append(f"corruption takes {effects.total.percent()} points of p(gold), a restored state brings some back")
     if effects.aie.shape[-1] <= NUMBERED:
-        said.append("grey figures: the 95 % interval includes 0")
+        notes.append("grey figures: the 95 % interval includes 0")
     if trace is not None and trace.window > 1 and {Part.attn, Part.mlp} & set(effects.parts):
-        said.append(f"attention and MLP: {trace.window} layers restored together")
+        notes.append(f"attention and MLP: {trace.window} layers restored together")
     if plan is not None and {target.site.part for target in plan.targets} & set(effects.parts):
-        said.append(f"orange frame: where the plan ({plan.source}) edits")
-    return " · ".join(said)
+        notes.append(f"orange frame: where the plan ({plan.source}) edits")
+    return " · ".join(notes)

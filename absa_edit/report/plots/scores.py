@@ -17,6 +17,8 @@ from matplotlib.transforms import Bbox
 
 from absa_edit.report.conclusions import main_test
 from absa_edit.report.formatting import percent, short
+from absa_edit.report.lookup import interval_of, majority_of, methods_in_order, standing, tests_in_order
+from absa_edit.report.plots.chart import chart_png
 from absa_edit.report.plots.heatmap import trace_heatmap
 from absa_edit.report.plots.style import (
     INK,
@@ -31,7 +33,6 @@ from absa_edit.report.plots.style import (
     save,
     spread,
 )
-from absa_edit.report.tables import interval_of, majority_of, methods_in_order, standing, tests_in_order
 from absa_edit.results import Interval, RunRecord
 from absa_edit.tracing.effects import Effects
 
@@ -60,6 +61,10 @@ def write_figures(record: RunRecord, effects: Effects | None, folder: Path) -> t
     if any(m.fit is not None and m.fit.history for m in record.methods.values()):
         learning_curves(record, folder / "learning.png")
         written.append("learning.png")
+    for name, analysis in record.analyses.items():
+        if analysis.section.chart is not None:
+            chart_png(analysis.section.title, analysis.section.chart, folder / f"{name}.png")
+            written.append(f"{name}.png")
     return tuple(written)
 
 
@@ -99,8 +104,8 @@ def _dots(axes: Axes, record: RunRecord, test: str, methods: tuple[str, ...]) ->
     known = majority_of(record, test)
     always = "" if known is None else f" · majority {100 * known.macro_f1:.1f}"
     axes.set_title(test, size=10.5, weight="bold", color=INK, loc="left", pad=18)
-    said = f"{standing(record, test)} · n = {n:,}{always}"
-    axes.text(0, 1.0, said, transform=axes.transAxes, size=8.5, color=MUTED, va="bottom")
+    note = f"{standing(record, test)} · n = {n:,}{always}"
+    axes.text(0, 1.0, note, transform=axes.transAxes, size=8.5, color=MUTED, va="bottom")
 
 
 def _dot(axes: Axes, score: Interval, row: int, look: Look) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox, BboxBase
 
-from absa_edit.report.tables import methods_in_order
+from absa_edit.report.lookup import baseline, focus, methods_in_order, random_control
 from absa_edit.results import RunRecord
 from absa_edit.storage import atomic
 
@@ -42,22 +42,38 @@ class PointLabel:
     high: float
 
 
-# Okabe and Ito's palette without its yellow, which is too pale for lines on white.
-LOOKS = {
-    "zero_shot": Look("#6B7280", "x"),
-    "edit": Look("#0072B2", "o"),
-    "random": Look("#E69F00", "s"),
-    "delta": Look("#56B4E9", "v"),
-    "lora": Look("#009E73", "D"),
-    "full": Look("#CC79A7", "^"),
-}
-SPARE = (Look("#D55E00", "P"), Look("#1F2328", "X"), Look("#8C6BB1", "<"), Look("#8C564B", ">"))
+UNTRAINED, FOCUS, CONTROL = Look("#6B7280", "x"), Look("#0072B2", "o"), Look("#E69F00", "s")
+# Of the other methods in order; Okabe and Ito's palette without its yellow, which is too pale for lines on white.
+COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#1F2328", "#8C6BB1", "#8C564B")
+MARKERS = ("D", "^", "v", "P", "X", "<", ">")
+
+LABELS = (
+    ("#0072b2", "#5fb4ea"),
+    ("#d55e00", "#f0915a"),
+    ("#b9c0c9", "#59626e"),
+    ("#009e73", "#4fc79f"),
+    ("#cc79a7", "#dfa3c4"),
+    ("#e69f00", "#f2bf55"),
+    ("#56b4e9", "#2f83b5"),
+    ("#8c6bb1", "#b39ad0"),
+    ("#8c564b", "#bb8a80"),
+    ("#1f2328", "#e7e9ec"),
+)
+"""Colours of labels in order, on light and on dark ground."""
 
 
 def looks(record: RunRecord) -> dict[str, Look]:
-    """The look of each method of a run: fixed for the known names, from a spare list for the others."""
-    others = [name for name in methods_in_order(record) if name not in LOOKS]
-    return LOOKS | {name: SPARE[i % len(SPARE)] for i, name in enumerate(others)}
+    """The look of each method: its role's, or the next of the palette; then markers move on beside the colours."""
+    roles = {focus(record): FOCUS, random_control(record): CONTROL, baseline(record): UNTRAINED}
+    others = [name for name in methods_in_order(record) if name not in roles]
+    turn = len(COLOURS)
+    spare = {name: Look(COLOURS[i % turn], MARKERS[(i + i // turn) % turn]) for i, name in enumerate(others)}
+    return {name: roles.get(name) or spare[name] for name in methods_in_order(record)}
+
+
+def label_colours(count: int) -> list[tuple[str, str]]:
+    """A colour for each of `count` labels on light ground, and one on dark."""
+    return [LABELS[i % len(LABELS)] for i in range(count)]
 
 
 def canvas(width: float, height: float) -> Figure:

@@ -36,8 +36,9 @@ def token_heatmap(grid: TokenGrid, path: Path, *, model: str) -> None:
         axes.set_yticks(range(rows), [grid.tokens[i].replace("$", r"\$") for i in shown], size=8.5, color=INK)
         axes.tick_params(length=0, labelsize=8.5, colors=INK)
         axes.spines[:].set_visible(False)
-    for text, i in zip(panels[0].get_yticklabels(), shown, strict=True):
-        text.set_weight("bold" if grid.roles[i] in (Role.aspect, Role.aspect_again) else "normal")
+    bold = [grid.roles[i] in (Role.aspect, Role.aspect_again) for i in shown]
+    for text, heavy in zip(panels[0].get_yticklabels(), bold, strict=True):
+        text.set_weight("bold" if heavy else "normal")
     bar = figure.colorbar(colours, ax=list(panels), fraction=0.035, pad=0.015, aspect=28)
     bar.set_label("points of p(gold) brought back", size=9, color=INK)
     bar.ax.tick_params(labelsize=8.5, colors=INK, length=2, color=MUTED)
@@ -45,6 +46,7 @@ def token_heatmap(grid: TokenGrid, path: Path, *, model: str) -> None:
     headline(
         figure,
         f"Causal trace of {model}, example {grid.id}",
-        f"p(gold) is {100 * grid.clean:.0f} % clean and {100 * grid.corrupted:.0f} % corrupted · aspect in bold",
+        f"p(gold) is {100 * grid.clean:.0f} % clean and {100 * grid.corrupted:.0f} % corrupted"
+        + " · aspect in bold" * any(bold),
     )
     save(figure, path)

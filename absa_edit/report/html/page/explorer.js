@@ -1,14 +1,13 @@
 // The explorer of test predictions: filters, and rows that are made only when they are shown.
 
-const LABELS = ["positive", "negative", "neutral"];
 const AT_ONCE = 20;
 
 function explorerFigure(container, data) {
-  const { methods, tests, examples, answers } = data;
+  const { methods, labels, tests, examples, answers } = data;
   const pairs = methods.flatMap((_, a) => methods.slice(a + 1).map((_, b) => [a, a + 1 + b]));
   const chosen = { test: 0, gold: 0, wrong: 0, differ: 0, words: "" };
   const gold = (i) => examples[i][4];
-  const given = (i, method) => Number(answers[method].labels[i]);
+  const given = (i, method) => answers[method].labels[i];
   const wrong = [
     () => true,
     (i) => methods.some((_, m) => given(i, m) !== gold(i)),
@@ -35,23 +34,23 @@ function explorerFigure(container, data) {
   const count = make("p", { class: "count", role: "status" });
   const list = make("ol", { class: "rows" });
   const more = make("button", { type: "button", onclick: () => showMore(true) }, "Show more");
-  let found = [];
+  let matches = [];
   const showMore = (moveFocus) => {
-    const next = found.slice(list.children.length, list.children.length + AT_ONCE);
+    const next = matches.slice(list.children.length, list.children.length + AT_ONCE);
     const rows = next.map((i) => predictionRow(data, i));
     list.append(...rows);
-    more.hidden = list.children.length >= found.length;
+    more.hidden = list.children.length >= matches.length;
     if (moveFocus && rows.length) {
       rows[0].tabIndex = -1;
       rows[0].focus({ preventScroll: true });
     }
   };
   const filter = () => {
-    found = Array.from(examples.keys()).filter(passes);
+    matches = Array.from(examples.keys()).filter(passes);
     const total = data.total.toLocaleString("en");
-    const whole = data.step > 1 ? `; this file has one in ${data.step} of the ${total} in predictions.jsonl` : "";
-    const [some, all] = [found.length, examples.length].map((n) => n.toLocaleString("en"));
-    count.textContent = `${some} of ${all} test examples${whole}`;
+    const thinned = data.step > 1 ? `; this file has one in ${data.step} of the ${total} in predictions.jsonl` : "";
+    const [some, all] = [matches.length, examples.length].map((n) => n.toLocaleString("en"));
+    count.textContent = `${some} of ${all} test examples${thinned}`;
     list.replaceChildren();
     showMore(false);
   };
@@ -66,7 +65,7 @@ function explorerFigure(container, data) {
       "div",
       { class: "controls" },
       tests.length > 1 ? picker("test set", ["all", ...tests], set("test")) : "",
-      picker("gold label", ["all", ...LABELS], set("gold")),
+      picker("gold label", ["all", ...labels], set("gold")),
       picker("wrong", ["right or wrong", "by any method", "by every method", ...methods], set("wrong")),
       several
         ? picker(
@@ -80,7 +79,7 @@ function explorerFigure(container, data) {
     make(
       "p",
       { class: "note" },
-      ...LABELS.map((label) => make("span", { class: "key" }, make("i", { class: label }), label)),
+      ...labels.map((label, k) => make("span", { class: "key" }, make("i", { "--colour": `var(--label-${k})` }), label)),
       "probabilities in this order",
     ),
     count,
@@ -91,11 +90,13 @@ function explorerFigure(container, data) {
 }
 
 function predictionRow(data, i) {
+  const { labels } = data;
   const [test, sentence, start, end, gold] = data.examples[i];
   const answers = data.methods.map((method, m) => {
-    const label = Number(data.answers[m].labels[i]);
-    const shares = data.answers[m].thousandths.slice(3 * i, 3 * i + 3).map((n) => n / 1000);
-    const said = LABELS.map((name, k) => `${name} ${shares[k].toFixed(3)}`).join(", ");
+    const label = data.answers[m].labels[i];
+    const from = labels.length * i;
+    const shares = data.answers[m].thousandths.slice(from, from + labels.length).map((n) => n / 1000);
+    const spoken = labels.map((name, k) => `${name} ${shares[k].toFixed(3)}`).join(", ");
     return make(
       "div",
       {},
@@ -103,13 +104,13 @@ function predictionRow(data, i) {
       make(
         "span",
         { class: label === gold ? "right" : "wrong" },
-        `${label === gold ? "\u2713" : "\u2717"} ${LABELS[label]}`,
+        `${label === gold ? "\u2713" : "\u2717"} ${labels[label]}`,
       ),
       make("span", { "aria-hidden": "true" }, shares.map((share) => share.toFixed(3)).join(" ")),
       make(
         "span",
-        { class: "stack", role: "img", "aria-label": said },
-        ...shares.map((share, k) => make("i", { class: LABELS[k], "--share": 100 * share })),
+        { class: "stack", role: "img", "aria-label": spoken },
+        ...shares.map((share, k) => make("i", { "--colour": `var(--label-${k})`, "--share": 100 * share })),
       ),
     );
   });
@@ -117,7 +118,7 @@ function predictionRow(data, i) {
     "li",
     {},
     make("p", {}, ...marked(data.sentences[sentence], start, end)),
-    make("p", { class: "about" }, "gold ", make("b", {}, LABELS[gold]), ` · ${data.tests[test]} · ${data.ids[i]}`),
+    make("p", { class: "about" }, "gold ", make("b", {}, labels[gold]), ` · ${data.tests[test]} · ${data.ids[i]}`),
     make("div", { class: "answers" }, ...answers),
   );
 }

@@ -8,8 +8,9 @@ function signed(points) {
   return `${points < 0 ? MINUS : "+"}${Math.abs(points).toFixed(1)}`;
 }
 
-// A sentence with the aspect marked; offsets count characters, which an emoji is one of.
+// A sentence with the aspect marked, if it has one; offsets count characters, which an emoji is one of.
 function marked(text, start, end) {
+  if (start === end) return [text];
   const letters = [...text];
   const part = (from, to) => letters.slice(from, to).join("");
   return [part(0, start), make("mark", {}, part(start, end)), part(end)];
