@@ -1,9 +1,10 @@
-"""From Hydra's YAML to typed settings, and back from the file that Hydra keeps of them."""
+"""From Hydra's YAML to typed settings, and back from the file that Hydra keeps of them; where that YAML lies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from omegaconf.errors import OmegaConfBaseException
 from absa_edit.errors import SettingsError
 from absa_edit.methods.settings import METHODS
 from absa_edit.settings import Settings
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def source_folder() -> Path | None:
+    """The clone that the package is run from; None where it is installed from a wheel."""
+    return PACKAGE.parent if (PACKAGE.parent / "conf" / "train.yaml").is_file() else None
+
+
+def conf_folder() -> Path:
+    """Hydra's groups: at the top of a clone, inside the package where that is installed from a wheel."""
+    source = source_folder()
+    return source / "conf" if source else PACKAGE / "conf"
 
 
 def register() -> None:
@@ -29,9 +43,7 @@ def settings_from(config: DictConfig) -> Settings:
 
     Raises `SettingsError` naming the key for anything unknown, missing or out of range.
     """
-    unknown = sorted(set(map(str, config)) - {f.name for f in fields(Settings)})
-    if unknown:
-        raise SettingsError(f"unknown setting {unknown[0]!r}; `python train.py --cfg job` shows all of them")
+    _refuse_unknown(config)
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise SettingsError(f"{missing[0]} has no value; give it on the command line: {missing[0]}=...")
@@ -40,6 +52,34 @@ def settings_from(config: DictConfig) -> Settings:
         told = str(error).splitlines()[0]
         raise SettingsError(f"{error.full_key or 'settings'}: {told}") from None
     return settings
+
+
+def _refuse_unknown(config: DictConfig) -> None:
+    """Raise `SettingsError` for a key that nobody reads: Hydra's `+` adds any, at any depth."""
+    every = list(_keys(config))
+    known = [key for key, is_known in every if is_known]
+    for key in (key for key, is_known in every if not is_known):
+        group, _, name = key.rpartition(".")
+        siblings = [k for k in known if k.rpartition(".")[0] == group]
+        for choices, alike in ((siblings, 0.6), (known, 0.7)):
+            if near := get_close_matches(name, {k.rpartition(".")[2] for k in choices}, 1, alike):
+                likely = [k for k in choices if k.rpartition(".")[2] == near[0]]
+                advice = f"Did you mean {' or '.join(likely)}?"
+                break
+        else:
+            advice = f"Expected one of {', '.join(siblings)}."
+        raise SettingsError(f"{key}: unknown setting. {advice} `absa-edit train --cfg job` shows all of them")
+
+
+def _keys(config: DictConfig, group: str = "") -> Iterator[tuple[str, bool]]:
+    """Every dotted key, and whether the schema has it; what lies below an unknown key is left out."""
+    kind = OmegaConf.get_type(config)
+    known = {f.name for f in fields(kind)} if is_dataclass(kind) else set(map(str, config))
+    for name in map(str, config):
+        yield f"{group}{name}", name in known
+        has_value = not OmegaConf.is_missing(config, name) and not OmegaConf.is_interpolation(config, name)
+        if name in known and has_value and isinstance(config[name], DictConfig):
+            yield from _keys(config[name], f"{group}{name}.")
 
 
 def kept_settings(path: Path) -> dict[str, str]:

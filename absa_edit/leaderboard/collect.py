@@ -80,7 +80,9 @@ def read(folders: Sequence[Path]) -> list[FinishedRun]:
     runs = [run for path in paths.values() if (run := _read_run(path)).record.methods]
     if not runs:
         told = ", ".join(map(str, folders))
-        raise DataError(f"{told}: no results.json with scored methods below; expected finished runs, so run train.py")
+        raise DataError(
+            f"{told}: no results.json with scored methods below; expected finished runs, so run `absa-edit train`"
+        )
     return runs
 
 

@@ -29,8 +29,11 @@ from absa_edit.storage import load, write_json
 log = logging.getLogger("absa_edit")
 
 
-def execute(run: Context, *, console: Console, command: str | None = None, root: Path) -> RunRecord:
-    """Run the stages that the settings name and fill the run folder; its `results.json` as a record."""
+def execute(run: Context, *, console: Console, command: str | None = None, root: Path | None) -> RunRecord:
+    """Run the stages that the settings name and fill the run folder; its `results.json` as a record.
+
+    `root` is the clone that the package is run from, whose commit the record names; None for an installed package.
+    """
     settings = run.settings
     for notice in run.splits.notices:
         log.warning(notice)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich import box
@@ -29,7 +31,12 @@ from absa_edit.report.tables import (
 )
 from absa_edit.results import RunRecord
 
+log = logging.getLogger("absa_edit")
+
 T = TypeVar("T")
+
+SECONDS_A_LINE = 30.0
+"""Between two lines about progress where standard error is no terminal."""
 
 
 def print_results(record: RunRecord, console: Console) -> None:
@@ -134,7 +141,22 @@ def bar(items: Iterable[T], name: str, total: int | None = None, *, unit: str = 
 
     It tells how many are done, how many a second, and where the total is known the time that is left.
     """
-    live = sys.stderr.isatty()
-    every = 0.2 if live else 30.0
-    width = None if live else 80
-    return tqdm(items, name, total, leave=False, mininterval=every, delay=every, ncols=width, unit=unit)
+    if sys.stderr.isatty():
+        shown: Iterable[T] = tqdm(items, name, total, leave=False, mininterval=0.2, delay=0.2, unit=unit)
+        return shown
+    return _logged(items, name, total, unit)
+
+
+def _logged(items: Iterable[T], name: str, total: int | None, unit: str) -> Iterator[T]:
+    """The items, with a line in the log every `SECONDS_A_LINE`."""
+    began = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - last >= SECONDS_A_LINE:
+            last = now
+            seconds = (now - began) / done
+            many = f"{done:,} of {total:,}" if total else f"{done:,}"
+            rate = f"{1 / seconds:.1f} a second" if seconds < 1 else f"{seconds:.1f} s each"
+            left = f", {formatting.duration((total - done) * seconds)} left" if total else ""
+            log.info("%s: %s %s, %s%s", name, many, "batches" if unit == "batch" else f"{unit}s", rate, left)
+        yield item

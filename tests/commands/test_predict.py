@@ -1,4 +1,4 @@
-"""The script on a merged checkpoint of a tiny model: one pair, files, streams, and what it says when it cannot."""
+"""`absa-edit predict` on a merged checkpoint of a tiny model: one pair, files, streams, what it says when it cannot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from absa_edit.cli import main
+from absa_edit.commands import predict as command
 from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import describe, write_merged
 from absa_edit.inference.classifier import load
@@ -36,17 +38,13 @@ def export(small: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def predict(export: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import predict as script
-
     def run(*arguments: str, stdin: str | None = None) -> tuple[object, str, str]:
         """Exit code, standard output, standard error."""
-        monkeypatch.setattr(sys, "argv", ["predict.py", str(export), "--device", "cpu", *arguments])
         stream = io.BytesIO((stdin or "").encode())
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream, isatty=lambda: stdin is None))
         code: object = 0
         try:
-            script.main()
+            main(["predict", str(export), "--device", "cpu", *arguments])
         except SystemExit as error:
             code = error.code
         return code, *capsys.readouterr()
@@ -63,9 +61,7 @@ def lines(out: str) -> list[dict]:
 
 
 def test_standard_input_to_standard_output(predict: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import predict as script
-
-    monkeypatch.setattr(script, "TOGETHER", 2)  # so that three pairs are two batches
+    monkeypatch.setattr(command, "TOGETHER", 2)  # so that three pairs are two batches
     rows = [{"sentence": s, "aspect": a, "id": i} for i, (s, a) in enumerate(PAIRS)]
     code, out, _ = predict(stdin="\n".join(map(json.dumps, rows)))
     assert code == 0
@@ -133,12 +129,9 @@ def test_half_a_character_beside_the_question_comes_back(predict: Run) -> None:
 
 
 def test_a_closed_standard_input_is_nothing_to_answer(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import predict as script
-
-    monkeypatch.setattr(sys, "argv", ["predict.py", "somewhere"])
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(SystemExit, match="nothing to answer"):
-        script.main()
+        main(["predict", "somewhere"])
 
 
 @pytest.mark.parametrize("name", ["pairs", "pipe"])
