@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None, *, root: Path | None = None) -> None
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
     except KeyboardInterrupt:
+        logging.disable()  # some libraries take their leave there
         resumes = ": the same command goes on from here" if arguments[0] == "train" else ""
         sys.stderr.write(f"interrupted{resumes}\n")
         sys.exit(INTERRUPTED)

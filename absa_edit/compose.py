@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -47,11 +47,10 @@ def settings_from(config: DictConfig) -> Settings:
     try:
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise SettingsError(f"{missing[0]} has no value; give it on the command line: {missing[0]}=...")
-        settings: Any = OmegaConf.to_object(config)
+        return cast(Settings, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         told = str(error).splitlines()[0]
         raise SettingsError(f"{error.full_key or 'settings'}: {told}") from None
-    return settings
 
 
 def _refuse_unknown(config: DictConfig) -> None:

@@ -49,17 +49,18 @@ def main(arguments: Sequence[str], _: Path) -> int:
 
 def facts(lm: LanguageModel) -> dict[str, str]:
     """What there is to tell of a loaded model, in the order of telling."""
-    from absa_edit.model.architectures import layout
+    from absa_edit.model.architectures import layout, site_shape
+    from absa_edit.records import Part, Site
 
     config, paths, summary = lm.model.config, layout(lm.model), lm.summary()
+    inner, states = site_shape(lm.model, Site(0, Part.mlp))
     heads = config.num_attention_heads
     shared = getattr(config, "num_key_value_heads", None) or heads
-    width = lm.model.get_input_embeddings().weight.shape[1]
     return {
         "model": lm.source,
         "family": f"{config.model_type} ({type(lm.model).__name__})",
         "layers": f"{summary.layers}",
-        "widths": f"states {config.hidden_size:,}, embeddings {width:,}, vocabulary {config.vocab_size:,}",
+        "widths": f"states {states:,}, MLP {inner:,}, vocabulary {config.vocab_size:,}",
         "heads": f"{heads} of queries, {shared} of keys and values",
         "parameters": f"{summary.parameters:,} in {summary.dtype}",
         "loads": "yes",

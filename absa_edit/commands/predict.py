@@ -19,9 +19,9 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from io import TextIOWrapper
+from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -108,7 +108,7 @@ def answer_many(chosen: argparse.Namespace) -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # half a character in a row stays what it was: JSON's escape is Python's
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
-        every = pairs(file, "jsonl" if kind == "json" else kind, str(path or "standard input"))
+        every = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, str(path or "standard input"))
         count = write(load(chosen), bar(every, "pairs", unit="pair"), chosen.batch_tokens)
     if not count:
         raise DataError(f"{path or 'standard input'}: no pairs in it; expected rows with sentence and aspect")

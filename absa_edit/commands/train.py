@@ -73,7 +73,8 @@ def run(config: DictConfig, root: Path) -> float | None:
         overrides = list(HydraConfig.get().overrides.task)
         prepared = prepare(settings, overrides=overrides, root=root, progress=bar)
         if not is_first():
-            return help_train(prepared)
+            help_train(prepared)
+            return None
         log.info("%s", opening(prepared))
         _keep_settings(prepared, config, overrides)
         command = shlex.join(["absa-edit", "train", *overrides])

@@ -12,7 +12,7 @@ from absa_edit.records import POLARITIES
 from absa_edit.resampling import accuracy, confusions, macro_f1
 
 
-class AbscScore(evaluate.Metric):
+class AbscScore(evaluate.Metric):  # type: ignore[misc]
     """Accuracy and macro-F1 over the three labels always; labels are numbers in the order of `POLARITIES`.
 
     AbscScore().compute(predictions=[0, 1], references=[0, 2]) gives {"accuracy": 0.5, "macro_f1": 0.333...}.

@@ -19,7 +19,8 @@ from absa_edit.errors import FitError
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.scoring import score
-from absa_edit.localizers.base import locate, random_plan
+from absa_edit.localizers.base import locate
+from absa_edit.localizers.random_control import random_plan
 from absa_edit.localizers.settings import Localiser
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.base import adapt, check_whole
