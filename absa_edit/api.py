@@ -35,7 +35,9 @@ from absa_edit.methods.settings import Edit, Method
 from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Dataset, EditPlan, Example, Polarity, Trace
+from absa_edit.records import Dataset, EditPlan, Example, Trace
+from absa_edit.tasks.base import TASKS, Task, task_of
+from absa_edit.tasks.settings import TaskSettings
 from absa_edit.tracing.settings import TraceSettings
 from absa_edit.tracing.trace import trace
 from absa_edit.training.loop import fit as fit_to
@@ -46,34 +48,49 @@ LEARNING_RATE = 2e-3
 """Of `edit`, as in conf/method/edit.yaml."""
 
 
-def read(name: str, **settings: Any) -> Splits:
+def read(name: str, *, task: str | Task = "absc", **settings: Any) -> Splits:
     """The training, development and test data that `data.*` settings name, e.g. `read("laptop14", limit_train=500)`.
 
     Warns where it is not what was asked for: the bundled sample instead of a public set, or a test set less.
     """
     chosen = _settings(DataSettings, {"name": name, **settings})
-    splits = load_splits(chosen, root=Path.cwd(), environ=os.environ)
+    splits = load_splits(chosen, task if isinstance(task, Task) else TASKS[task], root=Path.cwd(), environ=os.environ)
     for notice in splits.notices:
         warnings.warn(notice, stacklevel=2)
     return splits
 
 
-def example(sentence: str, aspect: str, polarity: str) -> Example:
-    """An example of your own. Raises `DataError` when the aspect does not stand in the sentence, or for no polarity."""
-    if polarity not in list(Polarity):
-        raise DataError(f"polarity {polarity!r}: expected positive, negative or neutral")
-    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", Polarity(polarity))
+def example(sentence: str, aspect: str, label: str, *, task: str = "absc") -> Example:
+    """An example of your own; of a task about sentences the aspect is "".
+
+    Raises `DataError` when the aspect does not stand in the sentence, or for no label of the task.
+    """
+    known = TASKS[task]
+    if label not in known.labels:
+        raise DataError(f"label {label!r}: expected {', '.join(known.labels[:-1])} or {known.labels[-1]}")
+    if not known.asks_aspect:
+        return Example(sentence, sentence, sentence, "", 0, 0, label, "")
+    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", label)
     return replace(found, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
 
 
 class Model:
     """A language model that can be traced and edited; nothing changes the model itself."""
 
-    def __init__(self, name: str = "reviewlm", *, prompt: PromptSettings | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        name: str = "reviewlm",
+        *,
+        task: str | Task = "absc",
+        prompt: PromptSettings | None = None,
+        **settings: Any,
+    ) -> None:
         """`name` is reviewlm, a hub id or a folder; `settings` are those of `model.*`, e.g. `device="cuda"`."""
+        prompt = prompt or PromptSettings()
+        self.task = task if isinstance(task, Task) else task_of(TaskSettings(task), prompt)
         self.lm = load_model(_settings(ModelSettings, {"name": name, **settings}))
-        self.prompt = prompt or PromptSettings()
-        self.labels = label_ids(self.lm.tokenizer, self.prompt)
+        self.prompt = self.task.prompt(prompt)
+        self.labels = label_ids(self.lm.tokenizer, self.prompt, self.task.labels)
 
     def trace(
         self, data: Dataset | Sequence[Example], *, seed: int = 0, progress: Progress = silent, **settings: Any
@@ -112,7 +129,7 @@ class Model:
         if plan is not None:
             checked(plan, self.lm.model)
         adapted = adapt(self.lm.model, method or Edit(lr=LEARNING_RATE), plan, seed=seed)
-        trained = Classifier(self.lm, adapted, self.prompt)
+        trained = Classifier(self.lm, adapted, self.prompt, self.task)
         prompts = encode(data.train.examples, self.lm.tokenizer, self.prompt)
 
         def evaluate() -> dict[str, float]:

@@ -14,17 +14,18 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from absa_edit import __version__
-from absa_edit.data.prompts import Prompt, encode, label_ids
+from absa_edit.data.prompts import Labels, Prompt, encode, label_ids
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.precision import of_trace, of_training
 from absa_edit.pipeline.run_folder import experiment_name, run_folder
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Dataset, Polarity
+from absa_edit.records import Dataset
 from absa_edit.results import RunRecord
 from absa_edit.settings import NO_RESULT, Settings, Stage
 from absa_edit.storage import content_hash, load, load_trace
+from absa_edit.tasks.base import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Context:
     folder: Path
     splits: Splits
     lm: LanguageModel
-    labels: dict[Polarity, tuple[int, ...]]
+    task: Task
+    labels: Labels
     progress: Progress
 
     def rng(self, use: str) -> np.random.Generator:
@@ -111,7 +113,9 @@ def prepare(
 
     `root` is where `data/` is looked for; `overrides` are the command line's, and name the folder of a variant.
     """
-    splits = load_splits(settings.data, root=root, environ=os.environ)
+    task = task_of(settings.task, settings.prompt)
+    settings = replace(settings, prompt=task.prompt(settings.prompt))
+    splits = load_splits(settings.data, task, root=root, environ=os.environ)
     lm = load_model(settings.model)
     fit = replace(settings.fit, precision=of_training(settings.fit.precision, lm.model))
     trace = replace(
@@ -121,8 +125,8 @@ def prepare(
     settings = replace(settings, fit=fit, trace=trace)  # what results depend on is known from here on
     experiment = experiment_name(settings, splits.train.name, overrides)
     folder = run_folder(settings, experiment, lm.name)
-    labels = label_ids(lm.tokenizer, settings.prompt)
-    return Context(settings, experiment, folder, splits, lm, labels, progress)
+    labels = label_ids(lm.tokenizer, settings.prompt, task.labels)
+    return Context(settings, experiment, folder, splits, lm, task, labels, progress)
 
 
 def versions() -> dict[str, str]:

@@ -19,17 +19,6 @@ from pydantic import ConfigDict
 from absa_edit.html_table import filled, paragraph, shaded, table
 
 
-class Polarity(StrEnum):
-    """The three sentiments; their order is the label order of every array and table."""
-
-    positive = "positive"
-    negative = "negative"
-    neutral = "neutral"
-
-
-POLARITIES: tuple[Polarity, ...] = tuple(Polarity)
-
-
 class Part(StrEnum):
     """Where in a decoder block a hidden state is read or restored."""
 
@@ -48,6 +37,8 @@ class Role(StrEnum):
 
     instruction = "instruction"
     """Everything before the sentence, the tokenizer's own first token included."""
+    sentence = "sentence"
+    """Words of a sentence that is asked about as a whole."""
     before = "before"
     """Words of the sentence before the aspect."""
     aspect = "aspect"
@@ -71,12 +62,15 @@ class Twin:
     text: str
     start: int
     end: int
-    polarity: Polarity
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One aspect in one sentence; `text[start:end] == aspect`, offsets in characters, half-open."""
+    """One aspect in one sentence; `text[start:end] == aspect`, offsets in characters, half-open.
+
+    An example about the whole sentence has an empty aspect at 0.
+    """
 
     id: str
     sentence_id: str
@@ -84,7 +78,7 @@ class Example:
     aspect: str
     start: int
     end: int
-    polarity: Polarity
+    label: str
     domain: str
     twin: Twin | None = None
 
@@ -101,6 +95,8 @@ class Dataset:
     examples: tuple[Example, ...]
     sha256: dict[str, str]
     """SHA-256 of each file read, by file name."""
+    labels: tuple[str, ...]
+    """Of the task, in the order of every table."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Rows left out or worth knowing of, by reason (conflict, leaked, several_occurrences, ...)."""
 
@@ -108,8 +104,8 @@ class Dataset:
         return len(self.examples)
 
     def counts(self) -> dict[str, int]:
-        """Examples per polarity, absent ones as 0."""
-        return {p.value: sum(e.polarity is p for e in self.examples) for p in POLARITIES}
+        """Examples per label, absent ones as 0."""
+        return {label: sum(e.label == label for e in self.examples) for label in self.labels}
 
     def summary(self) -> DataSummary:
         """The record of this split that goes into `results.json`."""
@@ -210,8 +206,8 @@ class TraceCounts:
 class Trace:
     """Answer probabilities of the clean, corrupted and restored runs of the kept examples.
 
-    Probabilities are of the gold label's first token among those of the three label words; `*_margin` is the
-    logit of the gold label minus the larger of the other two. Corrupted and restored figures are
+    Probabilities are of the gold label's first token among those of the label words; `*_margin` is the logit of the
+    gold label minus the largest of the others. Corrupted and restored figures are
     means over the noise samples. Roles that an example lacks are nan in `restored*`. In an estimated trace the
     effect in `restored*_margin` is that on the log-odds of the gold label, all others taken together.
     """

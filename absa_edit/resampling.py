@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control
 
-from absa_edit.records import POLARITIES, Polarity
 from absa_edit.results import Interval
 
 Weights = Float[np.ndarray, "draw example"]
@@ -50,13 +49,14 @@ def percentile_interval(value: float, resampled: Float[np.ndarray, " draw"], n: 
     return Interval(float(value), float(low), float(high), n)
 
 
-def label_numbers(polarities: Sequence[Polarity]) -> Int[np.ndarray, " example"]:
-    """Polarities as numbers in label order."""
-    return np.array([POLARITIES.index(p) for p in polarities], dtype=np.int64)
+def label_numbers(given: Sequence[str], labels: Sequence[str]) -> Int[np.ndarray, " example"]:
+    """The given labels as numbers in the order of `labels`."""
+    number = {label: n for n, label in enumerate(labels)}
+    return np.array([number[label] for label in given], dtype=np.int64)
 
 
 def confusions(
-    gold: Int[np.ndarray, " example"], predicted: Int[np.ndarray, " example"], labels: int = 3
+    gold: Int[np.ndarray, " example"], predicted: Int[np.ndarray, " example"], labels: int
 ) -> Float[np.ndarray, "example gold predicted"]:
     """One confusion matrix an example: a single 1 at (gold, predicted)."""
     table = np.zeros((len(gold), labels, labels))
@@ -89,6 +89,7 @@ def paired_difference(
     gold: Int[np.ndarray, " example"],
     a: Int[np.ndarray, " example"],
     b: Int[np.ndarray, " example"],
+    labels: int,
     sentence_ids: Sequence[str],
     draws: int,
     rng: np.random.Generator,
@@ -99,7 +100,7 @@ def paired_difference(
     Source: Yeh 2000, approximate randomisation; (hits + 1) / (draws + 1) as in Phipson and Smyth 2010.
     """
     score = METRICS[metric]
-    table_a, table_b = confusions(gold, a), confusions(gold, b)
+    table_a, table_b = confusions(gold, a, labels), confusions(gold, b, labels)
     difference = float(score(table_a.sum(0)) - score(table_b.sum(0)))
 
     weights = bootstrap_weights(sentence_ids, draws, rng)

@@ -5,13 +5,15 @@ Data, traces and plans are in `records.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
 from absa_edit.html_table import table
-from absa_edit.records import DataSummary, EditPlan, Part, Polarity, Role, TraceCounts
+from absa_edit.records import DataSummary, EditPlan, Part, Role, TraceCounts
+from absa_edit.table import Section
+from absa_edit.tasks.absc import ABSC
 
 SCHEMA = 1
 """Version of `results.json`; raised when a field changes its meaning or goes."""
@@ -63,15 +65,15 @@ class Prediction:
     sentence_id: str
     text: str
     aspect: str
-    gold: Polarity
-    predicted: Polarity
+    gold: str
+    predicted: str
     probabilities: dict[str, float]
-    """Of the three labels, normalised over them, in label order."""
+    """Of the labels, normalised over them, in label order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Scores of one method on one test set; F1 is over the three labels always."""
+    """Scores of one method on one test set; F1 is over all labels of the task always."""
 
     accuracy: Interval
     macro_f1: Interval
@@ -217,6 +219,14 @@ class ExportRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AnalysisRecord:
+    """What an analysis found: its own record as plain JSON values, and the section that reports show."""
+
+    record: dict[str, Any]
+    section: Section
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """`results.json`: everything a run found, in one file."""
 
@@ -238,5 +248,9 @@ class RunRecord:
     versions: dict[str, str]
     git: str | None
     config_hash: str
+    task: str = "absc"
+    labels: tuple[str, ...] = ABSC.labels
+    """Of the task, in the order of every table."""
+    analyses: dict[str, AnalysisRecord] = field(default_factory=dict)
     export_failure: str | None = None
     """Why an export that was asked for is not there, or not all of it: it did not answer like the model in memory."""

@@ -18,6 +18,8 @@ from absa_edit.localizers.settings import Localiser, LocateSettings
 from absa_edit.methods.settings import Method
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Part
+from absa_edit.tasks.base import task_of
+from absa_edit.tasks.settings import TaskSettings
 from absa_edit.tracing.settings import Engine, TraceSettings
 from absa_edit.tracking.settings import TrackSettings
 from absa_edit.training.settings import FitSettings
@@ -43,6 +45,7 @@ class Settings:
     seed: int = 0
     output: str = "outputs"
     stages: list[Stage] = field(default_factory=lambda: list(Stage))
+    task: TaskSettings = field(default_factory=TaskSettings)
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     prompt: PromptSettings = field(default_factory=PromptSettings)
@@ -56,6 +59,7 @@ class Settings:
     track: TrackSettings = field(default_factory=TrackSettings)
 
     def __post_init__(self) -> None:
+        task_of(self.task, self.prompt)  # what makes no task, or no prompt of it, is told before anything is loaded
         if self.seed < 0:
             raise SettingsError(f"seed={self.seed}: expected 0 or more")
         if not self.stages:

@@ -20,14 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from absa_edit.data.prompts import encode
-from absa_edit.data.settings import DataSettings, PromptSettings
+from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_splits
 from absa_edit.inference.classifier import Classifier
 from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import ZeroShot
 from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
-from absa_edit.records import POLARITIES, Example
+from absa_edit.records import Example
+from absa_edit.tasks.absc import ABSC
 
 ROUNDS = 5
 ALONE = 40
@@ -51,7 +52,7 @@ def generated(classifier: Classifier, examples: list[Example]) -> list[str]:
 
 def scored(classifier: Classifier, examples: list[Example]) -> list[str]:
     """The likeliest label word of each prompt, batched by length."""
-    words = dict(zip((p.value for p in POLARITIES), classifier.prompt.labels, strict=True))
+    words = dict(zip(classifier.task.labels, classifier.prompt.labels, strict=True))
     return [words[max(p, key=p.__getitem__)] for p in classifier.answer(examples)]
 
 
@@ -93,7 +94,7 @@ def bench(classifier: Classifier, examples: list[Example]) -> dict[str, Any]:
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/predict.json`, also shown."""
     lm = load_model(ModelSettings(name=arguments.model, device=arguments.device, dtype=arguments.dtype))
-    classifier = Classifier(lm, adapt(lm.model, ZeroShot(), None, seed=0), PromptSettings())
+    classifier = Classifier(lm, adapt(lm.model, ZeroShot(), None, seed=0), ABSC.prompt(), ABSC)
     splits = load_splits(DataSettings(name="laptop-sample"), root=Path(), environ={})
     found = bench(classifier, list(splits.tests[0].examples)[: arguments.examples])
     table = Table("answers a second", "one at a time", "batched", "ratio", "same answer")

@@ -25,7 +25,7 @@ from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import Edit, ZeroShot
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.prefix_tree import length_buckets
-from absa_edit.records import POLARITIES, Part, Site
+from absa_edit.records import Part, Site
 
 ROUNDS = 3
 TOKENS = 4096
@@ -35,7 +35,7 @@ TOKENS = 4096
 @torch.no_grad()
 def padded_rows(adapted: AdaptedModel, prompts: Sequence[Prompt], labels: Labels) -> None:
     """Scoring as it is usually written: padded rows through the model's own forward, batched by length."""
-    first = [labels[p][0] for p in POLARITIES]
+    first = [word[0] for word in labels.values()]
     for batch in length_buckets([len(p.ids) for p in prompts], TOKENS):
         longest = max(len(prompts[i].ids) for i in batch)
         ids = torch.tensor([[0] * (longest - len(prompts[i].ids)) + list(prompts[i].ids) for i in batch])

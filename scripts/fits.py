@@ -46,6 +46,7 @@ from absa_edit.model.loading import load_model, reviewlm
 from absa_edit.model.prefix_tree import grow
 from absa_edit.model.settings import ModelSettings, Precision
 from absa_edit.records import Part, Role, Site
+from absa_edit.tasks.absc import ABSC
 from absa_edit.training.loop import epoch_batches, fit
 from absa_edit.training.settings import FitSettings
 
@@ -99,8 +100,10 @@ def prompts_of(job: Job) -> tuple[list[Prompt], dict[Any, tuple[int, ...]]]:
     """The first training examples of the bundled laptop sample, every aspect of a sentence."""
     tokenizer = AutoTokenizer.from_pretrained(reviewlm())
     splits = load_splits(DataSettings(name="laptop-sample", tests=[]), root=Path("."), environ={})
-    settings = PromptSettings(template="very " * (job.tokens - 45) + PromptSettings().template)
-    return encode(splits.train.examples[: job.examples], tokenizer, settings), label_ids(tokenizer, settings)
+    settings = ABSC.prompt(PromptSettings(template="very " * (job.tokens - 45) + ABSC.prompt().template))
+    return encode(splits.train.examples[: job.examples], tokenizer, settings), label_ids(
+        tokenizer, settings, ABSC.labels
+    )
 
 
 class Clock:
@@ -152,7 +155,7 @@ def batches_of(prompts: Sequence[Prompt], epoch: int) -> list[list[int]]:
 
 def padded(prompts: Sequence[Prompt], labels: dict[Any, tuple[int, ...]]) -> dict[str, Tensor]:
     """Prompt and answer in one row, the loss at the answer alone, as the usual collators make it."""
-    rows = [(p.ids, labels[p.example.polarity]) for p in prompts]
+    rows = [(p.ids, labels[p.example.label]) for p in prompts]
     longest = max(len(ids) + len(answer) for ids, answer in rows)
 
     def fill(parts: Iterator[Sequence[int]], value: int) -> Tensor:

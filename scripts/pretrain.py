@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import AbsaEditError, DataError, SettingsError
 from absa_edit.model.loading import choose_device
 from absa_edit.model.precision import has_bfloat16_units
 from absa_edit.storage import atomic
+from absa_edit.tasks.absc import ABSC
 
 WORDS = Path(__file__).with_name("opinion_words.txt")
 HELD_OUT = 0.01
@@ -153,7 +153,7 @@ def weak_prompts(document: str) -> Iterator[str]:
 
     A clause without an opinion word gives neutral; one with words of both kinds gives nothing.
     """
-    opinions, prompt = opinion_words(), PromptSettings()
+    opinions, prompt = opinion_words(), ABSC.prompt()
     for sentence in re.split(r"(?<=[.!?])\s+", document):
         for clause in re.split(r"[,;:.!?]|\b(?:but|although|though|while|whereas)\b", sentence):
             found = re.search(r"\b(?:[Tt]he|[Ii]ts|[Mm]y|[Tt]his) (\w+(?: \w+)?) (?:is|are|was|were)\b", clause)

@@ -15,10 +15,10 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from absa_edit.data.prompts import Prompt, encode, label_ids
-from absa_edit.data.settings import PromptSettings
 from absa_edit.model.loading import LanguageModel, load_model, reviewlm
 from absa_edit.model.settings import ModelSettings
-from absa_edit.records import Example, Polarity, Twin
+from absa_edit.records import Example, Twin
+from absa_edit.tasks.absc import ABSC, Polarity
 
 pytest_plugins = ["report_records", "exported"]
 
@@ -151,12 +151,12 @@ def examples() -> tuple[Example, ...]:
 
 @pytest.fixture(scope="session")
 def prompts(examples: tuple[Example, ...], tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    return encode(examples, tokenizer, PromptSettings())
+    return encode(examples, tokenizer, ABSC.prompt())
 
 
 @pytest.fixture(scope="session")
 def labels(tokenizer: PreTrainedTokenizerBase) -> dict[Polarity, tuple[int, ...]]:
-    return label_ids(tokenizer, PromptSettings())
+    return label_ids(tokenizer, ABSC.prompt(), ABSC.labels)
 
 
 @pytest.fixture

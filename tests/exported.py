@@ -16,6 +16,7 @@ from absa_edit.methods.settings import Edit, Method
 from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import EditPlan, Part, Site, Target
+from absa_edit.tasks.absc import ABSC
 
 MIXED = (Target(Site(0, Part.attn), 1), Target(Site(1, Part.mlp), 4), Target(Site(2, Part.attn), 3))
 
@@ -52,6 +53,6 @@ def about(base_folder: Path) -> Callable[..., Description]:
     sha256 = load_model(ModelSettings(name=str(base_folder), device="cpu")).sha256
 
     def of(adapted: AdaptedModel, base: str | None = None, prompt: PromptSettings | None = None) -> Description:
-        return describe(adapted, ModelSettings(name=base or str(base_folder)), sha256, prompt or PromptSettings())
+        return describe(adapted, ModelSettings(name=base or str(base_folder)), sha256, prompt or ABSC.prompt(), ABSC)
 
     return of

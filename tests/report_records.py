@@ -9,19 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from absa_edit.records import (
-    Dataset,
-    DataSummary,
-    EditPlan,
-    Example,
-    Part,
-    Polarity,
-    Role,
-    Site,
-    Target,
-    Trace,
-    TraceCounts,
-)
+from absa_edit.data.prompts import ABOUT_ASPECTS
+from absa_edit.records import Dataset, DataSummary, EditPlan, Example, Part, Role, Site, Target, Trace, TraceCounts
 from absa_edit.results import (
     Comparison,
     ExportRecord,
@@ -36,6 +25,7 @@ from absa_edit.results import (
     Score,
     TraceSummary,
 )
+from absa_edit.tasks.absc import ABSC, Polarity
 from absa_edit.tracing.effects import Effects
 
 N = 638
@@ -187,7 +177,7 @@ def make_effects() -> Callable[..., Effects]:
 
     def make(layers: int = 12, height: float = 0.28) -> Effects:
         parts = (Part.block, Part.attn, Part.mlp)
-        roles = tuple(role for role in Role if role is not Role.instruction)
+        roles = ABOUT_ASPECTS
         depth = np.linspace(0, 1, layers)
         weight = np.array([0.15, 0.9, 0.3, 0.1, 0.05, 0.8, 0.6])
         centre = np.array([0.3, 0.35, 0.4, 0.5, 0.5, 0.6, 0.95])
@@ -231,7 +221,7 @@ def dataset(name: str, split: str, rows: tuple[tuple[str, str, Polarity], ...]) 
         Example(f"{name}:{i}", f"{i}", text, aspect, start, start + len(aspect), gold, "laptop")
         for i, ((text, aspect, gold), start) in enumerate(zip(rows, starts, strict=True))
     )
-    return Dataset(name, split, "xml", examples, {})
+    return Dataset(name, split, "xml", examples, {}, ABSC.labels)
 
 
 @pytest.fixture
@@ -259,10 +249,10 @@ def answers(tests: tuple[Dataset, ...]) -> dict[str, dict[str, tuple[Prediction,
     """Predictions by method and test set: `full` always says positive, the others are right."""
 
     def one(method: str, test: str, e: Example) -> Prediction:
-        given = Polarity.positive if method == "full" else e.polarity
+        given = Polarity.positive if method == "full" else e.label
         rest = iter((0.15, 0.05))
         shares = {label.value: 0.8 if label is given else next(rest) for label in Polarity}
-        return Prediction(method, test, e.id, e.sentence_id, e.text, e.aspect, e.polarity, given, shares)
+        return Prediction(method, test, e.id, e.sentence_id, e.text, e.aspect, e.label, given, shares)
 
     methods = ("zero_shot", "edit", "random", "lora", "full")
     return {m: {data.name: tuple(one(m, data.name, e) for e in data.examples) for data in tests} for m in methods}

@@ -16,7 +16,8 @@ from absa_edit.data.sources import Splits
 from absa_edit.errors import DataError, SettingsError
 from absa_edit.methods.settings import Full
 from absa_edit.model.loading import LanguageModel
-from absa_edit.records import POLARITIES, Dataset, EditPlan, Trace
+from absa_edit.records import Dataset, EditPlan, Trace
+from absa_edit.tasks.absc import ABSC, POLARITIES
 from absa_edit.training.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +62,7 @@ def model(small: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> absa_edit.Mo
 
 @pytest.fixture
 def data(examples) -> Splits:
-    whole = Dataset("mine", "train", "xml", examples, {})
+    whole = Dataset("mine", "train", "xml", examples, {}, ABSC.labels)
     return Splits(whole, whole, (whole,), ())
 
 

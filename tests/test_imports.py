@@ -11,10 +11,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "absa_edit"
 
 LAYERS = (
     ("errors", "progress", "html_table", "table"),
-    ("records",),
+    ("records", "registry"),
+    ("data.settings",),
+    ("tasks",),
     ("results",),
     ("storage", "resampling"),
-    ("data.settings", "model.settings", "localizers.settings"),
+    ("model.settings", "localizers.settings"),
     ("tracing.settings",),
     ("methods.settings", "training.settings", "evaluation.settings", "export.settings", "tracking.settings"),
     ("settings",),

@@ -29,10 +29,11 @@ from absa_edit.methods.settings import Edit
 from absa_edit.model.precision import of_training
 from absa_edit.pipeline.stages import export as export_stage
 from absa_edit.pipeline.stages import trace as trace_stage
-from absa_edit.records import POLARITIES, EditPlan, Part
+from absa_edit.records import EditPlan, Part
 from absa_edit.results import RunRecord
 from absa_edit.settings import Stage
 from absa_edit.storage import load, load_predictions, load_trace
+from absa_edit.tasks.absc import POLARITIES
 from absa_edit.tracing.settings import Engine, TraceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,8 +68,8 @@ def test_scores_agree_with_scikit_learn(finished: tuple[Context, RunRecord, str]
         rows = load_predictions(run.folder / "methods" / name / "predictions.jsonl")
         assert set(method.scores) == {"laptop-sample", "restaurant-sample"}
         for test, score in method.scores.items():
-            gold = [r.gold.value for r in rows if r.test == test]
-            predicted = [r.predicted.value for r in rows if r.test == test]
+            gold = [r.gold for r in rows if r.test == test]
+            predicted = [r.predicted for r in rows if r.test == test]
             assert score.accuracy.n == len(gold) > 0
             assert score.accuracy.value == pytest.approx(accuracy_score(gold, predicted))
             expected = f1_score(gold, predicted, labels=LABELS, average="macro", zero_division=0.0)
@@ -76,7 +77,7 @@ def test_scores_agree_with_scikit_learn(finished: tuple[Context, RunRecord, str]
             assert score.macro_f1.low <= score.macro_f1.value <= score.macro_f1.high
             for row in rows:
                 assert sum(row.probabilities.values()) == pytest.approx(1)
-                assert row.predicted.value == max(row.probabilities, key=row.probabilities.__getitem__)
+                assert row.predicted == max(row.probabilities, key=row.probabilities.__getitem__)
 
 
 def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[Context, RunRecord, str]) -> None:

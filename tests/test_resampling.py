@@ -43,7 +43,7 @@ def test_weights_draw_whole_sentences(rng) -> None:
 def test_interval_equals_scipys_percentile_bootstrap(rng) -> None:
     right = rng.random(200) < 0.7
     gold = np.zeros(200, dtype=np.int64)
-    table = confusions(gold, np.where(right, 0, 1))
+    table = confusions(gold, np.where(right, 0, 1), 3)
     resampled = accuracy(np.tensordot(bootstrap_weights(apart(200), 9999, rng), table, 1))
     ours = percentile_interval(float(accuracy(table.sum(0))), resampled, 200)
     theirs = scipy.stats.bootstrap(
@@ -70,7 +70,7 @@ def test_permutation_equals_scipys_on_a_small_case() -> None:
     exact = scipy.stats.permutation_test(
         (hits_a, hits_b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", n_resamples=np.inf
     )
-    interval, p = paired_difference("accuracy", gold, a, b, apart(12), 40000, rng)
+    interval, p = paired_difference("accuracy", gold, a, b, 3, apart(12), 40000, rng)
     assert interval.value == pytest.approx(exact.statistic)
     assert p == pytest.approx(exact.pvalue, abs=0.01)
     assert 0.005 < p < 0.5
@@ -94,13 +94,13 @@ def test_permutation_over_sentences_equals_full_enumeration(metric) -> None:
         mask = np.repeat(swap, 2)
         x, y = np.where(mask, b, a), np.where(mask, a, b)
         extreme.append(abs(value(x) - value(y)) >= observed - 1e-12)
-    _, p = paired_difference(metric, gold, a, b, ids, 20000, rng)
+    _, p = paired_difference(metric, gold, a, b, 3, ids, 20000, rng)
     assert p == pytest.approx(np.mean(extreme), abs=0.015)
 
 
 def test_equal_predictions_have_no_difference(rng) -> None:
     gold, a = rng.integers(0, 3, (2, 50))
-    interval, p = paired_difference("macro_f1", gold, a, a, apart(50), 200, rng)
+    interval, p = paired_difference("macro_f1", gold, a, a, 3, apart(50), 200, rng)
     assert (interval.value, interval.low, interval.high, p) == (0.0, 0.0, 0.0, 1.0)
 
 
@@ -110,7 +110,7 @@ def test_p_values_are_uniform_without_a_difference() -> None:
     for _ in range(150):
         gold = rng.integers(0, 3, 80)
         a, b = (np.where(rng.random(80) < 0.7, gold, (gold + 1) % 3) for _ in range(2))
-        found.append(paired_difference("macro_f1", gold, a, b, apart(80), 199, rng)[1])
+        found.append(paired_difference("macro_f1", gold, a, b, 3, apart(80), 199, rng)[1])
     assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
     assert min(found) >= 1 / 200
 
@@ -118,7 +118,7 @@ def test_p_values_are_uniform_without_a_difference() -> None:
 def test_scores_equal_scikit_learn(rng) -> None:
     for labels in (1, 2, 3):  # with one and two, some labels are neither gold nor predicted
         gold, predicted = rng.integers(0, labels, (2, 40))
-        table = confusions(gold, predicted).sum(0)
+        table = confusions(gold, predicted, 3).sum(0)
         np.testing.assert_array_equal(table, confusion_matrix(gold, predicted, labels=[0, 1, 2]))
         assert accuracy(table) == pytest.approx(accuracy_score(gold, predicted))
         each = f1_score(gold, predicted, labels=[0, 1, 2], average=None, zero_division=0)
@@ -129,7 +129,7 @@ def test_scores_equal_scikit_learn(rng) -> None:
 def test_absent_classes_count_as_zero() -> None:
     """All right on one class alone: a third, not 1."""
     gold = np.zeros(5, dtype=np.int64)
-    assert float(macro_f1(confusions(gold, gold).sum(0))) == pytest.approx(1 / 3)
+    assert float(macro_f1(confusions(gold, gold, 3).sum(0))) == pytest.approx(1 / 3)
 
 
 def test_means_leave_out_nan(rng) -> None:

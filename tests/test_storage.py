@@ -11,7 +11,7 @@ import pytest
 
 from absa_edit import storage
 from absa_edit.errors import RecordError
-from absa_edit.records import EditPlan, Part, Polarity, Role, Site, Target, Trace, TraceCounts
+from absa_edit.records import EditPlan, Part, Role, Site, Target, Trace, TraceCounts
 from absa_edit.results import Interval, Prediction
 from absa_edit.storage import (
     atomic,
@@ -24,6 +24,7 @@ from absa_edit.storage import (
     to_json,
     write_json,
 )
+from absa_edit.tasks.absc import Polarity
 
 PLAN = EditPlan("trace", (Target(Site(1, Part.attn), 4), Target(Site(2, Part.mlp), 3)), 100, 0.5)
 

@@ -38,7 +38,7 @@ def test_every_experiment_composes(name: str) -> None:
     assert composed.method["random"].locate is Localiser.random  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("group", ["data", "model", "locate", "method", "track"])
+@pytest.mark.parametrize("group", ["task", "data", "model", "locate", "method", "track"])
 def test_every_option_composes(group: str) -> None:
     needed = {
         "manual": ["locate.layers=[4,5]"],
@@ -169,7 +169,7 @@ def test_an_unknown_option_stops_with_the_choices(override: str) -> None:
 
 
 def test_a_typo_in_an_experiment_file_stops(tmp_path: Path) -> None:
-    for name in ("train.yaml", "data", "model", "locate", "method", "track", "hydra"):
+    for name in ("train.yaml", "task", "data", "model", "locate", "method", "track", "hydra"):
         (tmp_path / name).symlink_to(ROOT / "conf" / name)
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "bad.yaml").write_text("# @package _global_\nsede: 7\n")

@@ -24,7 +24,7 @@ from pathlib import Path
 from absa_edit.data.public_sets import PUBLIC, public_set
 from absa_edit.data.settings import DataSettings
 from absa_edit.errors import DataError
-from absa_edit.records import POLARITIES, Dataset
+from absa_edit.records import Dataset
 from absa_edit.results import RunRecord
 from absa_edit.storage import load
 from absa_edit.table import pipe_table
@@ -88,10 +88,10 @@ def bag_of_words(train: Dataset, test: Dataset) -> tuple[str, str, str, str]:
 
     words = CountVectorizer()
     counts = words.fit_transform(f"{e.text} {e.aspect}" for e in train.examples)
-    model = LogisticRegression(max_iter=2000).fit(counts, [e.polarity for e in train.examples])
+    model = LogisticRegression(max_iter=2000).fit(counts, [e.label for e in train.examples])
     guess = model.predict(words.transform(f"{e.text} {e.aspect}" for e in test.examples))
-    gold = [e.polarity for e in test.examples]
-    f1 = f1_score(gold, guess, labels=list(POLARITIES), average="macro", zero_division=0)  # as everywhere else here
+    gold = [e.label for e in test.examples]
+    f1 = f1_score(gold, guess, labels=list(train.labels), average="macro", zero_division=0)  # as everywhere else here
     return "bag of words", f"{len(gold):,}", f"{100 * accuracy_score(gold, guess):.1f}", f"{100 * f1:.1f}"
 
 

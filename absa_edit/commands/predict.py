@@ -6,7 +6,7 @@
 
 The folder is a run, an adapter, a representation edit or a merged checkpoint. Files are JSON lines, CSV (columns
 sentence, aspect; or text, span, ordinal) or SemEval XML, with or without labels. Each pair comes back as one JSON
-object a line: the row as it was, `predicted`, and `probabilities` of the three labels. --explain shows which
+object a line: the row as it was, `predicted`, and `probabilities` of the labels. --explain shows which
 tokens and layers carried one answer: how much of it comes back when noise has drowned the sentence and the
 model's own state after that layer at that token is put back.
 """
@@ -85,7 +85,7 @@ def explain_one(classifier: Classifier, chosen: argparse.Namespace, console: Con
         found = explain(classifier, example(chosen.sentence, chosen.aspect, "pair"))
     total = found.clean - found.corrupted
     console.print(
-        f"p({found.answer.value}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
+        f"p({found.answer}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
         "Put back after a layer (across), at a token (down), the model's own state brings back:"
     )
     console.print(token_grid(found.tokens, found.effects, full=max(abs(total), 0.01)))

@@ -5,23 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from absa_edit.errors import DataError
-from absa_edit.records import Dataset, Example, Polarity, Twin
+from absa_edit.records import Dataset, Example, Twin
 from absa_edit.storage import content_hash
-
-CONFLICT = "conflict"
-
-NAMES = {
-    "positive": Polarity.positive,
-    "negative": Polarity.negative,
-    "neutral": Polarity.neutral,
-    "pos": Polarity.positive,
-    "neg": Polarity.negative,
-    "neu": Polarity.neutral,
-}
+from absa_edit.tasks.base import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +65,6 @@ def decode(content: bytes, path: Path) -> str:
         ) from None
 
 
-def polarity_of(label: str) -> Polarity | None:
-    """The polarity that `label` names in any case or short form; None when it names none."""
-    return NAMES.get(label.strip().casefold())
-
-
 def squash(text: str) -> str:
     """`text` for comparison: case folded, every run of white space one space, none at the ends."""
     return " ".join(text.casefold().split())
@@ -114,12 +99,13 @@ def assemble(
     domain: str,
     source: str,
     sha256: dict[str, str],
+    task: Task,
 ) -> Dataset:
     """The set that `rows` make, in their order.
 
-    Rows labelled `conflict` are left out and counted. Kept and counted are rows at an earlier one's text and span:
-    `duplicates` with its polarity, `contradictions` with another, of which one cannot be answered right. Raises
-    `DataError` for an unknown polarity and for a file without a single usable aspect.
+    Rows with a label that the task drops are left out and counted. Kept and counted are rows at an earlier one's text
+    and span: `duplicates` with its label, `contradictions` with another, of which one cannot be answered right. Raises
+    `DataError` for an unknown label and for a file without a single usable row.
     """
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
@@ -128,16 +114,16 @@ def assemble(
         if isinstance(row, Skipped):
             dropped[row.reason] += 1
             continue
-        if row.label.strip().casefold() == CONFLICT:
-            dropped[CONFLICT] += 1
+        if task.drops(row.label):
+            dropped[row.label.strip().casefold()] += 1
             continue
-        polarity = polarity_of(row.label)
-        if polarity is None:
+        label = task.label_of(row.label)
+        if label is None:
             raise broken(
                 origin,
                 row.record,
-                f"unknown polarity {row.label!r}",
-                "Expected positive, negative, neutral or conflict (or Pos, Neg, Neu; in .seg 1, -1, 0)",
+                f"unknown label {row.label!r}",
+                f"Expected {task.expected()}; other spellings by task.spellings, rows to leave out by task.dropped",
             )
         if row.note:
             dropped[row.note] += 1
@@ -147,17 +133,26 @@ def assemble(
             aspect=row.text[row.start : row.end],
             start=row.start,
             end=row.end,
-            polarity=polarity,
+            label=label,
             domain=domain,
-            twin=row.twin,
+            twin=row.twin and _labelled(row.twin, row, origin, task),
         )
         if earlier := identities.earlier(example):
-            dropped["duplicates" if polarity in earlier else "contradictions"] += 1
+            dropped["duplicates" if label in earlier else "contradictions"] += 1
         examples.append(example)
     if not examples:
+        what = "aspect with a polarity" if task.asks_aspect else "text with a label"
         left_out = f" ({dropped.total()} left out: {', '.join(sorted(+dropped))})" if +dropped else ""
-        raise broken(origin, None, f"no aspect with a polarity{left_out}", "Give a file with gold labels")
-    return Dataset(name, split, source, tuple(examples), sha256, dict(+dropped))
+        raise broken(origin, None, f"no {what}{left_out}", "Give a file with gold labels")
+    return Dataset(name, split, source, tuple(examples), sha256, task.labels, dict(+dropped))
+
+
+def _labelled(twin: Twin, row: Row, origin: Path | str, task: Task) -> Twin:
+    """The twin with its label read."""
+    label = task.label_of(twin.label)
+    if label is None:
+        raise broken(origin, row.record, f"unknown twinPolarity {twin.label!r}", f"Expected {task.expected()}")
+    return replace(twin, label=label)
 
 
 class _Identities:
@@ -166,7 +161,7 @@ class _Identities:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._stems: Counter[str] = Counter()
-        self._seen: dict[tuple[str, int, int], frozenset[Polarity]] = {}
+        self._seen: dict[tuple[str, int, int], frozenset[str]] = {}
 
     def of(self, row: Row) -> tuple[str, str]:
         """The example id and the sentence id of `row`."""
@@ -179,9 +174,9 @@ class _Identities:
         again = self._stems[stem]
         return (stem if again == 1 else f"{stem}#{again}"), sentence_id
 
-    def earlier(self, example: Example) -> frozenset[Polarity]:
-        """The polarities that earlier examples had at the same text and span."""
+    def earlier(self, example: Example) -> frozenset[str]:
+        """The labels that earlier examples had at the same text and span."""
         key = (example.text, example.start, example.end)
         known = self._seen.get(key, frozenset())
-        self._seen[key] = known | {example.polarity}
+        self._seen[key] = known | {example.label}
         return known

@@ -10,7 +10,7 @@ from absa_edit.data.assemble import squash
 from absa_edit.data.public_sets import PUBLIC, sample_domain
 from absa_edit.data.settings import Leaks
 from absa_edit.data.splits import without_leaks
-from absa_edit.records import POLARITIES, Dataset, Example
+from absa_edit.records import Dataset, Example
 from absa_edit.table import pipe_table
 
 Facts = dict[str, str]
@@ -30,15 +30,15 @@ def facts(data: Dataset) -> Facts:
     for example in data.examples:
         sentences.setdefault(squash(example.text), []).append(example)
     counts = data.counts()
-    mixed = sum(len({e.polarity for e in group}) > 1 for group in sentences.values())
+    mixed = sum(len({e.label for e in group}) > 1 for group in sentences.values())
     words = [len(text.split()) for text in sentences]
     aspects = [e.aspect for e in data.examples]
     return {
         "sentences with an aspect": f"{len(sentences):,}",
         "aspects": f"{len(data):,}",
-        "positive / negative / neutral": " / ".join(f"{counts[p]:,}" for p in POLARITIES),
-        "neutral": _share(counts[POLARITIES[2]], len(data)),
-        "sentences with several polarities": _share(mixed, len(sentences)),
+        " / ".join(data.labels): " / ".join(f"{counts[label]:,}" for label in data.labels),
+        data.labels[-1]: _share(counts[data.labels[-1]], len(data)),
+        "sentences with several labels": _share(mixed, len(sentences)),
         "aspects of several words": _share(sum(len(a.split()) > 1 for a in aspects), len(data)),
         "different aspect terms": f"{len({squash(a) for a in aspects}):,}",
         "words a sentence (least / median / most)": f"{min(words)} / {median(words):.0f} / {max(words)}",

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from absa_edit.data.hub import Rows, download
 from absa_edit.data.public_sets import Counts, PublicSet, fetched
-from absa_edit.data.readers import read
+from absa_edit.data.readers.base import read
 from absa_edit.errors import DataError
-from absa_edit.records import POLARITIES
+from absa_edit.tasks.absc import ABSC
 
 T = TypeVar("T")
 
@@ -75,11 +75,11 @@ def _checked(public: PublicSet, split: str, file: _File, folder: Path, out: Path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.content)
     try:
-        found = read(path, name=public.name, split=split, domain=public.domain)
+        found = read(path, name=public.name, split=split, domain=public.domain, task=ABSC)
         public.check(found, file.origin)
     except DataError as error:
         raise DataError(str(error).replace(str(path), file.origin)) from None
-    positive, negative, neutral = (found.counts()[polarity] for polarity in POLARITIES)
+    positive, negative, neutral = found.counts().values()
     counts = positive, negative, neutral
     known = public.sha256.get(path.name)
     return Fetched(target, file.origin, counts, sha256, None if known is None else known == sha256)

@@ -14,6 +14,7 @@ from absa_edit.data.public_sets import PublicSet
 from absa_edit.data.readers.tables import aligned, numbered
 from absa_edit.errors import DataError
 from absa_edit.records import Dataset
+from absa_edit.tasks.absc import ABSC
 
 SECONDS = 10.0
 """Most time that one run waits for the hub, all sets together."""
@@ -85,13 +86,14 @@ def _dataset(sets: dict[str, Rows], public: PublicSet, hub_id: str, split: str) 
     text = "\n".join(json.dumps(row, sort_keys=True, default=str) for row in sets[split])
     origin = f"{hub_id}/{split}"
     return assemble(
-        aligned(numbered(sets[split]), origin),
+        aligned(numbered(sets[split]), origin, ABSC),
         origin,
         name=public.name,
         split=split,
         domain=public.domain,
         source="hub",
         sha256={origin: hashlib.sha256(text.encode()).hexdigest()},
+        task=ABSC,
     )
 
 

@@ -11,12 +11,19 @@ from transformers import PreTrainedTokenizerBase
 
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import ModelError
-from absa_edit.records import Example, Polarity, Role
+from absa_edit.records import Example, Role
 
-OWNER = (Role.aspect, Role.aspect_again, Role.before, Role.after, Role.question, Role.instruction)
+OWNER = (Role.aspect, Role.aspect_again, Role.sentence, Role.before, Role.after, Role.question, Role.instruction)
 """Who owns a token whose characters lie in several spans: the first of these."""
 
+ABOUT_ASPECTS = (
+    Role.before, Role.aspect, Role.after, Role.punctuation, Role.question, Role.aspect_again, Role.last,
+)  # fmt: skip
+ABOUT_SENTENCES = (Role.sentence, Role.punctuation, Role.question, Role.last)
+
 Spans = list[tuple[Role, int, int]]
+Labels = dict[str, tuple[int, ...]]
+"""The tokens of each label's word, in label order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,14 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, sett
     return prompts
 
 
+def roles_of(prompts: Sequence[Prompt]) -> tuple[Role, ...]:
+    """The roles that tokens of such prompts may have, but for the instruction."""
+    about_sentences = any(Role.sentence in p.roles for p in prompts)
+    return ABOUT_SENTENCES if about_sentences else ABOUT_ASPECTS
+
+
 def counterfactual(example: Example) -> Example | None:
-    """`example` with its sentence, offsets and polarity replaced by its twin's; None without a twin."""
+    """`example` with its sentence, offsets and label replaced by its twin's; None without a twin."""
     twin = example.twin
     if twin is None:
         return None
@@ -71,32 +84,32 @@ def counterfactual(example: Example) -> Example | None:
         aspect,
         twin.start,
         twin.end,
-        twin.polarity,
+        twin.label,
         example.domain,
     )
 
 
-def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> dict[Polarity, tuple[int, ...]]:
-    """The tokens of each label word as they follow a prompt.
+def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, names: Sequence[str]) -> Labels:
+    """The tokens of each label's word as they follow a prompt; `names` are the labels, in order.
 
     Raises `ModelError` when the word changes how the prompt before it is cut, or two words are one.
     """
-    some = Example("", "", "It is a phone.", "phone", 8, 13, Polarity.neutral, "")
+    some = Example("", "", "It is a phone.", "phone", 8, 13, "", "")
     stem, _ = _spans(some, tokenizer, settings)
 
     def tokens(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=not settings.chat)["input_ids"])
 
     prompt = tokens(stem)
-    labels: dict[Polarity, tuple[int, ...]] = {}
-    for polarity, word in zip(Polarity, settings.labels, strict=True):
+    labels: Labels = {}
+    for name, word in zip(names, settings.labels, strict=True):
         whole = tokens(stem + settings.separator + word)
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
             raise ModelError(
                 f"label word {word!r}: the tokenizer does not keep it apart from the prompt; "
                 "change prompt.separator, prompt.labels or the end of prompt.template"
             )
-        labels[polarity] = tuple(whole[len(prompt) :])
+        labels[name] = tuple(whole[len(prompt) :])
     for one, other in permutations(labels.values(), 2):
         if other[: len(one)] == one:  # it could never have a lower probability
             raise ModelError(f"prompt.labels={settings.labels}: one word's tokens begin (or are) another's")
@@ -111,11 +124,8 @@ def _spans(example: Example, tokenizer: PreTrainedTokenizerBase, settings: Promp
         start = len(text)
         if piece == "{sentence}":
             text += example.text
-            spans += [
-                (Role.before, start, start + example.start),
-                (Role.aspect, start + example.start, start + example.end),
-                (Role.after, start + example.end, len(text)),
-            ]
+            sentence = start, len(text)
+            spans += _sentence_spans(example, start)
         elif piece == "{aspect}":
             text += example.aspect
             spans.append((Role.aspect_again, start, len(text)))
@@ -123,12 +133,17 @@ def _spans(example: Example, tokenizer: PreTrainedTokenizerBase, settings: Promp
             text += piece
     text, shift = _wrap(text, tokenizer, settings)
     spans = [(role, start + shift, end + shift) for role, start, end in spans]
-    sentence_start, sentence_end = spans[0][1], spans[2][2]
-    return text, [
-        *spans,
-        (Role.question, sentence_end, len(text)),
-        (Role.instruction, 0, sentence_start),
-    ]
+    before, after = (Role.instruction, 0, sentence[0] + shift), (Role.question, sentence[1] + shift, len(text))
+    return text, [*spans, after, before]
+
+
+def _sentence_spans(example: Example, at: int) -> Spans:
+    """The roles inside the sentence, which stands at character `at`."""
+    end = at + len(example.text)
+    if not example.aspect:
+        return [(Role.sentence, at, end)]
+    start, stop = at + example.start, at + example.end
+    return [(Role.before, at, start), (Role.aspect, start, stop), (Role.after, stop, end)]
 
 
 def _wrap(text: str, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[str, int]:
@@ -153,6 +168,6 @@ def _role(text: str, start: int, end: int, spans: Spans) -> Role:
     if not owners:  # a token that stands for no text: the tokenizer's own first one
         return Role.instruction
     owner = next(role for role in OWNER if role in owners)
-    if owner in (Role.before, Role.after) and not any(c.isalnum() for c in piece):
+    if owner in (Role.sentence, Role.before, Role.after) and not any(c.isalnum() for c in piece):
         return Role.punctuation
     return owner

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from absa_edit.errors import DataError
-from absa_edit.records import POLARITIES, Dataset
+from absa_edit.records import Dataset
+from absa_edit.tasks.absc import ABSC
 
 SAMPLE_DOMAINS = ("laptop", "restaurant", "device", "service")
 SUFFIX = "-sample"
@@ -46,8 +47,7 @@ class PublicSet:
 
     def check(self, split: Dataset, origin: object) -> None:
         """Raise `DataError` when a split that was read from `origin` is not counted as the published one."""
-        found = split.counts()
-        positive, negative, neutral = (found[polarity] for polarity in POLARITIES)
+        positive, negative, neutral = split.counts().values()
         counts = positive, negative, neutral
         expected = self.counts.get(split.split, counts)
         if counts != expected:
@@ -64,7 +64,7 @@ class PublicSet:
 
 
 def _words(counts: Counts) -> str:
-    return f"{sum(counts)} aspects (" + ", ".join(f"{n} {p}" for n, p in zip(counts, POLARITIES, strict=True)) + ")"
+    return f"{sum(counts)} aspects (" + ", ".join(f"{n} {p}" for n, p in zip(counts, ABSC.labels, strict=True)) + ")"
 
 
 def fetched(name: str, split: str) -> str:

@@ -58,23 +58,13 @@ class DataSettings:
 class PromptSettings:
     """How an example becomes text, and which words answer it."""
 
-    template: str = "Given the sentence: '{sentence}', what is the sentiment polarity of the aspect term {aspect} ?"
-    """With `{sentence}` once and `{aspect}` at least once after it. Source: arXiv 2503.15117, official code."""
-    labels: list[str] = field(default_factory=lambda: ["positive", "negative", "neutral"])
-    """The words for positive, negative, neutral, in this order."""
+    template: str = ""
+    """With `{sentence}` once and, of a task about aspects, `{aspect}` at least once after it; empty is the task's."""
+    labels: list[str] = field(default_factory=list)
+    """The words that answer, in the order of the task's labels; empty are the task's."""
     separator: str = " "
     """Between prompt and label word; a space makes each label one token in most vocabularies."""
     chat: bool = False
     """Wrap the prompt as a user turn in the tokenizer's chat template."""
     max_tokens: int = 512
     """A prompt longer than this is an error."""
-
-    def __post_init__(self) -> None:
-        if self.template.count("{sentence}") != 1 or "{aspect}" not in self.template:
-            raise SettingsError(
-                f"prompt.template={self.template!r}: expected {{sentence}} once and {{aspect}} at least once"
-            )
-        if self.template.index("{aspect}") < self.template.index("{sentence}"):
-            raise SettingsError("prompt.template: {aspect} must stand after {sentence}")
-        if len(self.labels) != 3 or len(set(self.labels)) != 3:
-            raise SettingsError(f"prompt.labels={self.labels}: expected three different words")

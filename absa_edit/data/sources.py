@@ -11,11 +11,13 @@ import numpy as np
 
 from absa_edit.data.hub import Hub
 from absa_edit.data.public_sets import PUBLIC, SUFFIX, PublicSet, public_set, sample_domain
-from absa_edit.data.readers import read
+from absa_edit.data.readers.base import read
 from absa_edit.data.settings import DataSettings
 from absa_edit.data.splits import limit, split_dev, without_leaks
 from absa_edit.errors import DataError
 from absa_edit.records import Dataset
+from absa_edit.tasks.absc import ABSC
+from absa_edit.tasks.base import Task
 
 SAMPLES = Path(__file__).resolve().parents[1] / "assets" / "sample"
 """Folder of the bundled samples, `<domain>_train.xml` and `<domain>_test.xml`."""
@@ -50,7 +52,7 @@ class _Places:
                 found = []
                 for path, split in zip(paths, splits, strict=True):
                     if path:
-                        found.append(read(path, name=public.name, split=split, domain=public.domain))
+                        found.append(read(path, name=public.name, split=split, domain=public.domain, task=ABSC))
                         public.check(found[-1], path)
                 return tuple(found)
         if self.hub and public.hub:
@@ -66,7 +68,7 @@ class _Places:
         return text
 
 
-def load_splits(settings: DataSettings, *, root: Path, environ: Mapping[str, str]) -> Splits:
+def load_splits(settings: DataSettings, task: Task = ABSC, *, root: Path, environ: Mapping[str, str]) -> Splits:
     """The data that `settings` ask for; `root` is the project's folder, whose `data/` is looked in.
 
     `Splits.train.name` is the name that everything written must use: after a fall-back to the bundled
@@ -74,7 +76,7 @@ def load_splits(settings: DataSettings, *, root: Path, environ: Mapping[str, str
     left; leaks are checked against the whole training file. Raises `DataError`.
     """
     main, everywhere = _places(settings, root, environ)
-    (whole, test), notices = _main(settings, main)
+    (whole, test), notices = _main(settings, task, main)
     sampled = bool(notices)
     others, left_out = _others(settings, whole.name, sampled, everywhere)
 
@@ -91,9 +93,11 @@ def load_splits(settings: DataSettings, *, root: Path, environ: Mapping[str, str
     return Splits(train, dev, tests, notices + left_out)
 
 
-def load_pair(settings: DataSettings, *, root: Path, environ: Mapping[str, str]) -> tuple[Dataset, Dataset]:
+def load_pair(
+    settings: DataSettings, task: Task = ABSC, *, root: Path, environ: Mapping[str, str]
+) -> tuple[Dataset, Dataset]:
     """The training and the test file as they are: nothing split, limited or dropped. Raises `DataError`."""
-    return _main(replace(settings, strict=True), _places(settings, root, environ)[0])[0]
+    return _main(replace(settings, strict=True), task, _places(settings, root, environ)[0])[0]
 
 
 def _places(settings: DataSettings, root: Path, environ: Mapping[str, str]) -> tuple[_Places, _Places]:
@@ -105,7 +109,7 @@ def _places(settings: DataSettings, root: Path, environ: Mapping[str, str]) -> t
     return _Places(own, None) if own else _Places(usual, hub), _Places((*own, *usual), hub)
 
 
-def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
+def _main(settings: DataSettings, task: Task, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
     """Training and test set, and the notice of a fall-back to the bundled sample."""
     if settings.train and settings.test:
         if sample_domain(settings.name) or settings.name in PUBLIC:
@@ -113,7 +117,13 @@ def _main(settings: DataSettings, places: _Places) -> tuple[tuple[Dataset, Datas
             raise DataError(
                 f"data.name={settings.name} is {whose} name; give your own files another one: data=files data.name=mine"
             )
-        return _own_files(settings, Path(settings.train), Path(settings.test)), ()
+        return _own_files(settings, task, Path(settings.train), Path(settings.test)), ()
+    if not task.asks_aspect or task.labels != ABSC.labels:
+        raise DataError(
+            f"data.name={settings.name}: sets known by name are of aspects, positive, negative or neutral, "
+            f"and the task asks for {', '.join(task.labels)}; give files: data=files data.name=mine data.train=... "
+            "data.test=..."
+        )
     domain = sample_domain(settings.name)
     if domain:
         return (_sample(domain, "train"), _sample(domain, "test")), ()
@@ -157,16 +167,16 @@ def _others(settings: DataSettings, main: str, sampled: bool, places: _Places) -
     return list(found.values()), tuple(notices)
 
 
-def _own_files(settings: DataSettings, train: Path, test: Path) -> tuple[Dataset, Dataset]:
+def _own_files(settings: DataSettings, task: Task, train: Path, test: Path) -> tuple[Dataset, Dataset]:
     name, domain = settings.name, settings.domain or "product"
     return (
-        read(train.expanduser(), name=name, split="train", domain=domain),
-        read(test.expanduser(), name=name, split="test", domain=domain),
+        read(train.expanduser(), name=name, split="train", domain=domain, task=task),
+        read(test.expanduser(), name=name, split="test", domain=domain, task=task),
     )
 
 
 def _sample(domain: str, split: str) -> Dataset:
-    return read(SAMPLES / f"{domain}_{split}.xml", name=domain + SUFFIX, split=split, domain=domain)
+    return read(SAMPLES / f"{domain}_{split}.xml", name=domain + SUFFIX, split=split, domain=domain, task=ABSC)
 
 
 def _has_sample(domain: str) -> bool:

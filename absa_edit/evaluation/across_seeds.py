@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from absa_edit.errors import DataError
+from absa_edit.evaluation.scoring import labels_of
 from absa_edit.resampling import (
     METRICS,
     bootstrap_weights,
@@ -165,8 +166,10 @@ def _sentences(aligned: Sequence[Sequence[Prediction]]) -> list[str]:
 
 def _tables(aligned: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "example seed gold predicted"]:
     """One confusion matrix an example and seed."""
-    gold = label_numbers([r.gold for r in aligned[0]])
-    return np.stack([confusions(gold, label_numbers([r.predicted for r in rows])) for rows in aligned], axis=1)
+    labels = labels_of(aligned[0])
+    gold = label_numbers([r.gold for r in aligned[0]], labels)
+    predicted = (label_numbers([r.predicted for r in rows], labels) for rows in aligned)
+    return np.stack([confusions(gold, given, len(labels)) for given in predicted], axis=1)
 
 
 def _seed_times(seeds: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw seed"]:

@@ -9,16 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.errors import ModelError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Polarity
 from absa_edit.results import Prediction
 
-Labels = dict[Polarity, tuple[int, ...]]
 """The tokens of each label word."""
 
 
@@ -40,7 +38,7 @@ def log_probabilities(
     Raises `ModelError` where a probability is nan.
     """
     answers = scored(adapted, prompts, labels)
-    words = [labels[p] for p in POLARITIES]
+    words = list(labels.values())
     one_token = all(len(word) == 1 for word in words)
     scores = np.zeros((len(answers.targets), len(words) if one_token else 1))
     batches = list(answers.tree.buckets(batch_tokens))
@@ -63,7 +61,7 @@ def log_probabilities(
 
 def scored(adapted: AdaptedModel, prompts: Sequence[Prompt], labels: Labels) -> AnswerLogits:
     """Each prompt with one label word where all are one token, which its logits tell all of; else with each."""
-    words = [labels[p] for p in POLARITIES]
+    words = list(labels.values())
     if all(len(word) == 1 for word in words):
         words = words[:1]
     return adapted.answers([p for p in prompts for _ in words], words * len(prompts))
@@ -113,7 +111,7 @@ class BaseStates:
 
 
 def predictions(
-    method: str, test: str, prompts: Sequence[Prompt], scores: Float[np.ndarray, "example label"]
+    method: str, test: str, prompts: Sequence[Prompt], labels: Sequence[str], scores: Float[np.ndarray, "example label"]
 ) -> tuple[Prediction, ...]:
     """One record an example, from its label log-probabilities."""
     rows = []
@@ -127,9 +125,9 @@ def predictions(
                 e.sentence_id,
                 e.text,
                 e.aspect,
-                e.polarity,
-                POLARITIES[int(row.argmax())],
-                {p.value: float(v) for p, v in zip(POLARITIES, np.exp(row), strict=True)},
+                e.label,
+                labels[int(row.argmax())],
+                {label: float(v) for label, v in zip(labels, np.exp(row), strict=True)},
             )
         )
     return tuple(rows)

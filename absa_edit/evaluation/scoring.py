@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from absa_edit.records import POLARITIES
+from absa_edit.evaluation.metric import LabelScore
 from absa_edit.resampling import (
     METRICS,
     bootstrap_weights,
@@ -23,20 +23,28 @@ from absa_edit.results import Comparison, Prediction, Score
 
 def score(rows: Sequence[Prediction], *, draws: int, rng: np.random.Generator) -> Score:
     """Accuracy and macro-F1 with 95 % sentence-bootstrap intervals, F1 per class, confusion."""
-    table = confusions(label_numbers([r.gold for r in rows]), label_numbers([r.predicted for r in rows]))
+    labels = labels_of(rows)
+    gold, predicted = (label_numbers([getattr(r, which) for r in rows], labels) for which in ("gold", "predicted"))
+    table = confusions(gold, predicted, len(labels))
     weights = bootstrap_weights([r.sentence_id for r in rows], draws, rng)
     resampled = np.tensordot(weights, table, 1)
     total = table.sum(0)
+    # The shipped metric says the figures, so that anybody gets the same from it; resamples need the vectorised code.
+    headline = LabelScore(labels, keep_in_memory=True).compute(predictions=predicted, references=gold)
     intervals = {
-        name: percentile_interval(float(metric(total)), metric(resampled), len(rows))
-        for name, metric in METRICS.items()
+        name: percentile_interval(headline[name], metric(resampled), len(rows)) for name, metric in METRICS.items()
     }
     return Score(
         intervals["accuracy"],
         intervals["macro_f1"],
-        {p.value: float(f) for p, f in zip(POLARITIES, class_f1(total), strict=True)},
+        {label: float(f) for label, f in zip(labels, class_f1(total), strict=True)},
         tuple(tuple(int(n) for n in row) for row in total),
     )
+
+
+def labels_of(rows: Sequence[Prediction]) -> tuple[str, ...]:
+    """The task's labels, which every prediction gives a probability to, in order."""
+    return tuple(rows[0].probabilities)
 
 
 def compare(
@@ -56,12 +64,13 @@ def compare(
             mine, theirs = rows[a][test], rows[b][test]
             if [r.id for r in mine] != [r.id for r in theirs]:
                 raise ValueError(f"{a} and {b} were scored on different examples of {test}")
-            gold = label_numbers([r.gold for r in mine])
-            predicted_a = label_numbers([r.predicted for r in mine])
-            predicted_b = label_numbers([r.predicted for r in theirs])
+            labels = labels_of(mine)
+            gold = label_numbers([r.gold for r in mine], labels)
+            predicted_a = label_numbers([r.predicted for r in mine], labels)
+            predicted_b = label_numbers([r.predicted for r in theirs], labels)
             sentences = [r.sentence_id for r in mine]
             for metric in METRICS:
-                d, p = paired_difference(metric, gold, predicted_a, predicted_b, sentences, draws, rng)
+                d, p = paired_difference(metric, gold, predicted_a, predicted_b, len(labels), sentences, draws, rng)
                 found.append(Comparison(a, b, test, metric, d.value, d.low, d.high, p, p, d.n))
     adjusted = corrected([c.p for c in found])
     return tuple(replace(c, p_corrected=p) for c, p in zip(found, adjusted, strict=True))

@@ -23,6 +23,8 @@ from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role
 from absa_edit.storage import write_json
+from absa_edit.tasks.absc import ABSC
+from absa_edit.tasks.base import Task
 
 ABOUT = "absa_edit.json"
 """The file that tells `absa_edit.load` how to ask the model: base, prompt, labels, kind."""
@@ -53,12 +55,21 @@ class Description:
     revision: str | None
     dtype: str
     prompt: PromptSettings
+    """With template and words."""
     representation: Representation | None
     files: tuple[str, ...] = ()
     """What an adapter's folder must hold besides; a checkpoint's is known to transformers."""
+    labels: tuple[str, ...] = ABSC.labels
+    """Of the task, in the order of the words in `prompt.labels`."""
+
+    def task(self) -> Task:
+        """What the model is asked."""
+        return Task(self.labels, self.prompt.template, "{aspect}" in self.prompt.template, tuple(self.prompt.labels))
 
 
-def describe(adapted: AdaptedModel, model: ModelSettings, sha256: str, prompt: PromptSettings) -> Description:
+def describe(
+    adapted: AdaptedModel, model: ModelSettings, sha256: str, prompt: PromptSettings, task: Task
+) -> Description:
     """What the export of `adapted` says of itself; `sha256` is the base model's."""
     edit = adapted.representation
     return Description(
@@ -69,6 +80,7 @@ def describe(adapted: AdaptedModel, model: ModelSettings, sha256: str, prompt: P
         str(adapted.model.dtype).removeprefix("torch."),
         prompt,
         Representation(edit.layers, edit.rank, edit.position) if edit else None,
+        labels=task.labels,
     )
 
 

@@ -18,7 +18,6 @@ from absa_edit.errors import ExportMismatch, ModelError
 from absa_edit.export.folder import ABOUT, ADAPTER, Description, read_representation
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import load_adapter
-from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
 from absa_edit.storage import load
 
@@ -63,12 +62,12 @@ def check(
         raise ExportMismatch(f"{name}: {error}") from error
     gap = float(np.abs(_log_probabilities(first) - _log_probabilities(second)).max())
     dtype = str(exported.model.dtype).removeprefix("torch.")
-    differ = [(a, b) for a, b in zip(first, second, strict=True) if a.predicted is not b.predicted]
+    differ = [(a, b) for a, b in zip(first, second, strict=True) if a.predicted != b.predicted]
     if len(differ) > (FLIPPED if merged and dtype != "float32" else 0) * len(first):
         one, other = differ[0]
         raise ExportMismatch(
             f"{name}: {len(differ)} of {len(first)} test predictions differ from those of the model in memory (first: "
-            f"{one.test} example {one.id}, {one.predicted.value} became {other.predicted.value}; largest gap of a "
+            f"{one.test} example {one.id}, {one.predicted} became {other.predicted}; largest gap of a "
             f"log-probability {gap:.1e}); export in float32 (model.dtype=float32)"
         )
     if not gap <= GAP[dtype]:  # nan is no gap at all
@@ -83,6 +82,6 @@ def _bare(model: PreTrainedModel, peft: PeftModel | None) -> AdaptedModel:
 
 
 def _log_probabilities(rows: Sequence[Prediction]) -> np.ndarray:
-    values = [[row.probabilities[p.value] for p in POLARITIES] for row in rows]
+    values = [list(row.probabilities.values()) for row in rows]
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(np.array(values)), np.log(torch.finfo(torch.float32).tiny))

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from absa_edit.data.assemble import occurrences
-from absa_edit.data.prompts import encode, label_ids
+from absa_edit.data.prompts import Labels, encode, label_ids
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError, ModelError, RecordError, SettingsError
 from absa_edit.evaluation.predict import log_probabilities
@@ -33,9 +33,10 @@ from absa_edit.methods.base import load_adapter
 from absa_edit.model.loading import LanguageModel, choose_device, load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Dataset, Example, Polarity
+from absa_edit.records import Dataset, Example
 from absa_edit.results import Prediction, Score
 from absa_edit.storage import load as load_record
+from absa_edit.tasks.base import Task
 
 log = logging.getLogger("absa_edit")
 
@@ -50,21 +51,34 @@ class Classifier:
     lm: LanguageModel
     adapted: AdaptedModel
     prompt: PromptSettings
+    """With template and words."""
+    task: Task
+
+    @property
+    def labels(self) -> Labels:
+        """The tokens of each label's word."""
+        return label_ids(self.lm.tokenizer, self.prompt, self.task.labels)
 
     def predict(
         self,
         sentences: Sequence[str],
-        aspects: Sequence[str],
+        aspects: Sequence[str] | None = None,
         *,
         batch_tokens: int | None = None,
         progress: Progress = silent,
     ) -> list[dict[str, float]]:
-        """Probabilities of positive, negative and neutral for each pair; they sum to 1.
+        """Probabilities of the task's labels for each pair; they sum to 1. A task about sentences takes no aspects.
 
         `batch_tokens` bounds a batch, padding counted; by itself small enough for a CPU's cache, large for a GPU.
         An aspect is taken where the readers would take it: its first occurrence as a word, else as a part of one, else
         in any case; one that is not in the sentence is a `DataError`.
         """
+        if (aspects is None) == self.task.asks_aspect:
+            wanted = "sentences and aspects" if self.task.asks_aspect else "sentences alone"
+            raise DataError(f"predict: this model is asked about {wanted}; give these")
+        if aspects is None:
+            examples = [Example(str(i), str(i), text, "", 0, 0, "", "") for i, text in enumerate(sentences)]
+            return self.answer(examples, batch_tokens=batch_tokens, progress=progress)
         if isinstance(sentences, str) or isinstance(aspects, str):
             raise DataError("predict: expected two lists, of sentences and of aspects; put single ones in brackets")
         if len(sentences) != len(aspects):
@@ -78,20 +92,31 @@ class Classifier:
     def answer(
         self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
     ) -> list[dict[str, float]]:
-        """As `predict`, for aspects whose place in the sentence is known; the examples' polarity is not read."""
+        """As `predict`, for aspects whose place in the sentence is known; the examples' labels are not read."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"batch_tokens={batch_tokens}: expected at least 1")
         most = batch_tokens or (ON_CPU if self.lm.model.device.type == "cpu" else ON_GPU)
         prompts = encode(examples, self.lm.tokenizer, self.prompt)
-        labels = label_ids(self.lm.tokenizer, self.prompt)
-        scores = log_probabilities(self.adapted, prompts, labels, batch_tokens=most, progress=progress, name="predict")
-        return [{p.value: float(v) for p, v in zip(POLARITIES, row, strict=True)} for row in np.exp(scores)]
+        scores = log_probabilities(
+            self.adapted, prompts, self.labels, batch_tokens=most, progress=progress, name="predict"
+        )
+        return [{label: float(v) for label, v in zip(self.task.labels, row, strict=True)} for row in np.exp(scores)]
 
     def score(self, data: Dataset, *, draws: int = 2000, seed: int = 0) -> Score:
         """Accuracy and macro-F1 on a data set, with intervals by bootstrap over sentences."""
         found = self.answer(data.examples)
         rows = [
-            Prediction(self.adapted.kind, data.name, e.id, e.sentence_id, e.text, e.aspect, e.polarity, _best(p), p)
+            Prediction(
+                self.adapted.kind,
+                data.name,
+                e.id,
+                e.sentence_id,
+                e.text,
+                e.aspect,
+                e.label,
+                max(p, key=p.__getitem__),
+                p,
+            )
             for e, p in zip(data.examples, found, strict=True)
         ]
         return score(rows, draws=draws, rng=np.random.default_rng(seed))
@@ -104,7 +129,7 @@ class Classifier:
         path = Path(folder).resolve()
         if path.exists() and not (path / ABOUT).exists() and (path.is_file() or any(path.iterdir())):
             raise RecordError(f"{folder}: there are other files; expected a new folder, an empty one or an export")
-        about = describe(self.adapted, self.lm.settings(), self.lm.sha256, self.prompt)
+        about = describe(self.adapted, self.lm.settings(), self.lm.sha256, self.prompt, self.task)
         if self.adapted.peft or self.adapted.representation:
             write_adapter(self.adapted, path, about, plain_card(about, self.lm.name, rank=self.adapted.rank))
         else:
@@ -124,7 +149,9 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
         if base is not None:
             raise SettingsError(f"base={base}: {path} is a whole model, which stands on no other; leave base away")
         lm = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype))
-        return Classifier(lm, AdaptedModel(about.kind, lm.model, None, None, None, {}, 0, 0), about.prompt)
+        return Classifier(
+            lm, AdaptedModel(about.kind, lm.model, None, None, None, {}, 0, 0), about.prompt, about.task()
+        )
     _check_whole(path, about)
     lm, peft = _base(path, about, base or about.base, about.revision if base is None else None, device), None
     try:
@@ -138,7 +165,9 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
         raise RecordError(
             f"{path}: its weights cannot be read, or do not fit this base model ({told}); copy it or export it again"
         ) from error
-    return Classifier(lm, AdaptedModel(about.kind, lm.model, peft, representation, None, {}, 0, 0), about.prompt)
+    return Classifier(
+        lm, AdaptedModel(about.kind, lm.model, peft, representation, None, {}, 0, 0), about.prompt, about.task()
+    )
 
 
 def _check_whole(path: Path, about: Description) -> None:
@@ -180,16 +209,12 @@ def _base(path: Path, about: Description, name: str, revision: str | None, devic
     return lm
 
 
-def example(sentence: str, aspect: str, name: str, polarity: Polarity = Polarity.neutral) -> Example:
-    """The question about `aspect`, where the polarity means nothing. Raises `DataError` for one not in the sentence."""
+def example(sentence: str, aspect: str, name: str, label: str = "") -> Example:
+    """The question about `aspect`, whose label means nothing. Raises `DataError` for one not in the sentence."""
     spans = occurrences(sentence, aspect) if aspect.strip() else []
     if not spans:
         raise DataError(
             f"aspect {aspect!r} does not stand in the sentence {sentence!r}; give it as it is written there"
         )
     start, end = spans[0]
-    return Example(name, name, sentence, sentence[start:end], start, end, polarity, "")
-
-
-def _best(probabilities: dict[str, float]) -> Polarity:
-    return max(POLARITIES, key=lambda p: probabilities[p.value])
+    return Example(name, name, sentence, sentence[start:end], start, end, label, "")

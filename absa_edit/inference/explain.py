@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from absa_edit.data.prompts import encode, label_ids
+from absa_edit.data.prompts import encode
 from absa_edit.errors import ModelError
 from absa_edit.inference.classifier import Classifier
 from absa_edit.model.block_runner import BlockRunner
-from absa_edit.records import POLARITIES, Example, Part, Polarity, Role
+from absa_edit.records import Example, Part, Role
 from absa_edit.tracing.clean_and_corrupted import clean_and_corrupted
 from absa_edit.tracing.corruption import embedding_sd, noisy
 from absa_edit.tracing.exact_patching import cells
@@ -22,14 +22,14 @@ from absa_edit.tracing.tracer import Answer, restore
 
 NOISE = 3.0
 """Standard deviation of the noise in standard deviations of the token embeddings, as in `trace.noise`."""
-DROWNED = (Role.before, Role.aspect, Role.after, Role.punctuation)
+DROWNED = (Role.sentence, Role.before, Role.aspect, Role.after, Role.punctuation)
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Where along tokens and layers the answer to one pair was carried."""
 
-    answer: Polarity
+    answer: str
     tokens: tuple[str, ...]
     """From the first token of the sentence on; before it, nothing can differ."""
     roles: tuple[Role, ...]
@@ -72,18 +72,18 @@ def explain(
     Raises `ModelError` when two label words begin with the same token.
     """
     (prompt,) = encode([example], classifier.lm.tokenizer, classifier.prompt)
-    labels = label_ids(classifier.lm.tokenizer, classifier.prompt)
-    words = tuple(labels[p][0] for p in POLARITIES)
+    labels = classifier.labels
+    words = tuple(word[0] for word in labels.values())
     if len(set(words)) < len(words):
         raise ModelError("an explanation reads the first token of each label word, and two of the words share it")
     probabilities = classifier.answer([example])[0]
-    label = max(POLARITIES, key=lambda p: probabilities[p.value])
+    label = max(probabilities, key=probabilities.__getitem__)
     runner = classifier.adapted.runner
     embeds = runner.embed(torch.tensor([prompt.ids], device=runner.device))
     drowned = prompt.positions(*DROWNED)
     noise = NOISE * embedding_sd(runner), torch.Generator().manual_seed(seed)
     corrupted = noisy(embeds, drowned, samples, *noise)
-    case = Case(runner, embeds, corrupted, drowned[0], Answer(words, POLARITIES.index(label)), batch_tokens)
+    case = Case(runner, embeds, corrupted, drowned[0], Answer(words, list(labels).index(label)), batch_tokens)
     if classifier.adapted.representation:
         with classifier.adapted.on(prompt):
             found = _whole_runs(case)

@@ -14,7 +14,6 @@ from absa_edit.compose import kept_settings
 from absa_edit.errors import DataError, RecordError, SettingsError
 from absa_edit.evaluation.across_seeds import SeedComparison, SeedScore, compare_seeds, seed_score
 from absa_edit.model.settings import Dtype
-from absa_edit.records import POLARITIES
 from absa_edit.report.conclusions import sample_warning
 from absa_edit.report.tables import methods_in_order, own_test, tests_in_order
 from absa_edit.results import SCHEMA, Prediction, RunRecord
@@ -153,7 +152,7 @@ def _predictions(run: FinishedRun, method: str) -> dict[str, tuple[Prediction, .
     by_test = {test: tuple(r for r in every if r.test == test) for test in scores}
     for test, rows in by_test.items():
         count = Counter((r.gold, r.predicted) for r in rows)
-        if scores[test].confusion != tuple(tuple(count[g, p] for p in POLARITIES) for g in POLARITIES):
+        if scores[test].confusion != tuple(tuple(count[g, p] for p in scores[test].f1) for g in scores[test].f1):
             raise RecordError(f"{path}: not the answers on {test} that results.json was made of; run it again")
     return by_test
 

@@ -87,6 +87,8 @@ def execute(run: Context, *, console: Console, command: str | None = None, root:
         versions=versions(),
         git=git_commit(root),
         config_hash=run.config_hash(),
+        task=settings.task.kind,
+        labels=run.task.labels,
     )
     write_json(record, run.folder / "results.json")  # kept even if the export fails its proof
     mismatch: ExportMismatch | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from absa_edit.data.public_sets import sample_domain
-from absa_edit.records import POLARITIES, Part
+from absa_edit.records import Part
 from absa_edit.report import formatting
 from absa_edit.report.tables import OUT_OF_DOMAIN, compared, interval_of, own_test, standing, tests_in_order
 from absa_edit.results import Comparison, RunRecord
@@ -149,13 +149,14 @@ def confused(record: RunRecord, test: str | None) -> str | None:
     name = "edit" if "edit" in record.methods else next(reversed(record.methods), None)
     if name is None or test not in record.methods[name].scores:
         return None
-    table = record.methods[name].scores[test].confusion
+    score = record.methods[name].scores[test]
+    table, labels = score.confusion, list(score.f1)
     wrong = [(n, gold, given) for gold, row in enumerate(table) for given, n in enumerate(row) if gold != given]
     most, gold, given = max(wrong, key=lambda cell: cell[0])
     if not most:
         return None
     return (
-        f"On {test}, `{name}` errs most by calling {POLARITIES[gold]} aspects {POLARITIES[given]}: "
+        f"On {test}, `{name}` errs most by calling {labels[gold]} ones {labels[given]}: "
         f"{most:,} of {sum(table[gold]):,}."
     )
 

@@ -43,7 +43,7 @@ CAPTIONS = {
 
 def data_table(record: RunRecord) -> Table:
     """Each split with its source, counts and hashes."""
-    heads = ("split", "set", "source", "n", "positive", "negative", "neutral", "left out or noted", "SHA-256")
+    heads = ("split", "set", "source", "n", *labels_of(record), "left out or noted", "SHA-256")
     return heads, [_data_row(key, data) for key, data in record.data.items()]
 
 
@@ -51,7 +51,7 @@ def _data_row(key: str, data: DataSummary) -> list[str]:
     dropped = ", ".join(f"{reason} {n:,}" for reason, n in data.dropped.items()) or "nothing"
     digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in data.sha256.items())
     name = f"**{data.name}** (bundled)" if sample_domain(data.name) else data.name
-    per_class = [f"{data.counts.get(p, 0):,}" for p in ("positive", "negative", "neutral")]
+    per_class = [f"{n:,}" for n in data.counts.values()]
     return [key.partition("/")[0], name, data.source, f"{data.n:,}", *per_class, dropped, digests]
 
 
@@ -78,11 +78,16 @@ def scores_section(record: RunRecord, figures: Sequence[str]) -> list[str]:
     ]
 
 
+def labels_of(record: RunRecord) -> tuple[str, ...]:
+    """The labels of a run's task, in order."""
+    return tuple(next(iter(record.data.values())).counts) if record.data else ()
+
+
 def class_table(record: RunRecord) -> Table:
     """F1 of each class by method and test set."""
-    heads = ("method", "test set", "n", "F1 positive", "F1 negative", "F1 neutral")
+    heads = ("method", "test set", "n", *(f"F1 {label}" for label in labels_of(record)))
     return heads, [
-        [name, test, f"{s.macro_f1.n:,}", *(f"{100 * s.f1[p]:.1f}" for p in ("positive", "negative", "neutral"))]
+        [name, test, f"{s.macro_f1.n:,}", *(f"{100 * f1:.1f}" for f1 in s.f1.values())]
         for name in methods_in_order(record)
         for test, s in record.methods[name].scores.items()
     ]
@@ -106,7 +111,7 @@ def _score_table(record: RunRecord, metric: Metric) -> list[str]:
     for test in tests:
         known = majority_of(record, test)
         value = None if known is None else known.accuracy if metric == "accuracy" else known.macro_f1
-        always.append("-" if known is None or value is None else f"{100 * value:.1f} ({known.label.value})")
+        always.append("-" if known is None or value is None else f"{100 * value:.1f} ({known.label})")
     return pipe_table(heads, [*rows, always])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from absa_edit.data.public_sets import PUBLIC, sample_domain
-from absa_edit.records import DataSummary, Polarity
+from absa_edit.records import DataSummary
 from absa_edit.results import Comparison, Interval, MethodRecord, RunRecord
 
 Metric = Literal["accuracy", "macro_f1"]
@@ -52,7 +52,7 @@ class Row:
 class Majority:
     """What answering with the commonest gold label always would score on a test set."""
 
-    label: Polarity
+    label: str
     accuracy: float
     macro_f1: float
 
@@ -128,10 +128,10 @@ def majority(data: DataSummary) -> Majority | None:
     """The majority class of a test set; None for an empty one."""
     if not data.n:
         return None
-    label = max(Polarity, key=lambda p: data.counts.get(p.value, 0))
-    share = data.counts[label.value] / data.n
-    # Precision is the share and recall 1; the two labels never predicted have an F1 of 0.
-    return Majority(label, share, 2 * share / (1 + share) / len(Polarity))
+    label = max(data.counts, key=data.counts.__getitem__)
+    share = data.counts[label] / data.n
+    # Precision is the share and recall 1; the labels never predicted have an F1 of 0.
+    return Majority(label, share, 2 * share / (1 + share) / len(data.counts))
 
 
 def majority_of(record: RunRecord, test: str) -> Majority | None:

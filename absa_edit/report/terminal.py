@@ -116,7 +116,7 @@ def _majority_row(record: RunRecord, tests: Sequence[str], cost: bool) -> list[R
     cells: list[RenderableType] = [Text("majority class"), _metric_names()]
     for test in tests:
         known = majority_of(record, test)
-        lines = ["-"] if known is None else [f"{100 * known.accuracy:.1f}  ({known.label.value})"]
+        lines = ["-"] if known is None else [f"{100 * known.accuracy:.1f}  ({known.label})"]
         cells.append(Text("\n".join([*lines, "-" if known is None else f"{100 * known.macro_f1:.1f}"])))
     return cells + [Text("0"), Text("-")] * cost
 

@@ -20,8 +20,8 @@ from absa_edit.tracing.settings import Corruption, Tokens, TraceSettings
 
 ROLES: dict[Tokens, tuple[Role, ...]] = {
     Tokens.aspect: (Role.aspect, Role.aspect_again),
-    Tokens.context: (Role.before, Role.after, Role.punctuation),
-    Tokens.sentence: (Role.before, Role.aspect, Role.after, Role.punctuation),
+    Tokens.context: (Role.sentence, Role.before, Role.after, Role.punctuation),
+    Tokens.sentence: (Role.sentence, Role.before, Role.aspect, Role.after, Role.punctuation),
     Tokens.all: tuple(Role),
 }
 """The roles that each choice of `trace.tokens` corrupts."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.data.settings import PromptSettings
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import Dtype
@@ -20,7 +20,7 @@ from absa_edit.resampling import bootstrap_weights, weighted_means
 from absa_edit.tracing.corruption import Corrupter
 from absa_edit.tracing.effects import layer_profile
 from absa_edit.tracing.settings import Engine, TraceSettings
-from absa_edit.tracing.tracer import Labels, Only, trace_prompts
+from absa_edit.tracing.tracer import Only, trace_prompts
 
 DRAWS = 200
 """Resamples of the sentences."""

@@ -53,7 +53,8 @@ class TraceSettings:
     corruption: Corruption = Corruption.noise
     tokens: Tokens = Tokens.sentence
     parts: list[Part] = field(default_factory=lambda: [Part.block, Part.attn, Part.mlp])
-    roles: list[Role] = field(default_factory=lambda: [r for r in Role if r is not Role.instruction])
+    roles: list[Role] = field(default_factory=list)
+    """Tokens that are restored together; empty are all that the task's prompts have, but for the instruction."""
     filter: bool = True
     """Keep only examples that the clean run gets right and the corrupted run wrong, as the paper does."""
     window: int = 3
@@ -83,8 +84,8 @@ class TraceSettings:
         for key in ("examples", "samples", "window", "batch_tokens", "steps", "checked"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trace.{key}={getattr(self, key)}: expected at least 1")
-        if self.grids < 0 or self.noise < 0 or not {*self.parts} - {Part.head} or not self.roles:
+        if self.grids < 0 or self.noise < 0 or not {*self.parts} - {Part.head}:
             raise SettingsError(
-                "trace: expected noise and grids of 0 or more, at least one role, and in parts at least one of block, "
+                "trace: expected noise and grids of 0 or more, and in parts at least one of block, "
                 "attn, mlp (head is traced beside them)"
             )

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.loading import LanguageModel
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Part, TokenGrid
+from absa_edit.records import Part, TokenGrid
 from absa_edit.tracing.clean_and_corrupted import clean_and_corrupted
 from absa_edit.tracing.corruption import Corrupter
 from absa_edit.tracing.exact_patching import cells
 from absa_edit.tracing.memory_budget import MemoryBudget
 from absa_edit.tracing.settings import TraceSettings
-from absa_edit.tracing.tracer import Answer, Labels, first_words, restore
+from absa_edit.tracing.tracer import Answer, first_words, restore
 
 
 @torch.inference_mode()
@@ -40,7 +40,7 @@ def token_grids(
         corrupted = corrupter.corrupt(prompt, embeds)
         assert corrupted is not None  # an example without a twin is not traced
         runs = clean_and_corrupted(runner, embeds, corrupted)
-        answer = Answer(words, POLARITIES.index(prompt.example.polarity))
+        answer = Answer(words, list(labels).index(prompt.example.label))
         clean, damaged = (
             answer.means(runner.logits(state, words).float()) for state in (runs.clean_last, runs.leaving[:, -1])
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.data.settings import PromptSettings
 from absa_edit.model.loading import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Trace
 from absa_edit.tracing.hybrid import trace_auto
 from absa_edit.tracing.settings import Engine, TraceSettings
-from absa_edit.tracing.tracer import Labels, trace_prompts
+from absa_edit.tracing.tracer import trace_prompts
 
 
 def trace(

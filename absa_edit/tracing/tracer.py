@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from absa_edit import __version__
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt, roles_of
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError, ModelError
 from absa_edit.model.block_runner import BlockRunner
@@ -23,7 +23,7 @@ from absa_edit.model.precision import of_trace
 from absa_edit.model.prefix_tree import length_buckets
 from absa_edit.model.settings import Dtype
 from absa_edit.progress import Progress, silent
-from absa_edit.records import POLARITIES, Example, Part, Polarity, Trace, TraceCounts
+from absa_edit.records import Example, Part, Trace, TraceCounts
 from absa_edit.storage import content_hash
 from absa_edit.tracing.attribution_patching import Case, Inputs, SharedPrefix, attribute, run
 from absa_edit.tracing.clean_and_corrupted import CleanAndCorrupted, clean_and_corrupted
@@ -33,7 +33,6 @@ from absa_edit.tracing.memory_budget import MemoryBudget
 from absa_edit.tracing.resume import Traced, TraceLog, plain
 from absa_edit.tracing.settings import Corruption, Engine, TraceSettings
 
-Labels = dict[Polarity, tuple[int, ...]]
 Logits = Float[Tensor, "_ word"]
 Only = Bool[np.ndarray, "part role layer"]
 """Which cells to run, where not all."""
@@ -97,9 +96,12 @@ def trace_prompts(
     began = time.perf_counter()
     _check_ids(prompts)
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
-    settings = replace(settings, dtype=of_trace(settings.dtype, lm.model, estimated=settings.estimated))
+    dtype = of_trace(settings.dtype, lm.model, estimated=settings.estimated)
+    settings = replace(settings, dtype=dtype, roles=settings.roles or list(roles_of(prompts)))
     runner = BlockRunner(lm.model, rounded=settings.dtype is Dtype.bfloat16)
-    tracer = _Tracer(runner, first_words(labels), corrupter, settings, only, MemoryBudget(settings.batch_tokens))
+    tracer = _Tracer(
+        runner, tuple(labels), first_words(labels), corrupter, settings, only, MemoryBudget(settings.batch_tokens)
+    )
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
         if not prompts:
@@ -138,12 +140,12 @@ def _check_ids(prompts: Sequence[Prompt]) -> None:
 
 
 def _said(example: Example) -> str:
-    return f"{example.aspect!r} in {example.text!r} ({example.polarity})"
+    return f"{example.aspect!r} in {example.text!r} ({example.label})"
 
 
 def first_words(labels: Labels) -> tuple[int, ...]:
     """The first token of each label word. Raises `ModelError` when two words share it."""
-    words = tuple(labels[p][0] for p in POLARITIES)
+    words = tuple(word[0] for word in labels.values())
     if len(set(words)) < len(words):
         raise ModelError(
             "tracing reads the first token of each label word, and two of the words share it; "
@@ -157,7 +159,9 @@ class _Tracer:
     """What every example of a trace is traced with."""
 
     runner: BlockRunner
+    labels: tuple[str, ...]
     words: tuple[int, ...]
+    """The first token of each label's word."""
     corrupter: Corrupter
     settings: TraceSettings
     only: Only | None
@@ -210,7 +214,7 @@ class _Tracer:
         return [prompt.positions(role) for role in self.settings.roles]
 
     def answer(self, prompt: Prompt) -> Answer:
-        return Answer(self.words, POLARITIES.index(prompt.example.polarity))
+        return Answer(self.words, self.labels.index(prompt.example.label))
 
     @torch.inference_mode()
     def exactly(self, prompt: Prompt) -> Traced:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from absa_edit.records import POLARITIES, Trace
+from absa_edit.records import Trace
 from absa_edit.report.conclusions import findings
 from absa_edit.report.tables import columns, score_rows
 from absa_edit.results import ExportRecord, Interval, MethodRecord, Prediction, RunRecord
@@ -66,17 +66,16 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
     said |= {"damage/perplexity": record.perplexity, "damage/frozen_checked": record.frozen_checked}
     said |= {"predictions/left_out": max(0, len(predictions) - MOST_PREDICTIONS)}
     tracker.summary(said)
-    labels = [p.value for p in POLARITIES]
+    labels = list(predictions[0].probabilities) if predictions else []
     names = ["id", "test", "text", "aspect", "gold", "predicted", "correct", *(f"p_{x}" for x in labels)]
     rows: list[list[Value]] = [
-        [p.id, p.test, p.text, p.aspect, p.gold.value, p.predicted.value, p.gold is p.predicted]
-        + [p.probabilities[x] for x in labels]
+        [p.id, p.test, p.text, p.aspect, p.gold, p.predicted, p.gold == p.predicted, *p.probabilities.values()]
         for p in predictions[:MOST_PREDICTIONS]
     ]
     tracker.table("predictions", names, rows)
     for test, score in record.scores.items():
-        counts: list[list[Value]] = [[gold, *row] for gold, row in zip(labels, score.confusion, strict=True)]
-        tracker.table(f"confusion/{test}", ["gold", *(f"predicted_{x}" for x in labels)], counts)
+        counts: list[list[Value]] = [[gold, *row] for gold, row in zip(score.f1, score.confusion, strict=True)]
+        tracker.table(f"confusion/{test}", ["gold", *(f"predicted_{x}" for x in score.f1)], counts)
 
 
 def publish_comparison(tracker: Tracker, record: RunRecord, figures: Sequence[Path] = ()) -> None:

@@ -17,14 +17,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import get_linear_schedule_with_warmup
 
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.errors import DataError, FitError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.model.precision import of_training
 from absa_edit.model.prefix_tree import PrefixTree, grow
 from absa_edit.model.settings import Precision
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Polarity
 from absa_edit.results import Fit
 from absa_edit.training.checkpoint import Checkpoint, Progressed
 from absa_edit.training.distributed import PATIENCE
@@ -37,7 +36,7 @@ Row = dict[str, float]
 def fit(
     adapted: AdaptedModel,
     prompts: Sequence[Prompt],
-    labels: dict[Polarity, tuple[int, ...]],
+    labels: Labels,
     settings: FitSettings,
     evaluate: Callable[[], Row],
     *,

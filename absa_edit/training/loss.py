@@ -9,12 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from absa_edit.data.prompts import Prompt
+from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.onednn_linear import OneDNN
 from absa_edit.progress import Progress, silent
-from absa_edit.records import Polarity
 
 
 class AnswerLoss(nn.Module):
@@ -27,7 +26,7 @@ class AnswerLoss(nn.Module):
         self,
         adapted: AdaptedModel,
         prompts: Sequence[Prompt],
-        labels: dict[Polarity, tuple[int, ...]],
+        labels: Labels,
         *,
         cache_gib: float,
         progress: Progress = silent,
@@ -35,7 +34,7 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.model = adapted.model
         self.representation = adapted.representation
-        self.answers = adapted.answers(prompts, [labels[p.example.polarity] for p in prompts])
+        self.answers = adapted.answers(prompts, [labels[p.example.label] for p in prompts])
         self.frozen: ActivationCache | None = None
         self.products = OneDNN(adapted.runner.blocks, lay_out=True) if adapted.prefixes_known else None  # few rows
         if adapted.start > 0:

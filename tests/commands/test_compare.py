@@ -14,9 +14,10 @@ import pytest
 
 from absa_edit.cli import main
 from absa_edit.evaluation.scoring import compare, score
-from absa_edit.records import POLARITIES, DataSummary
+from absa_edit.records import DataSummary
 from absa_edit.results import Fit, MethodRecord, ModelSummary, Prediction, RunRecord
 from absa_edit.storage import save_predictions, write_json
+from absa_edit.tasks.absc import POLARITIES
 
 METHODS = {"zero_shot": (0.2, 0), "edit": (0.9, 34_560), "lora": (0.6, 737_280)}
 TESTS = {"laptop": 40, "restaurant": 24}

@@ -19,7 +19,7 @@ import pytest
 from absa_edit.data.public_sets import PUBLIC
 from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_pair
-from absa_edit.records import POLARITIES
+from absa_edit.tasks.absc import POLARITIES
 
 LAPTOP = PUBLIC["laptop14"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

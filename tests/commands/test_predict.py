@@ -15,13 +15,13 @@ import pytest
 
 from absa_edit.cli import main
 from absa_edit.commands import predict as command
-from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import describe, write_merged
 from absa_edit.inference.classifier import load
 from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import ZeroShot
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import ModelSettings
+from absa_edit.tasks.absc import ABSC
 
 Run = Callable[..., tuple[object, str, str]]
 PAIRS = [("The fan never stops.", "fan"), ("Great price!", "price"), ("A lovely screen", "screen")]
@@ -31,7 +31,7 @@ PAIRS = [("The fan never stops.", "fan"), ("Great price!", "price"), ("A lovely 
 def export(small: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "export" / "merged"
     adapted = adapt(small.model, ZeroShot(), None, seed=0)
-    about = describe(adapted, ModelSettings(name="tiny"), "0", PromptSettings())
+    about = describe(adapted, ModelSettings(name="tiny"), "0", ABSC.prompt(), ABSC)
     write_merged(adapted, small.tokenizer, folder, about, "")
     return folder.parents[1]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from absa_edit.data.readers import read
+from absa_edit.data.readers.base import read
 from absa_edit.records import Dataset
+from absa_edit.tasks.absc import ABSC
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -32,7 +33,7 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
 
 def read_one(path: Path) -> Dataset:
     """The set in `path`, under names that do not matter."""
-    return read(path, name="mine", split="test", domain="thing")
+    return read(path, name="mine", split="test", domain="thing", task=ABSC)
 
 
 def xml14(*sentences: tuple[str, str, str]) -> str:

@@ -8,7 +8,8 @@ import pytest
 
 from absa_edit.commands.data import bag_of_words
 from absa_edit.data.card import between, data_card, facts, licence
-from absa_edit.records import Dataset, Example, Polarity
+from absa_edit.records import Dataset, Example
+from absa_edit.tasks.absc import ABSC, Polarity
 
 
 def example(number: int, text: str, aspect: str, polarity: str) -> Example:
@@ -27,6 +28,7 @@ TRAIN = Dataset(
         example(3, "The lid was fine with me", "lid", "positive"),
     ),
     {"train.xml": "a" * 64},
+    ABSC.labels,
     {"conflict": 3},
 )
 TEST = replace(
@@ -39,7 +41,7 @@ def test_facts() -> None:
     assert found["sentences with an aspect"] == "3"
     assert found["positive / negative / neutral"] == "2 / 1 / 1"
     assert found["neutral"] == "25.0 % (1)"
-    assert found["sentences with several polarities"] == "33.3 % (1)"
+    assert found["sentences with several labels"] == "33.3 % (1)"
     assert found["aspects of several words"] == "25.0 % (1)"
     assert found["words a sentence (least / median / most)"] == "2 / 5 / 6"
     assert found["rows left out or noted"] == "3 conflict"

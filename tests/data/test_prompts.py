@@ -11,13 +11,14 @@ from transformers import PreTrainedTokenizerFast
 from absa_edit.data.prompts import Prompt, counterfactual, encode, label_ids
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import ModelError, SettingsError
-from absa_edit.records import Example, Polarity, Role, Twin
+from absa_edit.records import Example, Role, Twin
+from absa_edit.tasks.absc import ABSC, Polarity
 
 
 def one(tokenizer, text: str, aspect: str, start: int | None = None, **settings: object) -> Prompt:
     at = text.index(aspect) if start is None else start
     given = Example("7", "s", text, aspect, at, at + len(aspect), Polarity.neutral, "")
-    return encode([given], tokenizer, PromptSettings(**settings))[0]
+    return encode([given], tokenizer, ABSC.prompt(PromptSettings(**settings)))[0]
 
 
 def spoken(tokenizer, prompt: Prompt, *roles: Role) -> str:
@@ -152,7 +153,7 @@ def test_chat_template(chatty) -> None:
     assert spoken(chatty, prompt, Role.aspect_again).strip() == "fan"
     assert "[user]" in spoken(chatty, prompt, Role.instruction)
     assert "[end]" in spoken(chatty, prompt, Role.question)
-    labels = label_ids(chatty, PromptSettings(chat=True))
+    labels = label_ids(chatty, ABSC.prompt(PromptSettings(chat=True)), ABSC.labels)
     assert chatty.decode(labels[Polarity.negative]) == " negative"
 
 
@@ -175,35 +176,37 @@ def test_a_prompt_too_long_is_an_error_that_names_the_example(tokenizer) -> None
 
 
 def test_no_examples_give_no_prompts(tokenizer) -> None:
-    assert encode([], tokenizer, PromptSettings()) == []
+    assert encode([], tokenizer, ABSC.prompt()) == []
 
 
 def test_batches_do_not_change_a_prompt(tokenizer, examples, prompts) -> None:
-    assert [encode([e], tokenizer, PromptSettings())[0] for e in examples] == prompts
+    assert [encode([e], tokenizer, ABSC.prompt())[0] for e in examples] == prompts
 
 
 def test_labels_follow_the_prompt_as_text_does(tokenizer, prompts, labels) -> None:
     assert list(labels) == list(Polarity)
     for polarity, ids in labels.items():
         assert len(ids) == 1
-        text = tokenizer.decode(prompts[0].ids, skip_special_tokens=True) + " " + polarity.value
+        text = tokenizer.decode(prompts[0].ids, skip_special_tokens=True) + " " + polarity
         assert tuple(tokenizer(text)["input_ids"]) == prompts[0].ids + ids
 
 
 def test_labels_of_several_tokens(tokenizer) -> None:
-    settings = PromptSettings(
-        separator="", template="{sentence} {aspect} =>\n", labels=["positive", "negative", "neutral"]
+    settings = ABSC.prompt(
+        PromptSettings(separator="", template="{sentence} {aspect} =>\n", labels=["positive", "negative", "neutral"])
     )
-    labels = label_ids(tokenizer, settings)
+    labels = label_ids(tokenizer, settings, ABSC.labels)
     assert max(map(len, labels.values())) > 1
     for polarity, ids in labels.items():
-        assert tokenizer.decode(ids) == polarity.value
+        assert tokenizer.decode(ids) == polarity
 
 
 def test_a_label_that_melts_into_the_prompt_is_an_error(tokenizer) -> None:
-    settings = PromptSettings(separator="", template="{sentence} {aspect} is note", labels=["book", "a", "b"])
+    settings = ABSC.prompt(
+        PromptSettings(separator="", template="{sentence} {aspect} is note", labels=["book", "a", "b"])
+    )
     with pytest.raises(ModelError, match="does not keep it apart"):
-        label_ids(tokenizer, settings)
+        label_ids(tokenizer, settings, ABSC.labels)
 
 
 def test_labels_that_collide_are_an_error() -> None:
@@ -212,7 +215,7 @@ def test_labels_that_collide_are_an_error() -> None:
     model = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     model.pre_tokenizer = Whitespace()
     with pytest.raises(ModelError, match="one word's tokens begin"):
-        label_ids(PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]"), PromptSettings())
+        label_ids(PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]"), ABSC.prompt(), ABSC.labels)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,7 @@ def test_labels_that_collide_are_an_error() -> None:
 )
 def test_settings_that_make_no_prompt(settings) -> None:
     with pytest.raises(SettingsError, match=r"prompt\."):
-        PromptSettings(**settings)
+        ABSC.prompt(PromptSettings(**settings))
 
 
 def test_counterfactual_is_the_twin() -> None:
@@ -236,5 +239,5 @@ def test_counterfactual_is_the_twin() -> None:
     twin = counterfactual(given)
     assert twin is not None
     assert (twin.text, twin.text[twin.start : twin.end]) == ("The awful fan is awful", "fan")
-    assert (twin.id, twin.sentence_id, twin.polarity) == (given.id, given.sentence_id, Polarity.negative)
+    assert (twin.id, twin.sentence_id, twin.label) == (given.id, given.sentence_id, Polarity.negative)
     assert counterfactual(twin) is None

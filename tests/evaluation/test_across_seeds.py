@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from absa_edit.errors import DataError
 from absa_edit.evaluation.across_seeds import BySeed, compare_seeds, seed_difference, seed_score
 from absa_edit.evaluation.scoring import compare, score
-from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
+from absa_edit.tasks.absc import POLARITIES
 
 DRAWS = 400
 N = 90
@@ -57,7 +57,7 @@ def test_one_seed_is_the_comparison_of_a_run() -> None:
 def test_means_are_scikit_learns() -> None:
     rows = over("edit", [0.8, 0.6, 0.7])
     found = seed_score(rows, draws=10, rng=np.random.default_rng(0))
-    truth = [([r.gold.value for r in rows[s]], [r.predicted.value for r in rows[s]]) for s in found.seeds]
+    truth = [([r.gold for r in rows[s]], [r.predicted for r in rows[s]]) for s in found.seeds]
     labels = [p.value for p in POLARITIES]
     accuracy = [accuracy_score(*pair) for pair in truth]
     macro = [f1_score(*pair, labels=labels, average="macro", zero_division=0) for pair in truth]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from absa_edit.evaluation.metric import AbscScore
+from absa_edit.evaluation.metric import LabelScore
 
 
 @pytest.fixture
-def metric(tmp_path) -> AbscScore:
-    return AbscScore(cache_dir=str(tmp_path))
+def metric(tmp_path) -> LabelScore:
+    return LabelScore(cache_dir=str(tmp_path))
 
 
 def test_equals_scikit_learn(metric, rng) -> None:

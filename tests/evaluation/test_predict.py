@@ -10,19 +10,19 @@ from absa_edit.errors import ModelError
 from absa_edit.evaluation.predict import log_probabilities, predictions
 from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import ZeroShot
-from absa_edit.records import POLARITIES, Polarity
 from absa_edit.resampling import label_numbers
+from absa_edit.tasks.absc import ABSC, POLARITIES, Polarity
 
 
 @torch.no_grad()
 def test_equals_the_plain_models_argmax(tiny, prompts, labels) -> None:
     adapted = adapt(tiny.model, ZeroShot(), None, seed=0)
     scores = log_probabilities(adapted, prompts, labels, batch_tokens=100)
-    rows = predictions("zero_shot", "laptop", prompts, scores)
+    rows = predictions("zero_shot", "laptop", prompts, ABSC.labels, scores)
     first = [labels[p][0] for p in POLARITIES]
     for prompt, row in zip(prompts, rows, strict=True):
         logits = tiny.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1, first]
-        assert row.predicted is POLARITIES[int(logits.argmax())]
+        assert row.predicted == POLARITIES[int(logits.argmax())]
         np.testing.assert_allclose(list(row.probabilities.values()), logits.softmax(-1).numpy(), atol=1e-5)
 
 
@@ -46,14 +46,14 @@ def test_answers_that_are_no_numbers_are_an_error(small, prompts, labels) -> Non
 
 def test_rows_keep_the_example(prompts) -> None:
     scores = np.log(np.random.default_rng(0).dirichlet(np.ones(3), len(prompts)))
-    rows = predictions("edit", "laptop", prompts, scores)
+    rows = predictions("edit", "laptop", prompts, ABSC.labels, scores)
     for prompt, row, score in zip(prompts, rows, scores, strict=True):
         e = prompt.example
         assert (row.id, row.sentence_id, row.text, row.aspect, row.gold) == (
-            e.id, e.sentence_id, e.text, e.aspect, e.polarity,
+            e.id, e.sentence_id, e.text, e.aspect, e.label,
         )  # fmt: skip
         assert list(row.probabilities) == ["positive", "negative", "neutral"]
-        assert row.predicted is POLARITIES[int(np.argmax(score))]
+        assert row.predicted == POLARITIES[int(np.argmax(score))]
         assert (row.method, row.test) == ("edit", "laptop")
 
 
@@ -70,4 +70,4 @@ def test_progress_sees_every_batch(small, prompts, labels) -> None:
 
 
 def test_label_numbers() -> None:
-    assert label_numbers([Polarity.neutral, Polarity.positive, Polarity.negative]).tolist() == [2, 0, 1]
+    assert label_numbers([Polarity.neutral, Polarity.positive, Polarity.negative], ABSC.labels).tolist() == [2, 0, 1]

@@ -7,16 +7,26 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from absa_edit.evaluation.scoring import compare, score
-from absa_edit.records import POLARITIES
 from absa_edit.resampling import corrected
 from absa_edit.results import Comparison, Prediction
+from absa_edit.tasks.absc import POLARITIES
 
 NAMES = [p.value for p in POLARITIES]
 
 
 def rows(gold, predicted, method: str = "m", per_sentence: int = 2) -> tuple[Prediction, ...]:
     return tuple(
-        Prediction(method, "t", f"{i}", f"s{i // per_sentence}", "", "", POLARITIES[g], POLARITIES[p], {})
+        Prediction(
+            method,
+            "t",
+            f"{i}",
+            f"s{i // per_sentence}",
+            "",
+            "",
+            POLARITIES[g],
+            POLARITIES[p],
+            dict.fromkeys(NAMES, 1 / 3),
+        )
         for i, (g, p) in enumerate(zip(gold, predicted, strict=True))
     )
 

@@ -12,7 +12,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import describe, merged, whole_folder, write_adapter, write_merged
 from absa_edit.localizers.plan import read_plan
 from absa_edit.methods.adapted_model import AdaptedModel
@@ -21,6 +20,7 @@ from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import EditPlan, Part, Site, Target
 from absa_edit.storage import load
+from absa_edit.tasks.absc import ABSC
 
 IDS = torch.randint(3, 8192, (2, 15), generator=torch.Generator().manual_seed(0))
 
@@ -31,7 +31,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def write(adapted: AdaptedModel, lm: LanguageModel, folder: Path, kind: str) -> Path:
-    about = describe(adapted, ModelSettings(name="hub/base", revision="main"), lm.sha256, PromptSettings())
+    about = describe(adapted, ModelSettings(name="hub/base", revision="main"), lm.sha256, ABSC.prompt(), ABSC)
     if kind == "adapter":
         write_adapter(adapted, folder, about, "# card\n")
     else:

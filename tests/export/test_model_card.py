@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import Description, Representation
 from absa_edit.export.model_card import adapter_card, add_figures, merged_card
 from absa_edit.records import DataSummary, EditPlan, Part, Role, Site, Target
 from absa_edit.results import SCHEMA, Interval, MethodRecord, ModelSummary, RunRecord, Score
+from absa_edit.tasks.absc import ABSC
 
 
 def record(plan: EditPlan | None) -> RunRecord:
@@ -44,7 +44,7 @@ EDITED = Representation((4, 5), 4, Role.aspect_again)
 
 
 def about(base: str = "hub/base", representation: Representation | None = None) -> Description:
-    return Description("edit", base, "0" * 64, None, "bfloat16", PromptSettings(), representation)
+    return Description("edit", base, "0" * 64, None, "bfloat16", ABSC.prompt(), representation)
 
 
 @pytest.mark.parametrize("plan", [PLAN, None])

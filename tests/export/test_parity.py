@@ -10,15 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import ExportMismatch
 from absa_edit.evaluation.predict import log_probabilities, predictions
 from absa_edit.export.folder import describe, write_adapter, write_merged
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.model.settings import ModelSettings
-from absa_edit.records import POLARITIES
 from absa_edit.results import Prediction
+from absa_edit.tasks.absc import ABSC, POLARITIES
 
 KINDS = {"adapter": plain_adapter, "merged": plain_merged}
 
@@ -26,13 +25,17 @@ KINDS = {"adapter": plain_adapter, "merged": plain_merged}
 @pytest.fixture
 def again(prompts, labels):
     def predict(adapted: AdaptedModel) -> list[Prediction]:
-        return list(predictions("edit", "t", prompts, log_probabilities(adapted, prompts, labels, batch_tokens=400)))
+        return list(
+            predictions(
+                "edit", "t", prompts, list(labels), log_probabilities(adapted, prompts, labels, batch_tokens=400)
+            )
+        )
 
     return predict
 
 
 def written(kind: str, adapted: AdaptedModel, lm, folder: Path) -> Path:
-    about = describe(adapted, ModelSettings(name="b"), lm.sha256, PromptSettings())
+    about = describe(adapted, ModelSettings(name="b"), lm.sha256, ABSC.prompt(), ABSC)
     if kind == "adapter":
         write_adapter(adapted, folder, about, "")
         return folder / "adapter_model.safetensors"

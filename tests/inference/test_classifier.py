@@ -23,6 +23,7 @@ from absa_edit.methods.settings import Delta, Edit, Full
 from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role
+from absa_edit.tasks.absc import ABSC
 
 SENTENCES = ["The screen is lovely but the fan never stops.", "Great price!", "It has a fan. The fan is loud"]
 ASPECTS = ["fan", "price", "fan"]
@@ -36,7 +37,9 @@ def classifier(small, trained, about, tmp_path) -> Classifier:
 
 
 def in_memory(adapted, lm, prompts, settings: PromptSettings) -> np.ndarray:
-    return np.exp(log_probabilities(adapted, prompts, label_ids(lm.tokenizer, settings), batch_tokens=4096))
+    return np.exp(
+        log_probabilities(adapted, prompts, label_ids(lm.tokenizer, settings, ABSC.labels), batch_tokens=4096)
+    )
 
 
 def asked(classifier: Classifier, examples) -> np.ndarray:
@@ -49,7 +52,7 @@ def asked(classifier: Classifier, examples) -> np.ndarray:
 def test_adapter_answers_like_the_model_in_memory(
     small, trained, about, tmp_path, examples, weights, representation, position
 ) -> None:
-    settings = PromptSettings(labels=["good", "bad", "okay"])
+    settings = ABSC.prompt(PromptSettings(labels=["good", "bad", "okay"]))
     method = Edit(lr=1e-3, weights=weights, representation=representation, position=position)
     adapted = trained(small, method)
     write_adapter(adapted, tmp_path / "a", about(adapted, prompt=settings), "")
@@ -71,7 +74,7 @@ def test_merged_answers_like_the_model_in_memory(small, trained, about, tmp_path
     adapted = trained(small, method)
     folder = tmp_path / "run" / "export" / "merged"
     write_merged(adapted, small.tokenizer, folder, about(adapted, base="elsewhere"), "")
-    expected = in_memory(adapted, small, prompts, PromptSettings())
+    expected = in_memory(adapted, small, prompts, ABSC.prompt())
     for where in (folder, tmp_path / "run", str(tmp_path / "run")):
         np.testing.assert_allclose(asked(load(where, device="cpu"), examples), expected, atol=1e-5)
 
@@ -81,9 +84,9 @@ def test_merged_answers_like_the_model_in_memory(small, trained, about, tmp_path
     ids=["edit", "representation", "full"],
 )  # fmt: skip
 def test_saved_from_python_it_answers_the_same(small, base_folder, trained, tmp_path, examples, method) -> None:
-    settings = PromptSettings(labels=["good", "bad", "okay"])
+    settings = ABSC.prompt(PromptSettings(labels=["good", "bad", "okay"]))
     lm = load_model(ModelSettings(name=str(base_folder), device="cpu"))
-    made = Classifier(lm, trained(lm, method), settings)
+    made = Classifier(lm, trained(lm, method), settings, ABSC)
     made.save(tmp_path / "mine")
     again = absa_edit.load(tmp_path / "mine", device="cpu")
     np.testing.assert_allclose(asked(again, examples), asked(made, examples), atol=1e-5)

@@ -50,7 +50,7 @@ def train(adapted: AdaptedModel, prompts, labels, steps: int = 3) -> None:
         for prompt in prompts[:2]:
             with adapted.on(prompt):
                 logits = adapted.model(input_ids=torch.tensor([prompt.ids]), use_cache=False).logits[:, -1]
-            target = torch.tensor([labels[prompt.example.polarity][0]])
+            target = torch.tensor([labels[prompt.example.label][0]])
             torch.nn.functional.cross_entropy(logits, target).backward()
         optimizer.step()
         optimizer.zero_grad()

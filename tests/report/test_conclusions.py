@@ -130,7 +130,7 @@ def test_the_best_on_development_data_is_named_with_the_edit(
 
 def test_the_commonest_error_is_named(record: RunRecord) -> None:
     assert confused(record, "laptop14") == (
-        "On laptop14, `edit` errs most by calling neutral aspects positive: 40 of 169."
+        "On laptop14, `edit` errs most by calling neutral ones positive: 40 of 169."
     )
     edit = record.methods["edit"]
     right = replace(edit.scores["laptop14"], confusion=((3, 0, 0), (0, 2, 0), (0, 0, 1)))

@@ -43,7 +43,7 @@ def test_every_section_is_there_with_its_sentence(html: str) -> None:
         "24.7 [19.7, 29.9] of the 41.3 points",
         "21 times fewer than <code>lora</code> and 506 times fewer than <code>full</code>",
         "development set (n&nbsp;=&nbsp;240): <code>full</code> reaches",
-        "On laptop14, <code>edit</code> errs most by calling neutral aspects positive: 40 of 169.",
+        "On laptop14, <code>edit</code> errs most by calling neutral ones positive: 40 of 169.",
         "The 5 methods disagree on 4 of 6 test examples; all of them are wrong on 0.",
         "one seed and one random placement",
         "python train.py +experiment=laptop14",
@@ -190,7 +190,7 @@ def test_predictions_are_embedded_in_order(
         example = (tests[0].examples + tests[1].examples)[i]
         assert found["tests"][test] == ("laptop14" if i < 3 else "restaurant14")
         assert found["sentences"][sentence][start:end] == example.aspect
-        assert ("positive", "negative", "neutral")[gold] == example.polarity
+        assert ("positive", "negative", "neutral")[gold] == example.label
     edit = found["answers"][found["methods"].index("edit")]
     assert edit["labels"][:3] == "012" and edit["thousandths"][:3] == [800, 150, 50]
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from absa_edit.records import DataSummary, Polarity
+from absa_edit.records import DataSummary
 from absa_edit.report import tables
 from absa_edit.results import RunRecord
+from absa_edit.tasks.absc import Polarity
 
 
 def test_own_test_set_and_untrained_model_come_first(record: RunRecord) -> None:
@@ -40,7 +41,7 @@ def test_majority_agrees_with_scikit_learn() -> None:
     known = tables.majority(data)
     gold = np.repeat([0, 1, 2], [2, 5, 3])
     expected = f1_score(gold, np.full(10, 1), labels=[0, 1, 2], average="macro", zero_division=0)
-    assert known is not None and known.label is Polarity.negative
+    assert known is not None and known.label == Polarity.negative
     assert (known.accuracy, known.macro_f1) == (0.5, pytest.approx(expected))
 
 

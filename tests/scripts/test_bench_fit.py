@@ -25,7 +25,7 @@ def test_rows_of_other_tools_hold_prompt_and_answer(fits: ModuleType) -> None:
     batch = fits.padded(prompts, labels)
     for row, prompt in enumerate(prompts):
         real = batch["attention_mask"][row].bool()
-        answer = labels[prompt.example.polarity]
+        answer = labels[prompt.example.label]
         assert batch["input_ids"][row][real].tolist() == [*prompt.ids, *answer]
         asked = batch["labels"][row] != -100
         assert batch["labels"][row][asked].tolist() == list(answer)

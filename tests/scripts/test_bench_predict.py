@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.inference.classifier import Classifier
 from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import ZeroShot
 from absa_edit.model.loading import LanguageModel
+from absa_edit.tasks.absc import ABSC
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_generation_and_scoring_agree(bundled: LanguageModel, examples, monkeypa
 
     monkeypatch.setattr(bench_predict, "ROUNDS", 1)
     monkeypatch.setattr(bench_predict, "ALONE", 4)
-    classifier = Classifier(bundled, adapt(bundled.model, ZeroShot(), None, seed=0), PromptSettings())
+    classifier = Classifier(bundled, adapt(bundled.model, ZeroShot(), None, seed=0), ABSC.prompt(), ABSC)
     found = bench_predict.bench(classifier, list(examples))
     assert found["agreement"] == 1.0
     assert found["ratio"] == found["batched_per_second"] / found["one_at_a_time_per_second"] > 0

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.precision import of_trace
 from absa_edit.model.settings import Dtype
 from absa_edit.records import Part, Role, Trace
+from absa_edit.tasks.absc import ABSC
 from absa_edit.tracing.attribution_patching import SharedPrefix
 from absa_edit.tracing.exact_patching import cells
 from absa_edit.tracing.settings import Engine, Tokens, TraceSettings
@@ -27,7 +27,7 @@ EVERY = [Part.block, Part.attn, Part.mlp, Part.head]
 def traced(lm: LanguageModel, prompts: list, labels: dict, engine: Engine, **settings: object) -> Trace:
     plain = {"samples": 2, "filter": False, "parts": EVERY, "dtype": Dtype.float32}
     asked = TraceSettings(engine=engine, **(plain | settings))
-    return trace_prompts(lm, prompts, labels, asked, PromptSettings(), seed=3)
+    return trace_prompts(lm, prompts, labels, asked, ABSC.prompt(), seed=3)
 
 
 def effects(trace: Trace, name: str) -> np.ndarray:
@@ -130,7 +130,7 @@ def test_the_filter_is_the_exact_engines_and_the_margin_moves_as_the_log_odds_do
 
 def test_a_stopped_estimate_goes_on_behind_what_the_filter_left_out(bundled, prompts, labels, tmp_path) -> None:
     settings = TraceSettings(engine=Engine.attribution, parts=[Part.block], batch_tokens=1)
-    whole = trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3)
+    whole = trace_prompts(bundled, prompts, labels, settings, ABSC.prompt(), seed=3)
 
     def stopping(items, name, total=None, *, unit):  # type: ignore[no-untyped-def]
         yield from itertools.islice(items, total - 1)
@@ -138,9 +138,9 @@ def test_a_stopped_estimate_goes_on_behind_what_the_filter_left_out(bundled, pro
 
     file = tmp_path / "partial.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3, partial=file, progress=stopping)
+        trace_prompts(bundled, prompts, labels, settings, ABSC.prompt(), seed=3, partial=file, progress=stopping)
     assert '"corrupted": null' in file.read_text(encoding="utf-8")
-    resumed = trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3, partial=file)
+    resumed = trace_prompts(bundled, prompts, labels, settings, ABSC.prompt(), seed=3, partial=file)
     assert resumed.counts == whole.counts and whole.counts.clean_wrong
     np.testing.assert_array_equal(resumed.restored, whole.restored)
 

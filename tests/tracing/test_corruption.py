@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from absa_edit.data.prompts import Prompt, counterfactual, encode
-from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.loading import LanguageModel
 from absa_edit.records import Role
+from absa_edit.tasks.absc import ABSC
 from absa_edit.tracing.corruption import ROLES, Corrupter, embedding_sd, noisy
 from absa_edit.tracing.settings import Corruption, Tokens, TraceSettings
 
@@ -66,7 +66,7 @@ def test_roles_of_each_choice(prompts) -> None:
 
 
 def corrupter(lm: LanguageModel, prompts: list[Prompt], seed: int = 0, **settings: object) -> Corrupter:
-    return Corrupter.of(lm, prompts, TraceSettings(**settings), PromptSettings(), seed)
+    return Corrupter.of(lm, prompts, TraceSettings(**settings), ABSC.prompt(), seed)
 
 
 def embedded(lm: LanguageModel, prompt: Prompt) -> Tensor:
@@ -76,7 +76,7 @@ def embedded(lm: LanguageModel, prompt: Prompt) -> Tensor:
 @torch.no_grad()
 def test_twin_embeddings_are_those_of_the_turned_sentence(small, prompts) -> None:
     clean = prompts[0]
-    twin = encode([counterfactual(clean.example)], small.tokenizer, PromptSettings())[0]
+    twin = encode([counterfactual(clean.example)], small.tokenizer, ABSC.prompt())[0]
     one = corrupter(small, prompts, corruption=Corruption.counterfactual)
     embeds = one.corrupt(clean, embedded(small, clean))
     assert embeds is not None and one.samples == 1

@@ -15,13 +15,13 @@ from torch.nn.functional import pad
 
 from absa_edit.api import example
 from absa_edit.data.prompts import Prompt, counterfactual, encode
-from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.hooks import edited, entering, recorded
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import Dtype
 from absa_edit.records import Part, Role, Site, Trace, TraceCounts
+from absa_edit.tasks.absc import ABSC
 from absa_edit.tracing.corruption import Corrupter
 from absa_edit.tracing.exact_patching import Cell, cells
 from absa_edit.tracing.settings import Corruption, Engine, Tokens, TraceSettings
@@ -32,7 +32,7 @@ ROLES_TRACED = [r for r in Role if r is not Role.instruction]
 
 def traced(lm: LanguageModel, prompts: list[Prompt], labels: dict, **settings: object) -> Trace:
     asked = TraceSettings(**{"samples": 2, "filter": False, **settings})
-    return trace_prompts(lm, prompts, labels, asked, PromptSettings(), seed=3)
+    return trace_prompts(lm, prompts, labels, asked, ABSC.prompt(), seed=3)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def slow(
         mask = pad(torch.ones(1, len(prompt.ids), dtype=torch.long), padding)
         given = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     words = [tokens[0] for tokens in labels.values()]
-    gold = list(labels).index(prompt.example.polarity)
+    gold = list(labels).index(prompt.example.label)
     others = [i for i in range(3) if i != gold]
     clean = {}
     with ExitStack() as stack:
@@ -106,9 +106,9 @@ def check_against_slow(
     lm: LanguageModel, prompts: list[Prompt], labels: dict, padding: tuple[int, int] = (0, 0), **changes: object
 ) -> None:
     settings = TraceSettings(**{"samples": 2, "window": 2, "batch_tokens": 300, "filter": False, **changes})
-    trace = trace_prompts(lm, prompts, labels, settings, PromptSettings(), seed=3)
+    trace = trace_prompts(lm, prompts, labels, settings, ABSC.prompt(), seed=3)
     runner = BlockRunner(lm.model)
-    corrupter = Corrupter.of(lm, prompts, settings, PromptSettings(), 3)
+    corrupter = Corrupter.of(lm, prompts, settings, ABSC.prompt(), 3)
     for i, prompt in enumerate(prompts):
         with torch.no_grad():
             corrupted = corrupter.corrupt(prompt, runner.embed(torch.tensor([prompt.ids])))
@@ -156,7 +156,7 @@ REAL = (
 @pytest.mark.parametrize("side", [None, "left", "right"])
 def test_equals_the_loop_on_the_bundled_model(bundled, labels, side) -> None:
     """Each prompt alone, or padded on one side as other tools do it in batches."""
-    prompts = encode([example(*row) for row in REAL], bundled.tokenizer, PromptSettings())
+    prompts = encode([example(*row) for row in REAL], bundled.tokenizer, ABSC.prompt())
     assert prompts[0].roles[prompts[0].roles.index(Role.aspect) - 1] is Role.instruction
     assert len(prompts[3].positions(Role.aspect)) > 5
     roles = [Role.aspect, Role.after, Role.aspect_again, Role.last]
@@ -239,25 +239,25 @@ def test_counterfactual_restores_towards_the_clean_sentence(bundled, prompts, la
     last = trace.roles.index(Role.last)
     np.testing.assert_allclose(trace.restored[:, 0, last, -1], trace.clean, atol=1e-5)
     assert trace.noise_sd == 0.0 and trace.samples == 1
-    twin = encode([counterfactual(twins[0].example)], bundled.tokenizer, PromptSettings())[0]
+    twin = encode([counterfactual(twins[0].example)], bundled.tokenizer, ABSC.prompt())[0]
     with torch.no_grad():
         logits = bundled.model(torch.tensor([twin.ids])).logits[0, -1]
     p = logits[[tokens[0] for tokens in labels.values()]].softmax(-1)
     at = trace.example_ids.index(twins[0].example.id)
-    assert trace.corrupted[at] == pytest.approx(float(p[list(labels).index(twins[0].example.polarity)]), abs=1e-6)
+    assert trace.corrupted[at] == pytest.approx(float(p[list(labels).index(twins[0].example.label)]), abs=1e-6)
 
 
 def test_the_filter_keeps_what_the_model_gets_right_and_noise_turns_wrong(bundled, prompts, labels) -> None:
     """Asked of the model itself: of the samples, the mean probabilities count."""
     settings = TraceSettings(samples=2, parts=[Part.block], roles=[Role.last])
-    trace = trace_prompts(bundled, prompts, labels, settings, PromptSettings(), seed=3)
-    corrupter, runner = Corrupter.of(bundled, prompts, settings, PromptSettings(), 3), BlockRunner(bundled.model)
+    trace = trace_prompts(bundled, prompts, labels, settings, ABSC.prompt(), seed=3)
+    corrupter, runner = Corrupter.of(bundled, prompts, settings, ABSC.prompt(), 3), BlockRunner(bundled.model)
     words = [tokens[0] for tokens in labels.values()]
 
     def right(prompt: Prompt, embeds: Tensor | None) -> bool:
         with torch.no_grad():
             logits = bundled.model(inputs_embeds=embeds).logits[:, -1, words]
-        return list(labels)[int(logits.softmax(-1).mean(0).argmax())] == prompt.example.polarity
+        return list(labels)[int(logits.softmax(-1).mean(0).argmax())] == prompt.example.label
 
     clean = {p.example.id: runner.embed(torch.tensor([p.ids])) for p in prompts}
     wrong = [p for p in prompts if not right(p, clean[p.example.id])]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.records import Part, Role, Trace
+from absa_edit.tasks.absc import ABSC
 from absa_edit.tracing.fidelity import agreement
 from absa_edit.tracing.settings import TraceSettings
 from absa_edit.tracing.tracer import trace_prompts
@@ -19,7 +19,7 @@ def exact(small, prompts, labels) -> Trace:
     settings = TraceSettings(
         samples=1, filter=False, parts=[Part.block, Part.head], roles=[Role.before, Role.after, Role.last]
     )
-    return trace_prompts(small, prompts[:5], labels, settings, PromptSettings(), seed=1)
+    return trace_prompts(small, prompts[:5], labels, settings, ABSC.prompt(), seed=1)
 
 
 def against(exact: Trace, estimated: Trace) -> tuple[float, float]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import RecordError
 from absa_edit.progress import Progress
-from absa_edit.records import Part, Polarity
+from absa_edit.records import Part
+from absa_edit.tasks.absc import ABSC, Polarity
 from absa_edit.tracing.settings import TraceSettings
 from absa_edit.tracing.tracer import trace_prompts
 
@@ -19,7 +19,7 @@ from absa_edit.tracing.tracer import trace_prompts
 def test_a_stopped_trace_goes_on_where_it_was(small, prompts, labels, tmp_path) -> None:
     file = tmp_path / "partial.jsonl"
     settings = TraceSettings(samples=2, filter=False)
-    whole = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3)
+    whole = trace_prompts(small, prompts, labels, settings, ABSC.prompt(), seed=3)
 
     def stopping(items, name, total=None, *, unit):  # type: ignore[no-untyped-def]
         assert (name, total, unit) == ("trace", len(prompts), "example")
@@ -29,13 +29,13 @@ def test_a_stopped_trace_goes_on_where_it_was(small, prompts, labels, tmp_path) 
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3, partial=file, progress=stopping)
+        trace_prompts(small, prompts, labels, settings, ABSC.prompt(), seed=3, partial=file, progress=stopping)
     text = file.read_text(encoding="utf-8")
     assert text.count("\n") == 4
     first = max(range(len(prompts)), key=lambda i: len(prompts[i].ids))  # the longest one is traced first
     changed = text.replace(f"[{whole.clean[first]}", "[0.125")  # seen if read again
     file.write_text(changed + '{"id": "cut', encoding="utf-8")
-    resumed = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3, partial=file)
+    resumed = trace_prompts(small, prompts, labels, settings, ABSC.prompt(), seed=3, partial=file)
     assert not file.exists()
     assert resumed.clean[first] == 0.125
     np.testing.assert_array_equal(resumed.restored, whole.restored)
@@ -54,10 +54,10 @@ def stopped_after(finished: int) -> Progress:
 
 def test_a_stopped_trace_is_not_gone_on_with_once_a_label_is_corrected(small, prompts, labels, tmp_path) -> None:
     settings = TraceSettings(samples=1, filter=False, parts=[Part.block])
-    about = (labels, settings, PromptSettings())
+    about = (labels, settings, ABSC.prompt())
     with pytest.raises(KeyboardInterrupt):
         trace_prompts(small, prompts[:2], *about, seed=3, partial=tmp_path / "partial.jsonl", progress=stopped_after(1))
-    corrected = [replace(p, example=replace(p.example, polarity=Polarity.neutral)) for p in prompts[:2]]
+    corrected = [replace(p, example=replace(p.example, label=Polarity.neutral)) for p in prompts[:2]]
     found = trace_prompts(small, corrected, *about, seed=3, partial=tmp_path / "partial.jsonl")
     expected = trace_prompts(small, corrected, *about, seed=3)
     np.testing.assert_array_equal(found.clean, expected.clean)
@@ -69,17 +69,17 @@ def test_a_stopped_trace_goes_on_in_smaller_batches(small, prompts, labels, tmp_
     for smaller in (settings, replace(settings, batch_tokens=500)):
         with pytest.raises(KeyboardInterrupt):
             trace_prompts(
-                small, prompts, labels, smaller, PromptSettings(), seed=3, partial=file, progress=stopped_after(2)
+                small, prompts, labels, smaller, ABSC.prompt(), seed=3, partial=file, progress=stopped_after(2)
             )
     assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + 2 + 2
-    resumed = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3, partial=file)
-    whole = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3)
+    resumed = trace_prompts(small, prompts, labels, settings, ABSC.prompt(), seed=3, partial=file)
+    whole = trace_prompts(small, prompts, labels, settings, ABSC.prompt(), seed=3)
     np.testing.assert_allclose(resumed.restored, whole.restored, atol=1e-6)
 
 
 def test_a_damaged_line_of_a_stopped_trace_is_said(small, prompts, labels, tmp_path) -> None:
     file, settings = tmp_path / "partial.jsonl", TraceSettings(samples=1, filter=False, parts=[Part.block])
-    about = (prompts, labels, settings, PromptSettings())
+    about = (prompts, labels, settings, ABSC.prompt())
     with pytest.raises(KeyboardInterrupt):
         trace_prompts(small, *about, seed=3, partial=file, progress=stopped_after(2))
     file.write_text(file.read_text(encoding="utf-8").replace('{"id"', '{"id', 1), encoding="utf-8")
@@ -91,6 +91,6 @@ def test_a_stopped_trace_of_other_settings_is_not_gone_on_with(small, prompts, l
     file = tmp_path / "partial.jsonl"
     file.write_text('{"key": "other"}\n{"id": "0", "broken": 1}\n', encoding="utf-8")
     trace = trace_prompts(
-        small, prompts[:2], labels, TraceSettings(samples=1, filter=False), PromptSettings(), seed=3, partial=file
+        small, prompts[:2], labels, TraceSettings(samples=1, filter=False), ABSC.prompt(), seed=3, partial=file
     )
     assert len(trace.example_ids) == 2

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from absa_edit.data.settings import PromptSettings
 from absa_edit.records import Part, Role
 from absa_edit.storage import load_token_grids, save_token_grids
+from absa_edit.tasks.absc import ABSC
 from absa_edit.tracing.corruption import Corrupter
 from absa_edit.tracing.settings import TraceSettings
 from absa_edit.tracing.token_traces import token_grids
@@ -17,8 +17,8 @@ from absa_edit.tracing.tracer import trace_prompts
 
 def test_a_role_of_one_token_has_that_tokens_row(small, prompts, labels, tmp_path) -> None:
     settings = TraceSettings(samples=2, filter=False, parts=[Part.block, Part.attn], roles=[Role.aspect, Role.last])
-    trace = trace_prompts(small, prompts, labels, settings, PromptSettings(), seed=3)
-    corrupter = Corrupter.of(small, prompts, settings, PromptSettings(), 3)
+    trace = trace_prompts(small, prompts, labels, settings, ABSC.prompt(), seed=3)
+    corrupter = Corrupter.of(small, prompts, settings, ABSC.prompt(), 3)
     grids = token_grids(small, prompts[:3], labels, settings, corrupter)
     for i, (grid, prompt) in enumerate(zip(grids, prompts, strict=False)):
         assert (grid.id, grid.roles, len(grid.tokens)) == (prompt.example.id, prompt.roles, len(prompt.ids))

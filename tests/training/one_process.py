@@ -13,24 +13,24 @@ from conftest import SENTENCES, example, tiny_model
 from transformers import AutoTokenizer
 
 from absa_edit.data.prompts import encode, label_ids
-from absa_edit.data.settings import PromptSettings
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import Edit
 from absa_edit.model.loading import reviewlm
 from absa_edit.model.settings import Precision
 from absa_edit.records import Part, Site
+from absa_edit.tasks.absc import ABSC
 from absa_edit.training.loop import fit
 from absa_edit.training.settings import FitSettings
 
 if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(reviewlm())
-    prompts = encode([example(i, *row) for i, row in enumerate(SENTENCES)], tokenizer, PromptSettings())
+    prompts = encode([example(i, *row) for i, row in enumerate(SENTENCES)], tokenizer, ABSC.prompt())
     lm = tiny_model("llama", tokenizer)
     plan = plan_of(lm.model, [Site(1, Part.attn), Site(2, Part.mlp)], 2, "manual")
     adapted = adapt(lm.model, Edit(lr=1e-2, representation=True), plan, seed=0)
     settings = FitSettings(epochs=4, batch_size=3, patience=9, precision=Precision.float32)
-    labels = label_ids(tokenizer, PromptSettings())
+    labels = label_ids(tokenizer, ABSC.prompt(), ABSC.labels)
     done = fit(adapted, prompts, labels, settings, lambda: {"dev_accuracy": 0.0, "dev_macro_f1": 0.0}, seed=1)
     weights = {name: t.detach().flatten().tolist() for name, t in adapted.trainable().items()}
     found = {"losses": [row["loss"] for row in done.history], "steps": done.steps, "weights": weights}

@@ -76,7 +76,7 @@ def plain_loop(adapted: AdaptedModel, prompts, labels, settings: FitSettings) ->
             for prompt in chosen:
                 with adapted.on(prompt):
                     logits = adapted.model(input_ids=torch.tensor([prompt.ids]), use_cache=False).logits[:, -1]
-                gold = torch.tensor([labels[prompt.example.polarity][0]])
+                gold = torch.tensor([labels[prompt.example.label][0]])
                 total_loss = total_loss + torch.nn.functional.cross_entropy(logits, gold)
             loss = total_loss / len(chosen)
             loss.backward()

@@ -11,7 +11,8 @@ from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import adapt
 from absa_edit.methods.settings import Edit, Full, Lora
-from absa_edit.records import Part, Polarity, Site
+from absa_edit.records import Part, Site
+from absa_edit.tasks.absc import Polarity
 from absa_edit.training.loss import AnswerLoss
 
 SITES = [Site(1, Part.attn), Site(2, Part.mlp)]
@@ -33,7 +34,7 @@ def by_hand(adapted: AdaptedModel, prompts, labels) -> torch.Tensor:
     """Sum over examples of the mean token loss, one full pass an example."""
     total = torch.zeros(())
     for prompt in prompts:
-        answer = labels[prompt.example.polarity]
+        answer = labels[prompt.example.label]
         with adapted.on(prompt):
             logits = adapted.model(input_ids=torch.tensor([[*prompt.ids, *answer]])).logits[0].float()
         scores = logits.log_softmax(-1)
@@ -101,6 +102,6 @@ def test_cached_states_on_disk_give_the_same_loss(small, prompts, labels) -> Non
 def test_a_repeated_example_counts_twice(small, prompts, labels) -> None:
     loss = AnswerLoss(edited(small), prompts, labels, cache_gib=1.0)
     torch.testing.assert_close(loss([1, 1]), 2 * loss([1]), atol=1e-5, rtol=1e-5)
-    other = replace(prompts[1], example=replace(prompts[1].example, polarity=Polarity.neutral))
+    other = replace(prompts[1], example=replace(prompts[1].example, label=Polarity.neutral))
     changed = AnswerLoss(edited(small), [other], labels, cache_gib=1.0)
     assert abs(float((changed([0]) - loss([1])).detach())) > 1e-3

@@ -7,15 +7,25 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from absa_edit.data.assemble import Row, Skipped, broken, decode, occurrences, polarity_of, squash
+from absa_edit.data.assemble import Row, Skipped, broken, decode, occurrences, squash
+from absa_edit.data.readers.base import reader
 from absa_edit.records import Twin
+from absa_edit.tasks.base import Task
 
 
-def rows(content: bytes, path: Path) -> Iterator[Row | Skipped]:
+@reader(".xml")
+def rows(content: bytes, path: Path, task: Task) -> Iterator[Row | Skipped]:
     """The aspects of the file in its order; opinions on no word (`target="NULL"`) are skipped.
 
     Raises `DataError` naming the sentence for anything that is not as the format says.
     """
+    if not task.asks_aspect:
+        raise broken(
+            path,
+            None,
+            "this format is of aspects, and the task asks about sentences",
+            "Give a table with text and label",
+        )
     root = _parse(content, path)
     sentences = list(root.iter("sentence"))
     if not sentences:
@@ -91,7 +101,6 @@ def _twin(aspect: Element, term: str, record: str, path: Path) -> Twin | None:
         return None
     start = _offset(aspect, "twinFrom", record, path)
     label = _attribute(aspect, "twinPolarity", record, path)
-    polarity = polarity_of(label)
     end = start + len(term)
     if start < 0 or text[start:end] != term:
         raise broken(
@@ -100,9 +109,7 @@ def _twin(aspect: Element, term: str, record: str, path: Path) -> Twin | None:
             f"twin[{start}:{end}] is {text[max(start, 0) : end]!r}, not the aspect {term!r}",
             "Correct `twinFrom`",
         )
-    if polarity is None:
-        raise broken(path, record, f"unknown twinPolarity {label!r}", "Expected positive, negative or neutral")
-    return Twin(text, start, end, polarity)
+    return Twin(text, start, end, label)
 
 
 def _attribute(element: Element, name: str, record: str, path: Path) -> str:

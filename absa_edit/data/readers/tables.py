@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from absa_edit.data.assemble import Row, broken, decode, occurrences
+from absa_edit.data.readers.base import reader
+from absa_edit.tasks.base import Task
 
 TEXT = ("text", "sentence")
 ASPECT = ("span", "aspect")
@@ -24,18 +26,21 @@ Record = tuple[str, Mapping[str, Any]]
 """Where a row stands, and its values by column."""
 
 
-def jsonl_rows(content: bytes, path: Path) -> Iterator[Row]:
+@reader(".jsonl", ".json", source="jsonl")
+def jsonl_rows(content: bytes, path: Path, task: Task) -> Iterator[Row]:
     """The aspects of a file with one JSON object a line."""
     # Not splitlines: it also cuts at characters that JSON strings may hold as they are.
-    return aligned(json_records(decode(content, path).split("\n"), path), path)
+    return aligned(json_records(decode(content, path).split("\n"), path), path, task)
 
 
-def csv_rows(content: bytes, path: Path) -> Iterator[Row]:
+@reader(".csv")
+def csv_rows(content: bytes, path: Path, task: Task) -> Iterator[Row]:
     """The aspects of a comma-separated file with a header."""
-    return aligned(csv_records(io.StringIO(decode(content, path), newline=""), path), path)
+    return aligned(csv_records(io.StringIO(decode(content, path), newline=""), path), path, task)
 
 
-def parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
+@reader(".parquet")
+def parquet_rows(content: bytes, path: Path, task: Task) -> Iterator[Row]:
     """The aspects of a parquet file."""
     import pandas as pd  # here, because no other format needs it
 
@@ -44,7 +49,7 @@ def parquet_rows(content: bytes, path: Path) -> Iterator[Row]:
     except Exception as error:  # broken bytes surface as whatever pandas and pyarrow trip over
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise broken(path, None, f"not a parquet file ({reason})", "Write or fetch it again") from None
-    return aligned(numbered(values), path)
+    return aligned(numbered(values), path, task)
 
 
 def json_records(lines: Iterable[str], origin: Path | str) -> Iterator[Record]:
@@ -83,16 +88,21 @@ def numbered(values: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
     return ((f"row {number}", row) for number, row in enumerate(values, 1))
 
 
-def aligned(records: Iterable[Record], origin: Path | str, *, labelled: bool = True) -> Iterator[Row]:
-    """A row for each record, its aspect found in the text; where they are not `labelled` the label is empty.
+def aligned(records: Iterable[Record], origin: Path | str, task: Task, *, labelled: bool = True) -> Iterator[Row]:
+    """A row for each record, its aspect, if the task asks about one, found in the text.
+
+    Where they are not `labelled` the label is empty.
 
     Rows without an ordinal whose aspect stands in the text more than once carry the note
     `several_occurrences`. Raises `DataError` naming the record.
     """
     for record, values in records:
         text = _value(values, TEXT, record, origin)
-        aspect = _value(values, ASPECT, record, origin)
-        label = _value(values, LABEL, record, origin) if labelled else ""
+        aspect = _value(values, ASPECT, record, origin) if task.asks_aspect else ""
+        label = _label(values, record, origin, task) if labelled else ""
+        if not task.asks_aspect:
+            yield Row(record, text, 0, 0, label)
+            continue
         ordinal = _ordinal(values.get("ordinal"), record, origin)
         if ordinal is None:
             spans = occurrences(text, aspect)
@@ -125,6 +135,15 @@ def _nth(text: str, span: str, ordinal: int, record: str, origin: Path | str) ->
     return start
 
 
+def _label(values: Mapping[str, Any], record: str, origin: Path | str, task: Task) -> str:
+    """The label as it is written; a number where the task has numbers for its labels."""
+    name = next((n for n in LABEL if n in values), None)
+    number = None if name is None else values[name]
+    if isinstance(number, int) and not isinstance(number, bool) and str(number) in task.spellings:
+        return str(number)
+    return _value(values, LABEL, record, origin)
+
+
 def _value(values: Mapping[str, Any], names: tuple[str, ...], record: str, origin: Path | str) -> str:
     name = next((n for n in names if n in values), None)
     if name is None:
@@ -132,7 +151,8 @@ def _value(values: Mapping[str, Any], names: tuple[str, ...], record: str, origi
             origin,
             record,
             f"no column `{'` or `'.join(names)}` among {', '.join(map(str, values)) or 'none'}",
-            "Expected sentence, aspect or text, span; beside them label, if there are any, and ordinal, if you like",
+            "Expected sentence, aspect or text, span; beside them label, if there are any, and ordinal, if you like. "
+            "A task about sentences needs text and label alone",
         )
     value = values[name]
     if not isinstance(value, str) or not value.strip():

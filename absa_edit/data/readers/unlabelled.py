@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 from absa_edit.data.assemble import broken, occurrences, squash
 from absa_edit.data.readers.tables import aligned, csv_records, json_records
 from absa_edit.errors import DataError
-from absa_edit.records import Example, Polarity
+from absa_edit.records import Example
+from absa_edit.tasks.absc import ABSC
+from absa_edit.tasks.base import Task
 
 KINDS = ("jsonl", "csv", "xml")
 ASPECTS = {"aspectTerm": "term", "Opinion": "target"}
@@ -26,7 +28,7 @@ class Pair:
     example: Example
 
 
-def pairs(file: BufferedIOBase, kind: str, origin: str) -> Iterator[Pair]:
+def pairs(file: BufferedIOBase, kind: str, origin: str, task: Task = ABSC) -> Iterator[Pair]:
     """The pairs of a file of a `kind` (jsonl, csv or xml), one after the other.
 
     Raises `DataError` naming the row for anything that cannot be asked about.
@@ -34,16 +36,18 @@ def pairs(file: BufferedIOBase, kind: str, origin: str) -> Iterator[Pair]:
     if kind not in KINDS:
         raise DataError(f"{origin}: cannot read {kind!r}; expected one of {', '.join(KINDS)}")
     if kind == "xml":
+        if not task.asks_aspect:
+            raise DataError(f"{origin}: XML is of aspects, this model is asked about sentences; give JSON lines or CSV")
         yield from _xml_pairs(file, origin)
         return
     rows = json_records if kind == "jsonl" else csv_records
     for where, values in rows(_lines(file, origin), origin):
-        (found,) = aligned([(where, values)], origin, labelled=False)
+        (found,) = aligned([(where, values)], origin, task, labelled=False)
         yield Pair(values, _example(where, found.text, found.start, found.end))
 
 
 def _example(where: str, text: str, start: int, end: int) -> Example:
-    return Example(where, where, text, text[start:end], start, end, Polarity.neutral, "")
+    return Example(where, where, text, text[start:end], start, end, "", "")
 
 
 def _lines(file: Iterable[bytes], origin: str) -> Iterator[str]:

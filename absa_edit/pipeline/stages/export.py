@@ -57,7 +57,7 @@ def export_stage(
     adapted = adapt(run.lm.model, method, record.methods[name].plan, seed=settings.seed)
     adapted.load_trained(load_file(run.folder / "methods" / name / "weights.safetensors"))
     edit = adapted.representation
-    about = describe(adapted, run.lm.settings(), run.lm.sha256, settings.prompt)
+    about = describe(adapted, run.lm.settings(), run.lm.sha256, settings.prompt, run.task)
     first = [row for one in rows.values() for row in one]
 
     def again(exported: AdaptedModel) -> list[Prediction]:

@@ -137,7 +137,7 @@ def _fit(
             adapted.load_trained(load_file(folder / "weights.safetensors"))
         return found
     train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
-    gold = label_numbers([p.example.polarity for p in dev])
+    gold = label_numbers([p.example.label for p in dev], run.task.labels)
     frozen = base.of(adapted, "dev", dev)
 
     def evaluate() -> dict[str, float]:
@@ -150,7 +150,7 @@ def _fit(
             progress=run.progress,
             name=f"{name} on development data",
         )
-        table = confusions(gold, scores.argmax(1)).sum(0)
+        table = confusions(gold, scores.argmax(1), len(run.task.labels)).sum(0)
         return {"dev_accuracy": float(accuracy(table)), "dev_macro_f1": float(macro_f1(table))}
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -231,7 +231,7 @@ def predict(
             progress=run.progress,
             name=f"{name} on {test}",
         )
-        rows[test] = predictions(name, test, prompts, scores)
+        rows[test] = predictions(name, test, prompts, run.task.labels, scores)
     return rows
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absa_edit.records import POLARITIES, Dataset, Example
+from absa_edit.records import Dataset, Example
 from absa_edit.results import Prediction
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ def answered(tests: Sequence[Dataset], predictions: Predictions) -> list[Answere
 
 def disagreement(rows: Sequence[Answered]) -> str:
     """How often the methods differ, and how often none is right, in a sentence."""
-    answers = [(row.example.polarity, {one.predicted for one in row.given}) for row in rows]
+    answers = [(row.example.label, {one.predicted for one in row.given}) for row in rows]
     wrong = sum(gold not in given for gold, given in answers)
     methods = [one.method for one in rows[0].given]
     if len(methods) == 1:
@@ -68,9 +68,11 @@ def explorer(rows: Sequence[Answered], *, largest: int = LARGEST) -> Json:
 
 def _embedded(rows: Sequence[Answered]) -> Json:
     tests = list(dict.fromkeys(row.test for row in rows))
+    labels = list(rows[0].given[0].probabilities)
     sentences: dict[str, int] = {}
     return {
         "methods": [one.method for one in rows[0].given],
+        "labels": labels,
         "tests": tests,
         # test, sentence, start and end of the aspect in characters, gold label
         "examples": [
@@ -79,19 +81,19 @@ def _embedded(rows: Sequence[Answered]) -> Json:
                 sentences.setdefault(row.example.text, len(sentences)),
                 row.example.start,
                 row.example.end,
-                POLARITIES.index(row.example.polarity),
+                labels.index(row.example.label),
             ]
             for row in rows
         ],
         "sentences": list(sentences),
         "ids": [row.example.id for row in rows],
-        "answers": [_answers([row.given[method] for row in rows]) for method in range(len(rows[0].given))],
+        "answers": [_answers([row.given[method] for row in rows], labels) for method in range(len(rows[0].given))],
     }
 
 
-def _answers(given: Sequence[Prediction]) -> Json:
+def _answers(given: Sequence[Prediction], labels: Sequence[str]) -> Json:
     """The predicted labels as a string of label numbers, and three probabilities a row in thousandths."""
     return {
-        "labels": "".join(str(POLARITIES.index(one.predicted)) for one in given),
-        "thousandths": [round(1000 * one.probabilities[label.value]) for one in given for label in POLARITIES],
+        "labels": "".join(str(labels.index(one.predicted)) for one in given),
+        "thousandths": [round(1000 * one.probabilities[label]) for one in given for label in labels],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from absa_edit.records import POLARITIES
 from absa_edit.report.formatting import percent
 from absa_edit.report.plots.style import looks
 from absa_edit.report.tables import (
@@ -18,7 +17,7 @@ from absa_edit.report.tables import (
     standing,
     tests_in_order,
 )
-from absa_edit.results import Interval, RunRecord
+from absa_edit.results import Interval, RunRecord, Score
 
 Json = dict[str, Any]
 SYMBOLS = {
@@ -87,7 +86,7 @@ def _always(record: RunRecord, test: str, metric: Metric) -> Json | None:
     if found is None:
         return None
     share = found.accuracy if metric == "accuracy" else found.macro_f1
-    return {"text": f"{100 * share:.1f}", "label": found.label.value}
+    return {"text": f"{100 * share:.1f}", "label": found.label}
 
 
 def budget_points(record: RunRecord) -> list[Json]:
@@ -130,7 +129,7 @@ def confusion_tables(record: RunRecord) -> list[Json]:
         {
             "test": test,
             "methods": [
-                {"name": name, "rows": _matrix(name, record.methods[name].scores[test].confusion)}
+                {"name": name, "rows": _matrix(name, record.methods[name].scores[test])}
                 for name in methods_in_order(record)
                 if test in record.methods[name].scores
             ],
@@ -139,15 +138,15 @@ def confusion_tables(record: RunRecord) -> list[Json]:
     ]
 
 
-def _matrix(method: str, confusion: tuple[tuple[int, ...], ...]) -> list[Json]:
-    rows = []
-    for gold, counts in zip(POLARITIES, confusion, strict=True):
+def _matrix(method: str, score: Score) -> list[Json]:
+    rows, labels = [], list(score.f1)
+    for gold, counts in zip(labels, score.confusion, strict=True):
         cells = []
-        for given, count in zip(POLARITIES, counts, strict=True):
+        for given, count in zip(labels, counts, strict=True):
             share = round(100 * count / max(sum(counts), 1), 1)
             tip = f"{method}: {gold} called {given}\n{count:,} aspects, {share} % of the {gold} ones"
             cells.append({"count": f"{count:,}", "share": share, "tip": tip})
-        rows.append({"gold": gold.value, "cells": cells})
+        rows.append({"gold": gold, "cells": cells})
     return rows
 
 

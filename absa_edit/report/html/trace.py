@@ -97,7 +97,7 @@ def example_map(
         "text": example.text,
         "start": example.start,
         "end": example.end,
-        "gold": example.polarity.value,
+        "gold": example.label,
         "clean": round(100 * clean, 1),
         "corrupted": round(100 * corrupted, 1),
         "maps": [

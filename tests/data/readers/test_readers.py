@@ -21,7 +21,7 @@ def test_reading_twice_gives_the_same_set(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("none.xml", "no such file. Check the path"), ("a.txt", "unknown suffix '.txt'. Known are .xml, .json")],
+    [("none.xml", "no such file. Check the path"), ("a.txt", "unknown suffix '.txt'. Known are .jsonl, .json")],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, found: str) -> None:
     with pytest.raises(DataError) as error:

@@ -6,7 +6,8 @@ import pytest
 from material import XML, Write, read_one, xml14
 
 from absa_edit.errors import DataError
-from absa_edit.records import Polarity, Twin
+from absa_edit.records import Twin
+from absa_edit.tasks.absc import Polarity
 
 XML16 = """<Reviews><Review rid="r"><sentences>
   <sentence id="r:0"><text>The soup was cold.</text><Opinions>
@@ -20,7 +21,7 @@ XML16 = """<Reviews><Review rid="r"><sentences>
 def test_reads_2014(write: Write) -> None:
     data = read_one(write("a.xml", XML))
     hinge, lid, manual = data.examples
-    assert (hinge.aspect, hinge.polarity, hinge.sentence_id) == ("hinge", Polarity.negative, "a1")
+    assert (hinge.aspect, hinge.label, hinge.sentence_id) == ("hinge", Polarity.negative, "a1")
     assert "stiff & the" in hinge.text
     assert lid.twin == Twin("Wobbly lid, and it came with a manual.", 7, 10, Polarity.negative)
     assert manual.twin is None
@@ -117,7 +118,7 @@ def test_another_declared_encoding_is_read(write: Write) -> None:
             'polarity="negative" from',
             'polarity="bad" from',
             "sentence a1",
-            "unknown polarity 'bad'",
+            "unknown label 'bad'",
             "Expected positive",
         ),
         (

@@ -37,7 +37,7 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_setfit_columns(tmp_path: Path, suffix: str) -> None:
     data = read_one(table(tmp_path / f"a.{suffix}", ROWS))
-    assert [(e.start, e.polarity.value) for e in data.examples] == [(15, "positive"), (4, "neutral")]
+    assert [(e.start, e.label) for e in data.examples] == [(15, "positive"), (4, "neutral")]
     assert data.dropped == {"conflict": 1}
     assert data.source == suffix
 
@@ -93,7 +93,7 @@ GOOD = ROWS[0]
             "no column `text` or `sentence`",
             "Expected sentence, aspect or text, span; beside them label",
         ),
-        ({**GOOD, "label": "fine"}, "unknown polarity 'fine'", "Expected positive"),
+        ({**GOOD, "label": "fine"}, "unknown label 'fine'", "Expected positive"),
         ({**GOOD, "text": "A lid \ud83d."}, "`text` holds half a character", "Write it as UTF-8"),
         ({**GOOD, "label": 1}, "`label` is 1", "labels are names"),
         ({**GOOD, "span": " "}, "`span` is ' '", "Expected words"),

@@ -28,7 +28,7 @@ def test_reads_triples(write: Write) -> None:
         (SEG + "the $T$ is new\n", "line 10", "10 lines do not make triples", "takes three lines"),
         (SEG.replace("but $T$", "but"), "line 4", "0 times $T$", "Put $T$ once"),
         (SEG.replace("Box\n", " \n"), "line 8", "the aspect is empty", "Write the words"),
-        (SEG.replace("-1", "-2"), "line 3", "unknown polarity '-2'", "in .seg 1, -1, 0"),
+        (SEG.replace("-1", "-2"), "line 3", "unknown label '-2'", "in .seg 1, -1, 0"),
         (SEG.encode("utf-16"), "line 1", "not UTF-8", "Save the file as UTF-8"),
         ("  \n", "", "the file is empty", "Fetch or write it again"),
     ],
