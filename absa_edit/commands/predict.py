@@ -1,11 +1,11 @@
-"""Ask an exported model for the sentiment of aspects: one, a file of them, or a stream.
+"""Ask an exported model: about one sentence (and aspect, where its task is about aspects), a file, or a stream.
 
     absa-edit predict outputs/laptop14/reviewlm/seed0 --sentence "The fan never stops." --aspect fan --explain
     absa-edit predict outputs/laptop14/reviewlm/seed0 --file pairs.csv > answers.jsonl
     head -1000 pairs.jsonl | absa-edit predict outputs/laptop14/reviewlm/seed0 > answers.jsonl
 
 The folder is a run, an adapter, a representation edit or a merged checkpoint. Files are JSON lines, CSV (columns
-sentence, aspect; or text, span, ordinal) or SemEval XML, with or without labels. Each pair comes back as one JSON
+sentence, aspect; or text, span, ordinal) or SemEval XML, with or without labels. Each row comes back as one JSON
 object a line: the row as it was, `predicted`, and `probabilities` of the labels. --explain shows which
 tokens and layers carried one answer: how much of it comes back when noise has drowned the sentence and the
 model's own state after that layer at that token is put back.
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], _: Path) -> None:
     )
     parser.add_argument("folder", type=Path, help="run folder, adapter or merged checkpoint")
     parser.add_argument("--sentence")
-    parser.add_argument("--aspect", help="as it is written in the sentence")
+    parser.add_argument("--aspect", help="as it is written in the sentence, where the model is asked about aspects")
     parser.add_argument("--explain", action="store_true", help="of one pair, draw what carried the answer")
     parser.add_argument("--file", help="JSON lines, CSV or SemEval XML; - or nothing at all is standard input")
     parser.add_argument("--format", choices=["jsonl", "csv", "xml"], help="default: the file's suffix, else jsonl")
@@ -52,10 +52,10 @@ def main(arguments: Sequence[str], _: Path) -> None:
     parser.add_argument("--batch-tokens", type=int, help="tokens in a batch, padding included (default: by device)")
     chosen = parser.parse_args(arguments)
     one = chosen.sentence is not None or chosen.aspect is not None
-    if one and (chosen.file or not (chosen.sentence and chosen.aspect)):
-        parser.error("give --sentence and --aspect, or --file")
+    if one and (chosen.file or not chosen.sentence or chosen.aspect == ""):
+        parser.error("give --sentence (and --aspect), or --file")
     if chosen.explain and not one:
-        parser.error("--explain goes with --sentence and --aspect")
+        parser.error("--explain goes with --sentence (and --aspect)")
     (answer_one if one else answer_many)(chosen)
 
 
@@ -70,8 +70,14 @@ def load(chosen: argparse.Namespace) -> Classifier:
 
 def answer_one(chosen: argparse.Namespace) -> None:
     classifier, console = load(chosen), Console(highlight=False)
-    (probabilities,) = classifier.predict([chosen.sentence], [chosen.aspect])
-    console.print(bars(chosen.aspect, probabilities))
+    if (chosen.aspect is None) == classifier.task.asks_aspect:
+        raise DataError(
+            f"{chosen.folder} is asked about aspects: give --aspect too, as it is written in the sentence"
+            if classifier.task.asks_aspect
+            else f"{chosen.folder} is asked about whole sentences: leave out --aspect"
+        )
+    (probabilities,) = classifier.predict([chosen.sentence], chosen.aspect and [chosen.aspect])
+    console.print(bars(chosen.aspect or chosen.sentence, probabilities))
     if chosen.explain:
         explain_one(classifier, chosen, console)
 
@@ -79,10 +85,13 @@ def answer_one(chosen: argparse.Namespace) -> None:
 def explain_one(classifier: Classifier, chosen: argparse.Namespace, console: Console) -> None:
     from absa_edit.inference.classifier import example
     from absa_edit.inference.explain import explain
+    from absa_edit.records import Example
     from absa_edit.report.token_grid import token_grid
 
+    sentence, aspect = chosen.sentence, chosen.aspect
+    asked = example(sentence, aspect, "pair") if aspect else Example("pair", "pair", sentence, "", 0, 0, "", "")
     with console.status("tracing"):
-        found = explain(classifier, example(chosen.sentence, chosen.aspect, "pair"))
+        found = explain(classifier, asked)
     total = found.clean - found.corrupted
     console.print(
         f"p({found.answer}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
@@ -96,7 +105,7 @@ def explain_one(classifier: Classifier, chosen: argparse.Namespace, console: Con
 def answer_many(chosen: argparse.Namespace) -> None:
     path = None if chosen.file in (None, "-") else Path(chosen.file)
     if path is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise DataError("nothing to answer: give --sentence and --aspect, --file, or pipe JSON lines in")
+        raise DataError("nothing to answer: give --sentence (and --aspect), --file, or pipe JSON lines in")
     if path and (path.is_dir() or not path.exists()):
         raise DataError(f"{path}: no such file; expected JSON lines, CSV or SemEval XML")
     kind = chosen.format or (path and path.suffix.lstrip(".").lower()) or "jsonl"
@@ -108,10 +117,12 @@ def answer_many(chosen: argparse.Namespace) -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # half a character in a row stays what it was: JSON's escape is Python's
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
-        every = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, str(path or "standard input"))
-        count = write(load(chosen), bar(every, "pairs", unit="pair"), chosen.batch_tokens)
+        classifier, origin = load(chosen), str(path or "standard input")
+        every = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, origin, classifier.task)
+        count = write(classifier, bar(every, "pairs", unit="pair"), chosen.batch_tokens)
     if not count:
-        raise DataError(f"{path or 'standard input'}: no pairs in it; expected rows with sentence and aspect")
+        aspect = " and aspect" if classifier.task.asks_aspect else ""
+        raise DataError(f"{origin}: no pairs in it; expected rows with sentence{aspect}")
 
 
 def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | None) -> int:

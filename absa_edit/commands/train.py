@@ -126,6 +126,6 @@ def closing(run: Context, record: RunRecord) -> list[str]:
     page = run.folder / "report.html"
     lines = [f"report: {page}" if page.exists() else f"results: {run.folder / 'results.json'}"]
     if record.export:
-        command = ["absa-edit", "predict", str(run.folder), "--sentence", "The fan never stops.", "--aspect", "fan"]
-        lines.append(shlex.join(command))
+        command = ["absa-edit", "predict", str(run.folder), "--sentence", "The fan never stops."]
+        lines.append(shlex.join([*command, "--aspect", "fan"] if run.task.asks_aspect else command))
     return lines

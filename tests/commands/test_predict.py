@@ -22,6 +22,7 @@ from absa_edit.methods.settings import ZeroShot
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import ModelSettings
 from absa_edit.tasks.absc import ABSC
+from absa_edit.tasks.base import TASKS
 
 Run = Callable[..., tuple[object, str, str]]
 PAIRS = [("The fan never stops.", "fan"), ("Great price!", "price"), ("A lovely screen", "screen")]
@@ -103,7 +104,10 @@ def test_one_pair_is_explained(predict: Run) -> None:
         ((), None, "nothing to answer"),
         (("--file", "none.csv"), None, "none.csv: no such file"),
         (("--sentence", "a fan", "--aspect", "screen"), None, "'screen' does not stand in the sentence"),
-        (("--sentence", "a fan"), None, "2"),
+        (("--sentence", "a fan"), None, "is asked about aspects: give --aspect too, as it is written in the sentence"),
+        (("--sentence", "a fan", "--aspect", ""), None, "2"),
+        (("--aspect", "fan"), None, "2"),
+        (("--sentence", "a fan", "--file", "none.csv"), None, "2"),
         (("--explain",), "", "2"),
     ],
 )
@@ -144,3 +148,23 @@ def test_files_without_a_suffix_and_pipes_are_json_lines(predict: Run, tmp_path:
         file.write_text(row)
     code, out, _ = predict("--file", str(file))
     assert code == 0 and len(lines(out)) == 1
+
+
+def test_a_model_of_sentences_takes_no_aspect(
+    small: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = TASKS["sentence_polarity"]
+    adapted = adapt(small.model, ZeroShot(), None, seed=0)
+    about = describe(adapted, ModelSettings(name="tiny"), "0", task.prompt(), task)
+    write_merged(adapted, small.tokenizer, tmp_path / "export" / "merged", about, "")
+    ask = ["predict", str(tmp_path), "--device", "cpu"]
+    main([*ask, "--sentence", "A lovely film.", "--explain"])
+    told = capsys.readouterr().out
+    assert "positive" in told and "neutral" not in told and "with noise on the sentence" in told
+    with pytest.raises(SystemExit, match="is asked about whole sentences: leave out --aspect"):
+        main([*ask, "--sentence", "A lovely film.", "--aspect", "film"])
+    file = tmp_path / "films.jsonl"
+    file.write_text(json.dumps({"sentence": "A lovely film."}))
+    main([*ask, "--file", str(file)])
+    (answer,) = lines(capsys.readouterr().out)
+    assert list(answer["probabilities"]) == ["positive", "negative"]
