@@ -62,6 +62,7 @@ def test_the_help_of_train_is_short(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(predict, "main", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(logging, "disable", Mock())  # it would hold for the tests that follow
     with pytest.raises(SystemExit, match="130"):
         main(["predict", "somewhere"])
     assert capsys.readouterr().err == "interrupted\n"
@@ -79,7 +80,9 @@ def started(command: list[str], log: Path, seen: str) -> subprocess.Popen[bytes]
     return process
 
 
-@pytest.mark.parametrize("more", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+@pytest.mark.parametrize(
+    "more", [pytest.param([], id="run", marks=pytest.mark.slow), pytest.param(["-m", "seed=0,1"], id="sweep")]
+)
 def test_ctrl_c_is_one_line_and_exit_130(more: list[str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = started(["train", *more, "+experiment=smoke", f"output={tmp_path / 'out'}"], log, " · ")
@@ -144,6 +147,30 @@ def test_what_cannot_be_is_told_before_the_model_is_loaded(
     with pytest.raises(SystemExit, match="1"):
         main(["train", "+experiment=smoke", *arguments, *output], root=ROOT)
     assert named in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("method.edit.rnak=3", "method.edit.rnak: unknown setting. Did you mean locate.rank or method.lora.rank?"),
+        ("sede=1", "sede: unknown setting. Did you mean seed?"),
+        ("trace={exmples:1}", "trace.exmples: unknown setting. Did you mean trace.examples?"),
+        ("trace.samples=many", "trace.samples=many Value 'many' of type 'str' could not be converted to Integer"),
+        ("+experiment=laptop15", "Could not find 'experiment/laptop15' Available options in 'experiment': laptop14, "),
+        ("method=[lra]", "Could not load 'method/lra'."),
+        ("trace.samples=[", "no viable alternative at input '['"),
+        ("experiment=smoke", "No match in the defaults list. To append to your default list use +experiment=smoke"),
+        ("+trace.samples=1", "An item is already at 'trace.samples'. Either remove + prefix: 'trace.samples=1'"),
+        ("~nothing", "Could not delete from config. 'nothing' does not exist."),
+    ],
+)
+def test_what_hydra_refuses_is_one_line(override: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", override], root=ROOT)
+    said = str(stop.value.code)
+    assert said.startswith("error: ") and told in said and "\n" not in said and "HYDRA_FULL_ERROR" not in said
 
 
 @pytest.fixture

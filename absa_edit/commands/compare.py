@@ -12,12 +12,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from absa_edit.leaderboard.collect import Group, compared, read
-from absa_edit.leaderboard.tables import markdown, show
-from absa_edit.storage import atomic, to_json, write_json
+if TYPE_CHECKING:
+    from absa_edit.leaderboard.collect import Group
 
 
 def main(arguments: Sequence[str], _: Path) -> None:
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str], _: Path) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 1:
         parser.error("--resamples: expected 1 or more")
+    from absa_edit.leaderboard.collect import compared, read
+
     try:
         write(compared(read(chosen.folders), chosen.against, chosen.resamples), chosen)
     except OSError as error:
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str], _: Path) -> None:
 
 def write(groups: Sequence[Group], chosen: argparse.Namespace) -> None:
     """Print the tables, and write the files that were asked for."""
+    from absa_edit.leaderboard.tables import markdown, show
+    from absa_edit.storage import atomic, to_json, write_json
+
     console = Console(width=None if sys.stdout.isatty() else 120)
     for one in groups:
         show(one, console)

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from absa_edit.compose import conf_folder, register, settings_from, source_folder
-from absa_edit.errors import AbsaEditError
+from absa_edit.compose import conf_folder, register, settings_from, source_folder, told
+from absa_edit.errors import AbsaEditError, SettingsError
+from absa_edit.pipeline.run_folder import check_output
+from absa_edit.tracking.wandb import check_tracking
 
 if TYPE_CHECKING:
     from absa_edit.context import Context
@@ -53,23 +56,25 @@ def main(arguments: Sequence[str], root: Path) -> None:
 
     register()
     sys.argv = ["absa-edit train", *arguments]  # where Hydra looks for them
-    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(job)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that it raises its errors instead of printing them
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(job)()
+    except CompactHydraException as error:
+        raise SettingsError(told(error)) from None
 
 
 def run(config: DictConfig, root: Path) -> float | None:
     """Development macro-F1 of the exported method, for Hydra sweepers; the run folder holds everything else."""
     try:
         settings = settings_from(config)
-        from absa_edit.context import prepare  # torch and transformers take seconds: a typo should not wait for them
-        from absa_edit.pipeline import execute as pipeline
-        from absa_edit.pipeline.run_folder import check_output
-        from absa_edit.pipeline.stages.methods import help_train
-        from absa_edit.report.terminal import bar
-        from absa_edit.tracking.wandb import check_tracking
-        from absa_edit.training.distributed import announce, is_first
-
         check_output(settings)
         check_tracking(settings.track)
+        from absa_edit.context import prepare  # torch and transformers take seconds: a typo should not wait for them
+        from absa_edit.pipeline import execute as pipeline
+        from absa_edit.pipeline.stages.methods import help_train
+        from absa_edit.report.terminal import bar
+        from absa_edit.training.distributed import announce, is_first
+
         overrides = list(HydraConfig.get().overrides.task)
         prepared = prepare(settings, overrides=overrides, root=root, progress=bar)
         if not is_first():
@@ -77,7 +82,8 @@ def run(config: DictConfig, root: Path) -> float | None:
             return None
         log.info("%s", opening(prepared))
         _keep_settings(prepared, config, overrides)
-        command = shlex.join(["absa-edit", "train", *overrides])
+        groups = [s.path for s in HydraConfig.get().runtime.config_sources if s.provider == "command-line"]
+        command = shlex.join(["absa-edit", "train", *(f"--config-dir={path}" for path in groups), *overrides])
         console = Console(width=None if sys.stdout.isatty() else 120)
         record = pipeline.execute(prepared, console=console, command=command, root=source_folder())
         announce(None, prepared.lm.model.device)
