@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import os
 import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from absa_edit.data.prompts import encode, label_ids
+from absa_edit.context import Context
 from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import DataError, SettingsError
@@ -29,9 +27,10 @@ from absa_edit.inference import classifier as classifiers
 from absa_edit.inference.classifier import Classifier
 from absa_edit.localizers.base import locate
 from absa_edit.localizers.plan import checked
-from absa_edit.localizers.settings import LocateSettings
+from absa_edit.localizers.settings import LOCALIZERS, LocateSettings
 from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, Method
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.progress import Progress, silent
@@ -44,8 +43,6 @@ from absa_edit.training.loop import fit as fit_to
 from absa_edit.training.settings import FitSettings
 
 S = TypeVar("S")
-LEARNING_RATE = 2e-3
-"""Of `edit`, as in conf/method/edit.yaml."""
 
 
 def read(name: str, *, task: str | Task = "absc", **settings: Any) -> Splits:
@@ -90,7 +87,11 @@ class Model:
         self.task = task if isinstance(task, Task) else task_of(TaskSettings(task), prompt)
         self.lm = load_model(_settings(ModelSettings, {"name": name, **settings}))
         self.prompt = self.task.prompt(prompt)
-        self.labels = label_ids(self.lm.tokenizer, self.prompt, self.task.labels)
+        self.labels = self._context(0).labels
+
+    def _context(self, seed: int, train: Sequence[Example] = (), **settings: Any) -> Context:
+        """What the run's own functions are given; `settings` are groups of `Settings`."""
+        return Context.of(self.lm, self.task, train, seed=seed, prompt=self.prompt, **settings)
 
     def trace(
         self, data: Dataset | Sequence[Example], *, seed: int = 0, progress: Progress = silent, **settings: Any
@@ -101,48 +102,44 @@ class Model:
         by `absa_edit.tracing.fidelity.agreement`, given an exact trace of the same examples in the same order.
         """
         chosen = _settings(TraceSettings, settings)
-        if isinstance(data, Dataset):
-            order = _rng(seed, "trace examples").permutation(len(data.examples))[: chosen.examples]
-            data = [data.examples[i] for i in sorted(order)]
-        prompts = encode(data, self.lm.tokenizer, self.prompt)
+        ctx = self._context(seed, data.examples if isinstance(data, Dataset) else data, trace=chosen)
+        prompts = ctx.prompts_to_trace() if isinstance(data, Dataset) else ctx.encode(ctx.splits.train)
         return trace(self.lm, prompts, self.labels, chosen, self.prompt, seed=seed, progress=progress)
 
     def plan(self, trace: Trace | None = None, *, seed: int = 0, **settings: Any) -> EditPlan:
         """Where to edit; `settings` are those of `locate.*`; `kind="manual", layers=[4, 5]` needs no trace."""
-        chosen = _settings(LocateSettings, settings)
-        return locate(chosen, self.lm.model, trace, draws=200, rng=_rng(seed, "locate"))
+        kind = settings.get("kind", LocateSettings.kind)
+        chosen: LocateSettings = _settings(LOCALIZERS[kind].settings, settings)
+        ctx = replace(self._context(seed, locate=chosen), trace=trace)
+        return locate(ctx, chosen, ctx.rng("locate"))
 
     def edit(
         self,
         plan: EditPlan | None,
         data: Splits,
         *,
-        method: Method | None = None,
+        method: MethodSettings | None = None,
         fit: FitSettings | None = None,
         seed: int = 0,
         progress: Progress = silent,
     ) -> Classifier:
         """A classifier trained on `data.train` at the plan's sites, its best epoch by `data.dev`.
 
-        `method` are settings of any method, e.g. `Lora(lr=1e-3)`, which needs no plan; by itself `edit`'s.
+        `method` are settings of any method, e.g. `Lora()`, which needs no plan; by itself `Edit()`.
         """
         if plan is not None:
-            checked(plan, self.lm.model)
-        adapted = adapt(self.lm.model, method or Edit(lr=LEARNING_RATE), plan, seed=seed)
+            checked(plan, self.lm.runner)
+        ctx = replace(self._context(seed, fit=fit or FitSettings()), splits=data)
+        adapted = adapt(ctx, method or Edit(), plan)
         trained = Classifier(self.lm, adapted, self.prompt, self.task)
-        prompts = encode(data.train.examples, self.lm.tokenizer, self.prompt)
 
         def evaluate() -> dict[str, float]:
             score = trained.score(data.dev, draws=1)
             return {"dev_accuracy": score.accuracy.value, "dev_macro_f1": score.macro_f1.value}
 
-        fit_to(adapted, prompts, self.labels, fit or FitSettings(), evaluate, seed=seed, progress=progress)
+        prompts, chosen = ctx.encode(data.train), ctx.settings.fit
+        fit_to(adapted, prompts, self.labels, chosen, evaluate, seed=seed, progress=progress)
         return trained
-
-
-def _rng(seed: int, use: str) -> np.random.Generator:
-    """The generator that a run with this seed has for this use, so that both draw the same."""
-    return np.random.default_rng([seed, zlib.crc32(use.encode())])
 
 
 def _settings(kind: type[S], values: dict[str, Any]) -> S:

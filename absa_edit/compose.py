@@ -16,7 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from absa_edit.analyses.settings import ANALYSES
 from absa_edit.errors import SettingsError
+from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.settings import METHODS
 from absa_edit.settings import Settings
 
@@ -35,11 +37,16 @@ def conf_folder() -> Path:
 
 
 def register() -> None:
-    """Store the schemas that `conf/` is checked against."""
+    """Store the schemas that `conf/` is checked against, and an option for each plug-in that has no file there."""
     store = ConfigStore.instance()
     store.store(name="settings_schema", node=Settings)
-    for name, kind in METHODS.items():
-        store.store(group="schema/method", name=name, node=kind)
+    for group, plugins in (("method", METHODS), ("analysis", ANALYSES), ("locate", LOCALIZERS)):
+        has_file = {path.stem for path in (conf_folder() / group).glob("*.yaml")}
+        for name in plugins:
+            place = group if group == "locate" else f"{group}.{name}"
+            store.store(group=f"schema/{group}", name=name, node=plugins[name].settings)
+            if name not in has_file:
+                store.store(group=group, name=name, node=plugins[name].settings, package=place)
 
 
 def settings_from(config: DictConfig) -> Settings:

@@ -29,6 +29,10 @@ class ExportMismatch(AbsaEditError):
     """An exported checkpoint that does not answer like the model in memory."""
 
 
+class CannotMerge(AbsaEditError):
+    """An adapter that cannot be folded into weights."""
+
+
 class PushError(AbsaEditError):
     """An export that could not be put on the hub."""
 

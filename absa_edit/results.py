@@ -216,6 +216,8 @@ class ExportRecord:
     agreement: float
     """Share of test predictions with the same label: 1.0, or the run fails; of merged half weights 0.99 is enough."""
     n: int
+    not_merged: str | None = None
+    """Why there is no merged checkpoint though one was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from enum import StrEnum
 
 from omegaconf import MISSING
 
+from absa_edit.analyses.settings import AnalysisSettings
 from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.errors import SettingsError
 from absa_edit.evaluation.settings import ScoreSettings
 from absa_edit.export.settings import ExportSettings
-from absa_edit.localizers.settings import Localiser, LocateSettings
-from absa_edit.methods.settings import Method
+from absa_edit.localizers.settings import LOCALIZERS, LocateSettings
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Part
 from absa_edit.tasks.base import task_of
@@ -32,6 +33,7 @@ class Stage(StrEnum):
     trace = "trace"
     locate = "locate"
     methods = "methods"
+    analyses = "analyses"
     export = "export"
     report = "report"
 
@@ -51,14 +53,23 @@ class Settings:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     trace: TraceSettings = field(default_factory=TraceSettings)
     locate: LocateSettings = field(default_factory=LocateSettings)
-    method: dict[str, Method] = field(default_factory=dict)
+    method: dict[str, MethodSettings] = field(default_factory=dict)
     """Methods to run, by name; each option of the group `method` adds one."""
+    analysis: dict[str, AnalysisSettings] = field(default_factory=dict)
+    """Analyses to run, by name; each option of the group `analysis` adds one."""
+    compare: list[list[str]] = field(default_factory=list)
+    """Pairs of methods to compare, e.g. `[[edit, random], [edit, lora]]`; empty is the exported method with each
+    other."""
     fit: FitSettings = field(default_factory=FitSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
 
     def __post_init__(self) -> None:
+        for pair in self.compare:
+            if len(pair) != 2 or set(pair) - set(self.method):
+                known = ", ".join(self.method) or "none"
+                raise SettingsError(f"compare={pair}: expected two of the methods that are run ({known})")
         task_of(self.task, self.prompt)  # what makes no task, or no prompt of it, is told before anything is loaded
         if self.seed < 0:
             raise SettingsError(f"seed={self.seed}: expected 0 or more")
@@ -66,12 +77,13 @@ class Settings:
             raise SettingsError(f"stages=[]: expected at least one of {', '.join(Stage)}")
         if Stage.export in self.stages and Stage.methods not in self.stages:
             raise SettingsError("stages: export needs methods beside it; those trained before are found, not trained")
-        if Stage.report in self.stages and not {Stage.trace, Stage.methods} & set(self.stages):
+        if Stage.report in self.stages and not {Stage.trace, Stage.methods, Stage.analyses} & set(self.stages):
             raise SettingsError(
-                "stages: report needs trace or methods beside it, whose results it shows; what was done before is found"
+                "stages: report needs trace, methods or analyses beside it, whose results it shows; what was done "
+                "before is found"
             )
-        kinds = {located.kind for located in self.localisers()}
-        if {Stage.trace, Stage.locate} <= set(self.stages) and Localiser.trace in kinds:
+        traced = any(LOCALIZERS[located.kind].needs_trace for located in self.localizers())
+        if {Stage.trace, Stage.locate} <= set(self.stages) and traced:
             missing = [part.value for part in self.locate.parts if part not in self.trace.parts]
             if missing:
                 raise SettingsError(
@@ -82,10 +94,10 @@ class Settings:
                     "locate.parts=[head]: trace.engine=auto runs no head exactly; take exact or attribution"
                 )
 
-    def localisers(self) -> list[LocateSettings]:
-        """What the plans of this run come from; a method's own `random` follows the run's plan.
+    def localizers(self) -> list[LocateSettings]:
+        """What the plans of this run come from; a method's own control follows the run's plan.
 
-        Raises `SettingsError` for a method's own localiser that does not go with `locate.*`.
+        Raises `SettingsError` for a method's own localizer that does not go with `locate.*`.
         """
-        own = {kind for method in self.method.values() if (kind := getattr(method, "locate", None))}
-        return [self.locate, *(self.locate.by(kind) for kind in sorted(own - {Localiser.random}))]
+        kinds = {kind for method in self.method.values() if (kind := getattr(method, "locate", None))}
+        return [self.locate, *(self.locate.by(kind) for kind in sorted(kinds) if not LOCALIZERS[kind].follows)]

@@ -20,10 +20,10 @@ class Table:
 class Point:
     """A point of a chart with its interval; `low` and `high` are `y` where there is none."""
 
-    x: float
-    y: float
-    low: float
-    high: float
+    x: int | float
+    y: int | float
+    low: int | float
+    high: int | float
 
 
 @dataclass(frozen=True, slots=True)

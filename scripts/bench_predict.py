@@ -19,12 +19,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from absa_edit.context import Context
 from absa_edit.data.prompts import encode
 from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_splits
 from absa_edit.inference.classifier import Classifier
 from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import ZeroShot
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Example
@@ -94,7 +95,7 @@ def bench(classifier: Classifier, examples: list[Example]) -> dict[str, Any]:
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/predict.json`, also shown."""
     lm = load_model(ModelSettings(name=arguments.model, device=arguments.device, dtype=arguments.dtype))
-    classifier = Classifier(lm, adapt(lm.model, ZeroShot(), None, seed=0), ABSC.prompt(), ABSC)
+    classifier = Classifier(lm, adapt(Context.of(lm), ZeroShot(), None), ABSC.prompt(), ABSC)
     splits = load_splits(DataSettings(name="laptop-sample"), root=Path(), environ={})
     found = bench(classifier, list(splits.tests[0].examples)[: arguments.examples])
     table = Table("answers a second", "one at a time", "batched", "ratio", "same answer")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from fits import Job, model_of, prompts_of
+from fits import Job, adapted_to, model_of, prompts_of
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +21,8 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.evaluation.predict import BaseStates, Labels, log_probabilities
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, ZeroShot
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.prefix_tree import length_buckets
 from absa_edit.records import Part, Site
@@ -50,7 +50,7 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     base = model_of(job)
     prompts, labels = prompts_of(job)
     layers = BlockRunner(base).layers
-    plain = adapt(base, ZeroShot(), None, seed=0)
+    plain = adapted_to(base, ZeroShot(), None)
     starts = [layers // 4, layers // 2, 3 * layers // 4]
     known = BaseStates(labels, base.dtype, starts, TOKENS, gib=4.0)
     ways: dict[str, Callable[[], object]] = {
@@ -58,8 +58,8 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "full pass": lambda: log_probabilities(plain, prompts, labels, batch_tokens=TOKENS),
     }
     for start in starts:
-        plan = plan_of(base, [Site(layer, Part.attn) for layer in range(start, start + 3)], 4, "manual")
-        edit = adapt(base, Edit(lr=1e-3), plan, seed=0)
+        plan = plan_of(BlockRunner(base), [Site(layer, Part.attn) for layer in range(start, start + 3)], 4, "manual")
+        edit = adapted_to(base, Edit(lr=1e-3), plan)
         ways[f"edit from block {start}"] = lambda edit=edit: log_probabilities(
             edit, prompts, labels, batch_tokens=TOKENS, frozen=known.of(edit, "sample", prompts)
         )

@@ -33,19 +33,25 @@ from transformers import (
     TrainingArguments,
 )
 
+from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import load_splits
 from absa_edit.localizers.plan import plan_of
+from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import adapt
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.methods.reft import LoReFT
-from absa_edit.methods.settings import Delta, Edit, Full, Lora, Method
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.hooks import edited
-from absa_edit.model.loading import load_model, reviewlm
+from absa_edit.model.loading import LanguageModel, load_model, reviewlm
 from absa_edit.model.prefix_tree import grow
 from absa_edit.model.settings import ModelSettings, Precision
-from absa_edit.records import Part, Role, Site
+from absa_edit.records import EditPlan, Part, Role, Site
 from absa_edit.tasks.absc import ABSC
 from absa_edit.training.loop import epoch_batches, fit
 from absa_edit.training.settings import FitSettings
@@ -77,7 +83,7 @@ def window(layers: int) -> list[int]:
     return list(range(layers // 3, layers - layers // 3))
 
 
-OURS: dict[str, Method] = {
+OURS: dict[str, MethodSettings] = {
     "edit": Edit(lr=LR),
     "edit + representation": Edit(lr=LR, representation=True),
     "representation": Edit(lr=LR, weights=False, representation=True),
@@ -127,13 +133,20 @@ class Clock:
         self.wait()
 
 
+def adapted_to(base: PreTrainedModel, settings: MethodSettings, plan: EditPlan | None) -> AdaptedModel:
+    """What a method trains on a copy of `base`."""
+    lm = LanguageModel("bench", "bench", base, AutoTokenizer.from_pretrained(reviewlm()), "")
+    return adapt(Context.of(lm), settings, plan)
+
+
 def ours(job: Job) -> None:
     """The package's own loop."""
     base = model_of(job)
     prompts, labels = prompts_of(job)
-    plan = plan_of(base, [Site(layer, Part.attn) for layer in window(BlockRunner(base).layers)], 4, "manual")
-    adapted = adapt(base, OURS[job.way], plan, seed=0)
-    del base
+    runner = BlockRunner(base)
+    plan = plan_of(runner, [Site(layer, Part.attn) for layer in window(runner.layers)], 4, "manual")
+    adapted = adapted_to(base, OURS[job.way], plan)
+    del base, runner
     clock = Clock()
 
     def evaluate() -> dict[str, float]:

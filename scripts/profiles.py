@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from fits import OURS, Job, model_of, prompts_of, window
+from fits import OURS, Job, adapted_to, model_of, prompts_of, window
 from torch.profiler import ProfilerActivity, profile
 
 from absa_edit.localizers.plan import plan_of
-from absa_edit.methods.base import adapt
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.settings import Precision
 from absa_edit.records import Part, Site
@@ -27,8 +26,10 @@ def profiled(job: Job) -> dict[str, float]:
     """Share of the wall time of the second epoch by kind; what no operation took is Python's."""
     base = model_of(job)
     prompts, labels = prompts_of(job)
-    plan = plan_of(base, [Site(layer, Part.attn) for layer in window(BlockRunner(base).layers)], 4, "manual")
-    adapted = adapt(base, OURS[job.way], plan, seed=0)
+    plan = plan_of(
+        BlockRunner(base), [Site(layer, Part.attn) for layer in window(BlockRunner(base).layers)], 4, "manual"
+    )
+    adapted = adapted_to(base, OURS[job.way], plan)
     recorder = profile(activities=[ProfilerActivity.CPU])
     began = 0.0
     wall = 0.0

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import Description, describe
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, Method
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import EditPlan, Part, Site, Target
@@ -21,7 +22,9 @@ from absa_edit.tasks.absc import ABSC
 MIXED = (Target(Site(0, Part.attn), 1), Target(Site(1, Part.mlp), 4), Target(Site(2, Part.attn), 3))
 
 
-def _trained(lm: LanguageModel, method: Method | None = None, targets: tuple[Target, ...] = MIXED) -> AdaptedModel:
+def _trained(
+    lm: LanguageModel, method: MethodSettings | None = None, targets: tuple[Target, ...] = MIXED
+) -> AdaptedModel:
     adapted = adapt(lm.model, method or Edit(lr=1e-3), EditPlan("me", targets, 0), seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

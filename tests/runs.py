@@ -12,8 +12,12 @@ from rich.console import Console
 from absa_edit.context import Context, prepare
 from absa_edit.data.settings import DataSettings
 from absa_edit.evaluation.settings import ScoreSettings
-from absa_edit.localizers.settings import Localiser, LocateSettings
-from absa_edit.methods.settings import Delta, Edit, Full, Lora, ZeroShot
+from absa_edit.localizers.settings import LocateSettings
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.settings import ModelSettings
 from absa_edit.pipeline import execute as pipeline
 from absa_edit.records import Role
@@ -38,7 +42,7 @@ def settings(output: Path, **changes: Any) -> Settings:
             method={
                 "zero_shot": ZeroShot(),
                 "edit": Edit(lr=2e-3),
-                "random": Edit(lr=2e-3, locate=Localiser.random),
+                "random": Edit(lr=2e-3, locate="random"),
                 "delta": Delta(lr=2e-4),
                 "lora": Lora(lr=1e-3),
                 "full": Full(lr=2e-4),
@@ -61,7 +65,7 @@ def execute(chosen: Settings) -> tuple[Context, RunRecord, str]:
 def small_run(output: Path, **changes: Any) -> Settings:
     """One edit of chosen layers, no trace."""
     chosen: dict[str, Any] = {
-        "locate": LocateSettings(kind=Localiser.manual, layers=[4, 5]),
+        "locate": LocateSettings(kind="manual", layers=[4, 5]),
         "method": {"edit": Edit(lr=2e-3)},
         "stages": [Stage.locate, Stage.methods, Stage.export],
         "data": DataSettings(name="laptop-sample", limit_train=30, limit_test=8),

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 import absa_edit
+from absa_edit.compose import register, settings_from
 from absa_edit.data.sources import Splits
 from absa_edit.errors import DataError, SettingsError
-from absa_edit.methods.settings import Full
+from absa_edit.methods.full import Full
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.loading import LanguageModel
 from absa_edit.records import Dataset, EditPlan, Trace
 from absa_edit.tasks.absc import ABSC, POLARITIES
@@ -122,7 +126,9 @@ def test_settings_are_checked_as_on_the_command_line(model: absa_edit.Model, exa
         model.plan(kind="all", rank=0)
 
 
-def test_the_learning_rate_is_the_command_lines() -> None:
-    from absa_edit.api import LEARNING_RATE
-
-    assert f"lr: {LEARNING_RATE:.0e}".replace("e-03", "e-3") in (ROOT / "conf/method/edit.yaml").read_text()
+def test_what_trains_by_itself_is_what_the_command_line_trains() -> None:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = settings_from(compose("train", ["+experiment=laptop14"]))
+    assert composed.method["edit"] == Edit()

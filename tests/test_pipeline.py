@@ -24,8 +24,8 @@ from absa_edit.context import Context
 from absa_edit.errors import ExportMismatch
 from absa_edit.export import parity
 from absa_edit.export.serving import check_serving
-from absa_edit.localizers.settings import Localiser, LocateSettings
-from absa_edit.methods.settings import Edit
+from absa_edit.localizers.settings import LocateSettings
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.precision import of_training
 from absa_edit.pipeline.stages import export as export_stage
 from absa_edit.pipeline.stages import trace as trace_stage
@@ -198,7 +198,7 @@ def test_a_plan_can_be_passed_back_in(finished: tuple[Context, RunRecord, str], 
     run, record, _ = finished
     chosen = settings(
         tmp_path,
-        locate=LocateSettings(kind=Localiser.file, plan=str(run.folder / "plan.json")),
+        locate=LocateSettings(kind="file", plan=str(run.folder / "plan.json")),
         method={"edit": Edit(lr=2e-3)},
         stages=[Stage.locate, Stage.methods],
     )
@@ -226,7 +226,7 @@ def test_the_representation_edit_runs_and_reloads(tmp_path: Path) -> None:
 
     chosen = settings(
         tmp_path,
-        locate=LocateSettings(kind=Localiser.manual, layers=[5, 6]),
+        locate=LocateSettings(kind="manual", layers=[5, 6]),
         method={"edit": Edit(lr=2e-3, representation=True)},
         stages=[Stage.locate, Stage.methods, Stage.export],
     )

@@ -14,8 +14,9 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from absa_edit.compose import register, settings_from
 from absa_edit.errors import SettingsError
-from absa_edit.localizers.settings import Localiser
-from absa_edit.methods.settings import Edit, Full, Lora
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.records import Part, Role
 from absa_edit.settings import Settings
 
@@ -35,7 +36,7 @@ def test_every_experiment_composes(name: str) -> None:
     composed = settings(f"+experiment={name}")
     assert composed.data.name in composed.name
     assert list(composed.method) == ["zero_shot", "edit", "random", "lora", "full"]
-    assert composed.method["random"].locate is Localiser.random  # type: ignore[attr-defined]
+    assert composed.method["random"].locate == "random"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("group", ["task", "data", "model", "locate", "method", "track"])
@@ -66,7 +67,7 @@ def test_the_random_control_is_trained_as_the_edit_is() -> None:
     assert {*changed, "locate"} == {f.name for f in fields(Edit)}
     told = [f"method.edit.{key}={getattr(value, 'value', value)}" for key, value in changed.items()]
     both = settings("+experiment=laptop14", *told).method
-    assert both["random"] == replace(both["edit"], locate=Localiser.random)
+    assert both["random"] == replace(both["edit"], locate="random")
     assert all(getattr(both["random"], key) == value for key, value in changed.items())
     plain = settings("method=[edit,random]").method
     assert settings("method=random").method["random"] == plain["random"]
@@ -77,7 +78,7 @@ def test_the_random_control_is_trained_as_the_edit_is() -> None:
 
 def test_manual_layers() -> None:
     locate = settings("locate=manual", "locate.layers=[4,5]", "locate.parts=[attn]").locate
-    assert (locate.kind, locate.layers, locate.parts) == (Localiser.manual, [4, 5], [Part.attn])
+    assert (locate.kind, locate.layers, locate.parts) == ("manual", [4, 5], [Part.attn])
 
 
 def test_roles_and_tokens_are_spelled_as_in_the_tables() -> None:
@@ -137,7 +138,7 @@ def test_a_typo_stops_with_the_key(override: str, named: str) -> None:
         (["locate.parts=[head]", "locate.shape=sites", "locate.sites=3"], "head, which is not traced"),
         (["trace.parts=[block,attn]"], "mlp, which is not traced"),
         (["trace.parts=[block,attn]", "locate=all", "method.edit.locate=trace"], "mlp, which is not traced"),
-        (["locate=all", "locate.sites=3", "locate.shape=sites"], "locate=trace or random"),
+        (["locate=all", "locate.sites=3", "locate.shape=sites"], "locate=random or trace"),
         (["locate.sites=3", "locate.shape=sites", "locate.width=2"], "without"),
         (["locate.sites=3"], "locate.shape=sites"),
         (
@@ -157,7 +158,7 @@ def test_heads_by_number() -> None:
     heads = ["trace.parts=[block,head]", "locate.parts=[head]", "locate.shape=sites", "locate.sites=3"]
     composed = settings("+experiment=laptop14", *heads)
     assert composed.locate.sites == 3
-    assert composed.locate.by(Localiser.all).sites is None
+    assert composed.locate.by("all").sites is None
     settings("+experiment=laptop14", "trace.parts=[block,attn]", "stages=[trace]")  # nothing is located
     settings("+experiment=laptop14", "locate=manual", "locate.layers=[2]", "locate.parts=[head]")
 

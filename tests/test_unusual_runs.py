@@ -20,8 +20,10 @@ from absa_edit.data.settings import DataSettings, Leaks
 from absa_edit.errors import PlanError, RecordError, SettingsError
 from absa_edit.evaluation import predict
 from absa_edit.export.settings import ExportSettings
-from absa_edit.localizers.settings import Localiser, LocateSettings, Shape
-from absa_edit.methods.settings import Delta, Edit, ZeroShot
+from absa_edit.localizers.settings import LocateSettings, Shape
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model import precision
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.settings import Dtype, Precision
@@ -85,8 +87,8 @@ def test_stages_one_after_another_are_one_run(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("chosen", "named"),
     [
-        (LocateSettings(kind=Localiser.file, plan="/no/plan.json"), r"locate\.plan=/no/plan\.json: no such file"),
-        (LocateSettings(kind=Localiser.manual, layers=[40]), "layers 0 to"),
+        (LocateSettings(kind="file", plan="/no/plan.json"), r"locate\.plan=/no/plan\.json: no such file"),
+        (LocateSettings(kind="manual", layers=[40]), "layers 0 to"),
         (LocateSettings(rank=9999), "rank 9999"),
         (LocateSettings(width=99), r"locate\.width=99"),
         (LocateSettings(shape=Shape.sites, sites=999), r"locate\.sites=999"),
@@ -188,8 +190,8 @@ def test_own_data_may_be_called_dev(tmp_path: Path) -> None:
 
 
 def test_nothing_is_exported_where_the_method_was_left_out(tmp_path: Path) -> None:
-    random = {"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate=Localiser.random)}
-    chosen = small_run(tmp_path, locate=LocateSettings(kind=Localiser.all), method=random)
+    random = {"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate="random")}
+    chosen = small_run(tmp_path, locate=LocateSettings(kind="all"), method=random)
     _, record, _ = execute(chosen)
     assert record.export is None
     with pytest.raises(SettingsError, match=r"export\.method=random: expected one of .* \(none is left\)"):
@@ -200,8 +202,8 @@ def test_a_control_that_cannot_be_drawn_is_left_out_and_said(tmp_path: Path, cap
     """Beside a plan of all layers no other placement exists; found out before anything is trained."""
     chosen = settings(
         tmp_path,
-        locate=LocateSettings(kind=Localiser.all),
-        method={"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate=Localiser.random)},
+        locate=LocateSettings(kind="all"),
+        method={"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate="random")},
         stages=[Stage.locate, Stage.methods],
     )
     with caplog.at_level(logging.WARNING, "absa_edit"):

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.data.settings import PromptSettings
+from absa_edit.errors import CannotMerge
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.model.settings import ModelSettings
@@ -32,6 +33,10 @@ ABOUT = "absa_edit.json"
 
 ADAPTER, REPRESENTATION = "adapter_config.json", "representation.safetensors"
 """The files that tell of deltas, for peft, and that hold a representation edit."""
+
+
+SETS = ("target_modules", "feedforward_modules", "exclude_modules")
+"""Fields of an adapter's configuration whose order means nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card:
         if adapted.peft:
             adapted.peft.peft_config["default"].base_model_name_or_path = about.base
             adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
-            _one_rank(temporary)
+            _plain_config(temporary)
         if adapted.representation:
             edit = adapted.representation
             state = {
@@ -133,12 +138,22 @@ def write_merged(
 
 
 def merged(adapted: AdaptedModel) -> PreTrainedModel:
-    """A plain copy of the model with its deltas folded in; summed in float32, cast once."""
+    """A plain copy of the model with its deltas folded in; summed in float32, cast once.
+
+    Raises `CannotMerge` where PEFT cannot fold them into weights.
+    """
     if adapted.peft is None:
         return adapted.model
     dtype = adapted.model.dtype
     whole: PeftModel = copy.deepcopy(adapted.peft).to(torch.float32)
-    return whole.merge_and_unload(safe_merge=True).to(dtype)
+    try:
+        return whole.merge_and_unload(safe_merge=True).to(dtype)
+    except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
+        kind = type(adapted.peft.peft_config["default"]).__name__.removesuffix("Config")
+        reason = str(error).strip().splitlines()
+        raise CannotMerge(
+            f"{kind} cannot be folded into the weights ({reason[0] if reason else 'PEFT has no way to'})"
+        ) from error
 
 
 @contextmanager
@@ -161,15 +176,18 @@ def base_of(model: ModelSettings) -> str:
     return str(Path(model.name).resolve()) if is_folder else model.name
 
 
-def _one_rank(folder: Path) -> None:
-    """Give all deltas of a saved adapter the largest rank, with rows and columns of 0, and do without patterns.
+def _plain_config(folder: Path) -> None:
+    """Put the targets of a saved adapter in order (PEFT keeps a set), and give all deltas of a LoRA the largest rank,
+    with rows and columns of 0, so that it can do without patterns.
 
     vLLM drops them before 0.32, and llama.cpp divides by each tensor's own rank. All sites share one
     alpha / rank (`absa_edit.methods`), so that nothing but the shapes changes.
     """
     path, weights = folder / ADAPTER, folder / "adapter_model.safetensors"
     config = json.loads(path.read_text(encoding="utf-8"))
-    if not config["rank_pattern"]:
+    config |= {key: sorted(value) for key, value in config.items() if key in SETS and isinstance(value, list)}
+    write_json(config, path)
+    if config["peft_type"] != "LORA" or not config["rank_pattern"]:
         return
     tensors = load_file(weights)
     for name, tensor in tensors.items():

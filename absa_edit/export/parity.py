@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from absa_edit.errors import ExportMismatch, ModelError
 from absa_edit.export.folder import ABOUT, ADAPTER, Description, read_representation
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import load_adapter
+from absa_edit.methods.peft_adapter import load_adapter
 from absa_edit.results import Prediction
 from absa_edit.storage import load
 

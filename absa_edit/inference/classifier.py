@@ -29,7 +29,7 @@ from absa_edit.export.folder import (
 )
 from absa_edit.export.model_card import plain_card
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import load_adapter
+from absa_edit.methods.peft_adapter import load_adapter
 from absa_edit.model.loading import LanguageModel, choose_device, load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.progress import Progress, silent

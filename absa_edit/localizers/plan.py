@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import PreTrainedModel
-
 from absa_edit.errors import PlanError
 from absa_edit.model.architectures import site_shape
 from absa_edit.model.block_runner import BlockRunner
@@ -16,46 +14,45 @@ from absa_edit.storage import load
 
 
 def plan_of(
-    model: PreTrainedModel, sites: Iterable[Site], rank: int, source: str, stability: float | None = None
+    runner: BlockRunner, sites: Iterable[Site], rank: int, source: str, stability: float | None = None
 ) -> EditPlan:
     """The plan that edits `sites` with `rank` each; sites in order of layer."""
     targets = tuple(Target(site, rank) for site in sorted(sites))
-    return _counted(EditPlan(source, targets, 0, stability), model)
+    return _counted(EditPlan(source, targets, 0, stability), runner)
 
 
-def every_layer(model: PreTrainedModel, parts: Sequence[Part]) -> list[Site]:
+def every_layer(runner: BlockRunner, parts: Sequence[Part]) -> list[Site]:
     """All sites of the given parts."""
-    return sites_of(model, range(BlockRunner(model).layers), parts)
+    return sites_of(runner, range(runner.layers), parts)
 
 
-def sites_of(model: PreTrainedModel, layers: Iterable[int], parts: Sequence[Part]) -> list[Site]:
+def sites_of(runner: BlockRunner, layers: Iterable[int], parts: Sequence[Part]) -> list[Site]:
     """All sites of the given parts in some layers, layer by layer."""
-    kinds = kinds_of(model, parts)
+    kinds = kinds_of(runner, parts)
     return [Site(layer, *kind) for layer in layers for kind in kinds]
 
 
-def kinds_of(model: PreTrainedModel, parts: Sequence[Part]) -> list[tuple[Part, int | None]]:
+def kinds_of(runner: BlockRunner, parts: Sequence[Part]) -> list[tuple[Part, int | None]]:
     """Part and index of each site that a layer has of the given parts: `head` stands for every head."""
-    heads = BlockRunner(model).heads
+    heads = runner.heads
     return [(part, i) for part in parts for i in (range(heads) if part is Part.head else (None,))]
 
 
-def read_plan(path: str, model: PreTrainedModel) -> EditPlan:
+def read_plan(path: str, runner: BlockRunner) -> EditPlan:
     """The plan in a `plan.json`, checked against the model; its parameter count is counted anew.
 
     Its source is the file: whoever made it, the plan may have been changed since, and its stability is then another's.
     """
     if not Path(path).is_file():
         raise PlanError(f"locate.plan={path}: no such file; give a plan.json of an earlier run")
-    return _counted(replace(load(EditPlan, Path(path)), source="file", stability=None), model)
+    return _counted(replace(load(EditPlan, Path(path)), source="file", stability=None), runner)
 
 
-def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
+def checked(plan: EditPlan, runner: BlockRunner) -> EditPlan:
     """`plan` itself.
 
     Raises `PlanError` naming the first target that matches nothing in the model.
     """
-    runner = BlockRunner(model)
     if not plan.targets:
         raise PlanError(f"the plan from {plan.source} has no targets")
     whole = {t.site.layer for t in plan.targets if t.site.part is Part.attn}
@@ -73,13 +70,13 @@ def checked(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
             raise PlanError(f"{site}: stands in the plan twice")
         if site.part is Part.head and site.layer in whole:
             raise PlanError(f"{site}: the plan edits all heads of the layer as attn@{site.layer}; take one of them out")
-        most = min(site_shape(model, site))
+        most = min(site_shape(runner.model, site))
         if not 1 <= rank <= most:
             raise PlanError(f"{site}: rank {rank}, expected 1 to {most}")
         seen.add(site)
     return plan
 
 
-def _counted(plan: EditPlan, model: PreTrainedModel) -> EditPlan:
-    targets = checked(plan, model).targets
-    return replace(plan, parameters=sum(t.rank * sum(site_shape(model, t.site)) for t in targets))
+def _counted(plan: EditPlan, runner: BlockRunner) -> EditPlan:
+    targets = checked(plan, runner).targets
+    return replace(plan, parameters=sum(t.rank * sum(site_shape(runner.model, t.site)) for t in targets))

@@ -1,21 +1,17 @@
-"""Where an edit goes."""
+"""Where an edit goes: what every localizer is told, and which ones there are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 from absa_edit.errors import SettingsError
 from absa_edit.records import Part
+from absa_edit.registry import Registry
 
-
-class Localiser(StrEnum):
-    trace = "trace"
-    random = "random"
-    all = "all"
-    manual = "manual"
-    file = "file"
-    """Read `locate.plan`."""
+LOCALIZERS: Registry[Any] = Registry("localizer", "absa_edit.localizers")
+"""Classes of `localizers.base.Localizer` by name; typed there, since settings know nothing above them."""
 
 
 class Shape(StrEnum):
@@ -27,9 +23,10 @@ class Shape(StrEnum):
 
 @dataclass
 class LocateSettings:
-    """Where the edit goes."""
+    """Where the edit goes; a localizer with settings of its own adds them in a subclass."""
 
-    kind: Localiser = Localiser.trace
+    kind: str = "trace"
+    """A registered localizer: trace, random, all, manual, file, or one of your own."""
     layers: list[int] = field(default_factory=list)
     """For `manual`: the layers to edit, counted from 0."""
     parts: list[Part] = field(default_factory=lambda: [Part.attn, Part.mlp])
@@ -41,34 +38,39 @@ class LocateSettings:
     """Of the delta of each site."""
     shape: Shape = Shape.window
     sites: int | None = None
-    """How many, for `shape=sites` by trace or random; None is as many as a window holds. Heads need a number."""
+    """How many, for `shape=sites` by a localizer that chooses; None is as many as a window holds. Heads need a
+    number."""
     plan: str | None = None
-    """A `plan.json` to use as it is (`kind=file`)."""
+    """For `file`: a `plan.json` to use as it is."""
 
     def __post_init__(self) -> None:
+        localizer = LOCALIZERS[self.kind]
         if self.rank < 1:
             raise SettingsError(f"locate.rank={self.rank}: expected at least 1")
         if not self.parts or (set(self.parts) - {Part.attn, Part.mlp} and self.parts != [Part.head]):
             raise SettingsError("locate.parts: expected attn, mlp or both, or head alone")
-        chosen = self.kind in (Localiser.trace, Localiser.random)
-        if self.parts == [Part.head] and chosen and self.sites is None:
+        if self.parts == [Part.head] and localizer.chooses and self.sites is None:
             raise SettingsError("locate.parts=[head]: say how many, e.g. locate.shape=sites locate.sites=16")
-        if self.sites is not None and not (chosen and self.shape is Shape.sites and self.width is None):
+        if self.sites is not None and not (localizer.chooses and self.shape is Shape.sites and self.width is None):
+            choosing = " or ".join(name for name in LOCALIZERS if LOCALIZERS[name].chooses)
             raise SettingsError(
-                f"locate.sites={self.sites} goes with locate.shape=sites and locate=trace or random, and without "
+                f"locate.sites={self.sites} goes with locate.shape=sites and locate={choosing}, and without "
                 "locate.width"
             )
         if self.sites is not None and self.sites < 1:
             raise SettingsError(f"locate.sites={self.sites}: expected at least 1")
-        if (self.kind is Localiser.manual) != bool(self.layers):
-            raise SettingsError(
-                f"locate.layers={self.layers} with locate={self.kind.value}: layers go with locate=manual, "
-                "e.g. locate=manual locate.layers=[4,5]"
-            )
-        if (self.kind is Localiser.file) != bool(self.plan):
-            raise SettingsError("locate.plan goes with locate=file, e.g. locate=file locate.plan=plan.json")
+        for key, example in (("layers", "[4,5]"), ("plan", "plan.json")):
+            takes = next(name for name in LOCALIZERS if LOCALIZERS[name].takes == key)
+            if bool(getattr(self, key)) != (localizer.takes == key):
+                raise SettingsError(
+                    f"locate.{key}={getattr(self, key)} with locate={self.kind}: {key} goes with locate={takes}, "
+                    f"e.g. locate={takes} locate.{key}={example}"
+                )
 
-    def by(self, kind: Localiser) -> LocateSettings:
-        """The same choice by another localiser, one that needs neither layers nor a file."""
-        sites = None if kind is Localiser.all else self.sites
-        return replace(self, kind=kind, layers=[], plan=None, sites=sites)
+    def by(self, kind: str) -> LocateSettings:
+        """The same choice by another localizer, one that needs neither layers nor a file."""
+        localizer = LOCALIZERS[kind]
+        shared = {f.name: getattr(self, f.name) for f in fields(LocateSettings)}
+        sites = self.sites if localizer.chooses else None
+        made: LocateSettings = localizer.settings(**shared | {"kind": kind, "layers": [], "plan": None, "sites": sites})
+        return made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -23,28 +25,34 @@ class AdaptedModel:
     """A copy of the base model together with what trains in it."""
 
     kind: str
-    """zero_shot, edit, delta, lora or full."""
+    """Name of the method that made it."""
     model: PreTrainedModel
     """The causal LM; with an adapter, its linear layers hold the deltas."""
-    peft: PeftModel | None
-    representation: RepresentationEdit | None
-    plan: EditPlan | None
-    lr: dict[str, float]
+    peft: PeftModel | None = None
+    representation: RepresentationEdit | None = None
+    plan: EditPlan | None = None
+    """What trains, of a method that a plan tells."""
+    lr: dict[str, float] = field(default_factory=dict)
     """Learning rate of `weights` and of `representation`."""
-    start: int
+    start: int = 0
     """The first block that has to run: the states that enter it are the base model's (but for a representation edit
     of the block below)."""
-    touched: int
+    touched: int = 0
     """Entries of base weight matrices that change once the method is merged."""
     held: int = 0
     """Entries of trained tensors that stay 0: those of heads' adapters that read another head."""
+    after_step: Callable[[int], None] | None = None
+    """Called after each optimiser step with its number, from 1, while gradients are there: for adapters that change
+    with training. What they know of the steps before is not in a checkpoint: such a fit is not resumed."""
+    penalty: Callable[[], Tensor] | None = None
+    """Added to the mean loss of each batch."""
 
     @property
     def rank(self) -> int | None:
         """The largest rank of a module's delta; None without an adapter."""
-        return self.peft.peft_config["default"].r if self.peft else None  # type: ignore[attr-defined]
+        return getattr(self.peft.peft_config["default"], "r", None) if self.peft else None
 
-    @property
+    @cached_property
     def runner(self) -> BlockRunner:
         return BlockRunner(self.model)
 
@@ -84,6 +92,10 @@ class AdaptedModel:
             groups.append({"params": parameters, "lr": self.lr["representation"], "weight_decay": 0.0})
         return groups
 
+    def with_steps(self, after_step: Callable[[int], None], penalty: Callable[[], Tensor]) -> AdaptedModel:
+        """This model, changed after each step and penalised so."""
+        return replace(self, after_step=after_step, penalty=penalty)
+
     def count(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.trainable().values()) - self.held
@@ -106,20 +118,23 @@ class AdaptedModel:
         self.model.eval()
         if not training:
             return
-        if self.kind == "full":
+        if self.start < 0:  # everything trains
             self.model.train()
-        for name, module in self.model.named_modules():
-            if "lora_dropout" in name and isinstance(module, nn.Dropout):
-                module.train()
+        for layer in self.model.modules():
+            if isinstance(layer, BaseTunerLayer):
+                # some adapters have no module for it, and look at their own mode
+                by_mode = (getattr(layer, name, {}) for name in ("rank_dropout", "module_dropout"))
+                layer.training = any(any(shares.values()) for shares in by_mode)
+                for name, module in layer.named_modules():
+                    if "dropout" in name and isinstance(module, nn.Dropout) and "base_layer" not in name:
+                        module.train()
 
 
 def changed_elsewhere(adapted: AdaptedModel, base: PreTrainedModel) -> Iterator[str]:
     """Names of base parameters that differ in any bit though the method does not train them."""
     trained = set(adapted.trainable())
     current = {
-        name.replace(".base_layer.", "."): (name, parameter)
-        for name, parameter in adapted.model.named_parameters()
-        if ".lora_" not in name
+        name.replace(".base_layer.", "."): (name, parameter) for name, parameter in adapted.model.named_parameters()
     }
     for name, parameter in base.named_parameters():
         own, value = current[name]

@@ -1,19 +1,23 @@
-"""What each method trains, and how fast."""
+"""What every method is told, and which ones there are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
 from absa_edit.errors import SettingsError
-from absa_edit.localizers.settings import Localiser
-from absa_edit.records import Role
+from absa_edit.localizers.settings import LOCALIZERS
+from absa_edit.registry import Registry
+
+METHODS: Registry[Any] = Registry("method", "absa_edit.methods")
+"""Classes of `methods.base.Method` by name; typed there, since settings know nothing above them."""
 
 
 @dataclass
-class Method:
-    """What every method has: how fast it learns."""
+class MethodSettings:
+    """How fast a method learns; each method adds its own settings in a subclass."""
 
     lr: float = MISSING
     """Peak learning rate of AdamW."""
@@ -25,69 +29,17 @@ class Method:
             raise SettingsError("dropout: expected a share from 0 to 1")
         if getattr(self, "rank", 1) < 1:
             raise SettingsError("rank: expected at least 1")
-        if getattr(self, "locate", None) in (Localiser.manual, Localiser.file):
+        place = getattr(self, "locate", None)
+        if place is not None and LOCALIZERS[place].takes:
+            free = ", ".join(name for name in LOCALIZERS if not LOCALIZERS[name].takes)
             raise SettingsError(
-                "method.<name>.locate: expected trace, random or all; for your own layers use locate=manual"
+                f"method.<name>.locate={place}: expected one of {free}; for your own layers use locate={place}"
             )
 
 
 @dataclass
-class ZeroShot(Method):
-    """The base model as it is."""
+class LocatedSettings(MethodSettings):
+    """Of methods that train what a plan names."""
 
-    lr: float = 0.0
-
-
-@dataclass
-class Edit(Method):
-    """Rank-limited deltas on the located component outputs."""
-
-    locate: Localiser | None = None
-    """A localiser of its own for this method (the `random` control); None follows `locate`."""
-    alpha: float = 8.0
-    """The delta is scaled by alpha / rank, the same at every site."""
-    dropout: float = 0.0
-    weights: bool = True
-    """Train the deltas; false leaves the representation edit alone."""
-    representation: bool = False
-    """Add LoReFT on the residual stream of the located layers, at `position`."""
-    representation_rank: int = 4
-    representation_lr: float = 2e-3
-    position: Role = Role.aspect_again
-    """The last token with this role is edited. Source: arXiv 2503.15117, official code."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (self.weights or self.representation):
-            raise SettingsError("method: an edit with weights=false and representation=false trains nothing")
-
-
-@dataclass
-class Delta(Method):
-    """The located weight matrices, trained in full."""
-
-    locate: Localiser | None = None
-
-
-@dataclass
-class Lora(Method):
-    """PEFT LoRA on all linear layers of all blocks."""
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-
-
-@dataclass
-class Full(Method):
-    """Every weight."""
-
-
-METHODS: dict[str, type[Method]] = {
-    "zero_shot": ZeroShot,
-    "edit": Edit,
-    "random": Edit,
-    "delta": Delta,
-    "lora": Lora,
-    "full": Full,
-}
+    locate: str | None = None
+    """A localizer of its own for this method (the `random` control); None follows `locate`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -37,6 +38,11 @@ class LanguageModel:
     files_sha256: str = ""
     """Of what else of a folder results depend on: configuration, tokenizer, chat template."""
 
+    @cached_property
+    def runner(self) -> BlockRunner:
+        """What runs the model block by block; built once."""
+        return BlockRunner(self.model)
+
     def settings(self) -> ModelSettings:
         """What loads the same weights again; a hub model by its commit, which is its hash."""
         is_here = self.source == "reviewlm" or Path(self.source).is_dir()
@@ -45,9 +51,7 @@ class LanguageModel:
     def summary(self) -> ModelSummary:
         """What `results.json` says of the model."""
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return ModelSummary(
-            self.name, self.source, self.sha256, self.model.num_parameters(), BlockRunner(self.model).layers, dtype
-        )
+        return ModelSummary(self.name, self.source, self.sha256, self.model.num_parameters(), self.runner.layers, dtype)
 
 
 def reviewlm() -> Path:

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from absa_edit import __version__
 from absa_edit.data.prompts import Labels, Prompt, roles_of
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError, ModelError
@@ -24,7 +23,7 @@ from absa_edit.model.prefix_tree import length_buckets
 from absa_edit.model.settings import Dtype
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Example, Part, Trace, TraceCounts
-from absa_edit.storage import content_hash
+from absa_edit.storage import ENGINE, content_hash
 from absa_edit.tracing.attribution_patching import Case, Inputs, SharedPrefix, attribute, run
 from absa_edit.tracing.clean_and_corrupted import CleanAndCorrupted, clean_and_corrupted
 from absa_edit.tracing.corruption import Corrupter
@@ -113,7 +112,7 @@ def trace_prompts(
     some = None if only is None else only.tolist()
     mean = None if corrupter.mean is None else corrupter.mean.tolist()
     asked = replace(settings, batch_tokens=1, grids=0, checked=1), prompt_settings, tracer.words, seed, mean, some
-    log = TraceLog(partial, content_hash(__version__, *lm_key, *asked, prompts))  # of all that changes a line of it
+    log = TraceLog(partial, content_hash(ENGINE, *lm_key, *asked, prompts))  # of all that changes a line of it
     spent = log.seconds
     done = dict(log.found)
     todo = [p for p in prompts if p.example.id not in done]

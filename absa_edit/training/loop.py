@@ -66,6 +66,8 @@ def fit(
     optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=settings.weight_decay, fused=True)
     state = Progressed(micro_batch=settings.batch_size)
     best = _copy(trained)
+    if adapted.after_step:
+        checkpoint = None  # it would not hold what the adapter knows of the steps before
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
         state, best = resumed
     before = state.seconds
@@ -94,7 +96,7 @@ def fit(
             with counted:
                 share = [place[i] for i in batch if i in place]
                 losses.append(
-                    _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, trained)
+                    _step(accelerator, objective, optimizer, share, len(batch), state, settings.clip, adapted)
                 )
             if isinstance(counted, FlopCounterMode):
                 part = sum(len(prompts[i].ids) for i in batch) / sum(len(p.ids) for p in prompts)
@@ -173,7 +175,7 @@ def _step(
     size: int,
     state: Progressed,
     clip: float,
-    trained: dict[str, Tensor],
+    adapted: AdaptedModel,
 ) -> float:
     """One optimiser step on this process's `share` of a batch of `size`; the summed loss of the batch.
 
@@ -192,8 +194,10 @@ def _step(
             summed = float(accelerator.reduce(total))
             if not math.isfinite(summed):
                 raise FitError(f"the loss became {summed} at step {state.steps + 1}; lower the method's lr")
-            accelerator.clip_grad_norm_(trained.values(), clip)
+            accelerator.clip_grad_norm_(adapted.trainable().values(), clip)
             optimizer.step()
+            if adapted.after_step:
+                adapted.after_step(state.steps + 1)
             optimizer.zero_grad(set_to_none=True)
             return summed
         except torch.OutOfMemoryError:

@@ -34,6 +34,7 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.model = adapted.model
         self.representation = adapted.representation
+        self.penalty = adapted.penalty
         self.answers = adapted.answers(prompts, [labels[p.example.label] for p in prompts])
         self.frozen: ActivationCache | None = None
         self.products = OneDNN(adapted.runner.blocks, lay_out=True) if adapted.prefixes_known else None  # few rows
@@ -53,4 +54,5 @@ class AnswerLoss(nn.Module):
         with self.products.on() if self.products else nullcontext():
             logits = self.answers.logits(indices, self.frozen).float()
         losses = cross_entropy(logits, asked.target, reduction="none")
-        return (losses * asked.share).sum()
+        total = (losses * asked.share).sum()
+        return total if self.penalty is None else total + len(indices) * self.penalty()

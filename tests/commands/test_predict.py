@@ -12,13 +12,13 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from contexts import adapt
 
 from absa_edit.cli import main
 from absa_edit.commands import predict as command
 from absa_edit.export.folder import describe, write_merged
 from absa_edit.inference.classifier import load
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import ZeroShot
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import ModelSettings
 from absa_edit.tasks.absc import ABSC

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.localizers.plan import plan_of
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, ZeroShot
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.records import Part, Site
 
 TEXTS = ["The bridge crosses the river.", "Water boils.", "A week has seven days and a year has twelve months."]
@@ -29,7 +30,7 @@ def test_equals_the_mean_over_tokens_by_hand(tiny) -> None:
 
 
 def test_an_edit_of_a_weight_counts_and_one_at_the_aspect_does_not(small) -> None:
-    plan = plan_of(small.model, [Site(1, Part.mlp)], 2, "manual")
+    plan = plan_of(small.runner, [Site(1, Part.mlp)], 2, "manual")
     adapted = adapt(small.model, Edit(lr=1e-3, representation=True), plan, seed=0)
     before = perplexity(adapted, small.tokenizer, TEXTS)
     with torch.no_grad():

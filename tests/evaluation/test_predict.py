@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.errors import ModelError
 from absa_edit.evaluation.predict import log_probabilities, predictions
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import ZeroShot
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.resampling import label_numbers
 from absa_edit.tasks.absc import ABSC, POLARITIES, Polarity
 

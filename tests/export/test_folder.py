@@ -15,7 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from absa_edit.export.folder import describe, merged, whole_folder, write_adapter, write_merged
 from absa_edit.localizers.plan import read_plan
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.settings import Delta, Edit, Full, Lora
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import EditPlan, Part, Site, Target
@@ -123,7 +126,7 @@ def test_folder_holds_the_plan_the_card_and_the_prompt(small, trained, tmp_path)
         assert (folder / "README.md").read_text() == "# card\n"
         plan = load(EditPlan, folder / "edit_plan.json")
         assert [str(t.site) for t in plan.targets] == ["attn@0", "mlp@1", "attn@2"]
-        assert read_plan(str(folder / "edit_plan.json"), small.model).parameters > 0
+        assert read_plan(str(folder / "edit_plan.json"), small.runner).parameters > 0
         about = json.loads((folder / "absa_edit.json").read_text())
         assert about["prompt"]["labels"] == ["positive", "negative", "neutral"]
         assert (about["kind"], about["base"], about["representation"]) == ("edit", "hub/base", None)

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.export.serving import Served, check_serving
-from absa_edit.methods.settings import Edit, Lora
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
 
 O_PROJ = "model.layers.1.self_attn.o_proj"
 

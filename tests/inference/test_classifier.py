@@ -19,7 +19,9 @@ from absa_edit.errors import DataError, ModelError, RecordError, SettingsError
 from absa_edit.evaluation.predict import log_probabilities
 from absa_edit.export.folder import write_adapter, write_merged
 from absa_edit.inference.classifier import Classifier, load
-from absa_edit.methods.settings import Delta, Edit, Full
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.full import Full
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role

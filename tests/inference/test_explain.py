@@ -14,7 +14,7 @@ from absa_edit.errors import ModelError
 from absa_edit.inference import explain as module
 from absa_edit.inference.classifier import Classifier
 from absa_edit.inference.explain import explain
-from absa_edit.methods.settings import Edit
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.records import Role
 from absa_edit.tasks.absc import ABSC
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
+import contexts
 import numpy as np
 import pytest
 
 from absa_edit.errors import PlanError
-from absa_edit.localizers.causal_trace import traced_plan, window_width
+from absa_edit.localizers import base
+from absa_edit.localizers.base import window_width
 from absa_edit.localizers.settings import LocateSettings, Shape
 from absa_edit.records import EditPlan, Part, Role, Trace, TraceCounts
 
@@ -33,6 +36,12 @@ def flat(n: int = 20) -> np.ndarray:
 
 def sites(plan: EditPlan) -> list[str]:
     return [str(t.site) for t in plan.targets]
+
+
+def traced_plan(made: Trace, model, settings: LocateSettings, *, draws: int, rng: np.random.Generator) -> EditPlan:
+    """The plan of a trace, with as many resamples."""
+    with patch.object(base, "DRAWS", draws):
+        return contexts.locate(settings, model, made, rng=rng)
 
 
 def locate(small, restored: np.ndarray, **settings: object) -> EditPlan:

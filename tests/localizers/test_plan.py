@@ -15,29 +15,29 @@ ATTN, MLP = 64, 80  # inputs + outputs of o_proj (32, 32) and down_proj (48, 32)
 
 
 def test_counts_parameters_by_hand(small) -> None:
-    plan = plan_of(small.model, [Site(2, Part.mlp), Site(0, Part.attn), Site(2, Part.attn)], 3, "manual")
+    plan = plan_of(small.runner, [Site(2, Part.mlp), Site(0, Part.attn), Site(2, Part.attn)], 3, "manual")
     assert plan.parameters == 3 * (ATTN + MLP + ATTN)
     assert [str(t.site) for t in plan.targets] == ["attn@0", "attn@2", "mlp@2"]
     assert plan.layers() == (0, 2)
 
 
 def test_heads_count_their_own_columns(small) -> None:
-    plan = plan_of(small.model, [Site(1, Part.head, 3), Site(1, Part.head, 0)], 3, "manual")
+    plan = plan_of(small.runner, [Site(1, Part.head, 3), Site(1, Part.head, 0)], 3, "manual")
     assert plan.parameters == 2 * 3 * (8 + 32)  # a head fills 8 inputs of o_proj
     assert [str(t.site) for t in plan.targets] == ["head.0@1", "head.3@1"]
-    assert len(every_layer(small.model, [Part.head])) == 3 * 4
+    assert len(every_layer(small.runner, [Part.head])) == 3 * 4
 
 
 def test_every_layer(small) -> None:
-    plan = plan_of(small.model, every_layer(small.model, [Part.attn, Part.mlp]), 1, "all")
+    plan = plan_of(small.runner, every_layer(small.runner, [Part.attn, Part.mlp]), 1, "all")
     assert len(plan.targets) == 6
     assert plan.parameters == 3 * (ATTN + MLP)
 
 
 def test_a_file_gives_the_plan_back(small, tmp_path) -> None:
-    plan = plan_of(small.model, [Site(1, Part.attn), Site(1, Part.mlp)], 2, "trace", 0.75)
+    plan = plan_of(small.runner, [Site(1, Part.attn), Site(1, Part.mlp)], 2, "trace", 0.75)
     write_json(plan, tmp_path / "plan.json")
-    found = read_plan(str(tmp_path / "plan.json"), small.model)
+    found = read_plan(str(tmp_path / "plan.json"), small.runner)
     assert (found.targets, found.parameters) == (plan.targets, plan.parameters)
     assert (found.source, found.stability) == ("file", None), "anybody may have changed it"
 
@@ -45,7 +45,7 @@ def test_a_file_gives_the_plan_back(small, tmp_path) -> None:
 def test_a_changed_file_is_counted_anew(small, tmp_path) -> None:
     targets = (Target(Site(0, Part.attn), 2), Target(Site(1, Part.mlp), 5))
     write_json(EditPlan("me", targets, 999), tmp_path / "plan.json")
-    assert read_plan(str(tmp_path / "plan.json"), small.model).parameters == 2 * ATTN + 5 * MLP
+    assert read_plan(str(tmp_path / "plan.json"), small.runner).parameters == 2 * ATTN + 5 * MLP
 
 
 @pytest.mark.parametrize(
@@ -73,25 +73,25 @@ def test_sites_that_match_nothing_are_errors_that_name_them(small, tmp_path, tar
     }
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(PlanError, match=message):
-        read_plan(str(tmp_path / "plan.json"), small.model)
+        read_plan(str(tmp_path / "plan.json"), small.runner)
 
 
 def test_errors_before_anything_is_counted(small) -> None:
     with pytest.raises(PlanError, match="block@1"):
-        plan_of(small.model, [Site(1, Part.block)], 1, "manual")
+        plan_of(small.runner, [Site(1, Part.block)], 1, "manual")
     with pytest.raises(PlanError, match="attn@9"):
-        plan_of(small.model, [Site(9, Part.attn)], 1, "manual")
+        plan_of(small.runner, [Site(9, Part.attn)], 1, "manual")
 
 
 def test_a_missing_file_and_a_misspelt_key(small, tmp_path) -> None:
     with pytest.raises(PlanError, match=r"no such file"):
-        read_plan(str(tmp_path / "plan.json"), small.model)
+        read_plan(str(tmp_path / "plan.json"), small.runner)
     target = {"site": {"layer": 0, "part": "attn"}, "rnk": 4}
     (tmp_path / "plan.json").write_text(json.dumps({"source": "me", "parameters": 0, "targets": [target]}))
     with pytest.raises(RecordError, match=r"plan\.json is not a EditPlan: targets\.0\.r"):
-        read_plan(str(tmp_path / "plan.json"), small.model)
+        read_plan(str(tmp_path / "plan.json"), small.runner)
 
 
 def test_a_checked_plan_is_itself(small) -> None:
-    plan = plan_of(small.model, [Site(1, Part.attn)], 32, "manual")
-    assert checked(plan, small.model) is plan
+    plan = plan_of(small.runner, [Site(1, Part.attn)], 32, "manual")
+    assert checked(plan, small.runner) is plan

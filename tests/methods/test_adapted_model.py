@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contexts import adapt
 from torch import nn
 
 from absa_edit.localizers.plan import plan_of
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, Full
+from absa_edit.methods.full import Full
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.records import Part, Site
 
 
 @pytest.fixture
 def adapted(small):
     method = Edit(lr=1e-3, representation=True, representation_lr=5e-2, dropout=0.1)
-    return adapt(small.model, method, plan_of(small.model, [Site(1, Part.mlp)], 2, "manual"), seed=0)
+    return adapt(small.model, method, plan_of(small.runner, [Site(1, Part.mlp)], 2, "manual"), seed=0)
 
 
 def test_saved_parameters_come_back(adapted) -> None:

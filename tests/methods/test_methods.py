@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from contexts import adapt
 from torch import Tensor
 
 from absa_edit.errors import PlanError
@@ -14,8 +15,12 @@ from absa_edit.evaluation.predict import log_probabilities
 from absa_edit.export.folder import merged
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Delta, Edit, Full, Lora, Method, ZeroShot
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.settings import MethodSettings
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.architectures import layout
 from absa_edit.model.loading import LanguageModel
 from absa_edit.records import EditPlan, Part, Site, Target
@@ -34,8 +39,8 @@ METHODS = {
 SITES = [Site(1, Part.attn), Site(1, Part.mlp), Site(2, Part.mlp)]
 
 
-def adapted_to(lm: LanguageModel, method: Method, rank: int = 2) -> AdaptedModel:
-    return adapt(lm.model, method, plan_of(lm.model, SITES, rank, "manual"), seed=0)
+def adapted_to(lm: LanguageModel, method: MethodSettings, rank: int = 2) -> AdaptedModel:
+    return adapt(lm.model, method, plan_of(lm.runner, SITES, rank, "manual"), seed=0)
 
 
 def answers(adapted: AdaptedModel, prompts, labels) -> Tensor:
@@ -158,7 +163,7 @@ def test_the_first_block_that_can_change(small) -> None:
 def test_the_seed_draws_the_first_weights_and_leaves_the_callers_generator(small) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
-    plan = plan_of(small.model, SITES, 2, "manual")
+    plan = plan_of(small.runner, SITES, 2, "manual")
     torch.manual_seed(5)
     a, b, c = (adapt(small.model, REPRESENTATION, plan, seed=seed).trainable() for seed in (1, 1, 2))
     assert torch.rand(1) == expected
@@ -182,7 +187,7 @@ def test_a_target_that_matches_nothing_is_an_error(small, method) -> None:
 def test_many_targets_all_take_an_adapter(bundled) -> None:
     """PEFT rewrites long lists of targets; layers 1 and 11 must not be mixed up."""
     sites = [Site(layer, part) for layer in range(1, 12) for part in (Part.attn, Part.mlp)]
-    adapted = adapt(bundled.model, EDIT, plan_of(bundled.model, sites, 2, "manual"), seed=0)
+    adapted = adapt(bundled.model, EDIT, plan_of(bundled.runner, sites, 2, "manual"), seed=0)
     named = {n.split(".lora_A")[0] for n in adapted.trainable() if ".lora_A" in n}
     assert named == {adapted.runner.layout.path(site) for site in sites}
     assert adapted.count() == adapted.plan.parameters
@@ -216,7 +221,7 @@ HEADS = [Site(0, Part.head, 2), Site(1, Part.head, 0), Site(1, Part.head, 3)]
 
 
 def heads_of(lm: LanguageModel, rank: int = 2) -> AdaptedModel:
-    return adapt(lm.model, replace(EDIT, alpha=8.0), plan_of(lm.model, HEADS, rank, "manual"), seed=0)
+    return adapt(lm.model, replace(EDIT, alpha=8.0), plan_of(lm.runner, HEADS, rank, "manual"), seed=0)
 
 
 def test_an_edit_of_heads_changes_their_columns_and_no_others(tiny, prompts, labels) -> None:
@@ -258,4 +263,4 @@ def test_a_heads_delta_starts_as_wide_as_one_of_its_own_inputs(small) -> None:
 
 def test_a_delta_of_single_heads_is_an_error(small) -> None:
     with pytest.raises(PlanError, match=r"head\.2@0: method delta trains whole matrices"):
-        adapt(small.model, Delta(lr=1e-3), plan_of(small.model, HEADS, 1, "manual"), seed=0)
+        adapt(small.model, Delta(lr=1e-3), plan_of(small.runner, HEADS, 1, "manual"), seed=0)

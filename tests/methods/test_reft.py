@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.errors import DataError
 from absa_edit.localizers.plan import plan_of
-from absa_edit.methods.base import adapt
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.methods.reft import LoReFT, RepresentationEdit
-from absa_edit.methods.settings import Edit
 from absa_edit.records import Part, Role, Site
 
 
@@ -48,7 +48,7 @@ def test_formula(rank) -> None:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_rows_stay_orthonormal_while_training(small, weight_decay) -> None:
-    plan = plan_of(small.model, [Site(1, Part.mlp)], 2, "manual")
+    plan = plan_of(small.runner, [Site(1, Part.mlp)], 2, "manual")
     adapted = adapt(small.model, Edit(lr=1e-2, representation=True, representation_lr=0.1), plan, seed=0)
     edit = adapted.representation.by_layer()[1]
     first = edit.rotation().detach().clone()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
@@ -40,7 +40,7 @@ def test_a_run_from_frozen_states_is_the_whole_run(tiny, prompts, start, prefixe
 def representation(lm, layers: tuple[int, ...], position: Role) -> AdaptedModel:
     method = Edit(lr=1e-3, weights=False, representation=True, position=position)
     sites = [Site(layer, Part.attn) for layer in layers]
-    adapted = adapt(lm.model, method, plan_of(lm.model, sites, 2, "manual"), seed=0)
+    adapted = adapt(lm.model, method, plan_of(lm.runner, sites, 2, "manual"), seed=0)
     for name, parameter in adapted.trainable().items():
         if "source" in name:
             parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))

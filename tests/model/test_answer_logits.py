@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, Lora, Method
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import Part, Role, Site
@@ -32,9 +34,9 @@ def plain(adapted: AdaptedModel, prompts, chosen=CHOSEN) -> torch.Tensor:
     return torch.cat(found)
 
 
-def trained(lm, method: Method, layers=(1, 2)) -> AdaptedModel:
+def trained(lm, method: MethodSettings, layers=(1, 2)) -> AdaptedModel:
     """A method whose adapters and edits are not 0."""
-    plan = plan_of(lm.model, [Site(layer, Part.attn) for layer in layers], 2, "manual")
+    plan = plan_of(lm.runner, [Site(layer, Part.attn) for layer in layers], 2, "manual")
     adapted = adapt(lm.model, method, plan, seed=0)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in adapted.trainable().items():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contexts import adapt
 from torch import Tensor
 
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Lora
+from absa_edit.methods.lora import Lora
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.loading import LanguageModel
 

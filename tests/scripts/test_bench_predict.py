@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from contexts import adapt
 
 from absa_edit.inference.classifier import Classifier
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import ZeroShot
+from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.loading import LanguageModel
 from absa_edit.tasks.absc import ABSC
 

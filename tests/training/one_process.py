@@ -10,12 +10,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conftest import SENTENCES, example, tiny_model
+from contexts import adapt
 from transformers import AutoTokenizer
 
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.localizers.plan import plan_of
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.loading import reviewlm
 from absa_edit.model.settings import Precision
 from absa_edit.records import Part, Site
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(reviewlm())
     prompts = encode([example(i, *row) for i, row in enumerate(SENTENCES)], tokenizer, ABSC.prompt())
     lm = tiny_model("llama", tokenizer)
-    plan = plan_of(lm.model, [Site(1, Part.attn), Site(2, Part.mlp)], 2, "manual")
+    plan = plan_of(lm.runner, [Site(1, Part.attn), Site(2, Part.mlp)], 2, "manual")
     adapted = adapt(lm.model, Edit(lr=1e-2, representation=True), plan, seed=0)
     settings = FitSettings(epochs=4, batch_size=3, patience=9, precision=Precision.float32)
     labels = label_ids(tokenizer, ABSC.prompt(), ABSC.labels)

@@ -8,12 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.errors import DataError
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Delta, Edit, Full, Lora, Method
+from absa_edit.methods.delta import Delta
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model import onednn_linear
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.prefix_tree import PrefixTree, grow
@@ -32,8 +36,8 @@ REPRESENTATION = Edit(lr=1e-3, weights=False, representation=True)
 PLAIN = FitSettings(epochs=5, batch_size=2, patience=9, precision=Precision.float32)
 
 
-def adapted_to(lm, method: Method = EDIT, seed: int = 0) -> AdaptedModel:
-    return adapt(lm.model, method, plan_of(lm.model, SITES, 2, "manual"), seed=seed)
+def adapted_to(lm, method: MethodSettings = EDIT, seed: int = 0) -> AdaptedModel:
+    return adapt(lm.model, method, plan_of(lm.runner, SITES, 2, "manual"), seed=seed)
 
 
 def scores(*values: float) -> Callable[[], dict[str, float]]:
@@ -110,7 +114,9 @@ def test_micro_batches_and_a_last_smaller_batch_equal_the_plain_loop(small, prom
     check_against_plain(small, EDIT, prompts, labels, replace(PLAIN, epochs=2, batch_size=3, clip=1e9))
 
 
-def check_against_plain(tiny: LanguageModel, method: Method, prompts, labels, settings: FitSettings = PLAIN) -> None:
+def check_against_plain(
+    tiny: LanguageModel, method: MethodSettings, prompts, labels, settings: FitSettings = PLAIN
+) -> None:
     ours, theirs = adapted_to(tiny, method), adapted_to(tiny, method)
     first = weights(ours)
     found = run(ours, prompts, labels, settings)
@@ -194,7 +200,7 @@ def test_resumed_after_the_first_epoch_ends_at_the_same_weights(small, prompts, 
 def test_heads_keep_to_their_columns_through_decay_and_a_resumed_fit(
     small, prompts, labels, tmp_path, precision
 ) -> None:
-    plan = plan_of(small.model, [Site(1, Part.head, 0), Site(1, Part.head, 3)], 2, "manual")
+    plan = plan_of(small.runner, [Site(1, Part.head, 0), Site(1, Part.head, 3)], 2, "manual")
     settings = replace(PLAIN, epochs=2, weight_decay=0.1, precision=precision)
     whole, killed, resumed = (adapt(small.model, Edit(lr=1e-2), plan, seed=0) for _ in range(3))
     run(whole, prompts, labels, settings, scores(0.1, 0.2))
@@ -253,7 +259,7 @@ def test_history_has_a_row_an_epoch(small, prompts, labels) -> None:
 
 def test_learns_the_training_examples(bundled, prompts, labels) -> None:
     settings = FitSettings(epochs=10, batch_size=4, patience=9, precision=Precision.float32)
-    plan = plan_of(bundled.model, [Site(9, Part.mlp), Site(9, Part.attn)], 4, "manual")
+    plan = plan_of(bundled.runner, [Site(9, Part.mlp), Site(9, Part.attn)], 4, "manual")
     found = run(adapt(bundled.model, Edit(lr=2e-2), plan, seed=0), prompts, labels, settings)
     assert found.history[-1]["loss"] < 0.5 * found.history[0]["loss"]
 

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from contexts import adapt
 
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, Full, Lora
+from absa_edit.methods.full import Full
+from absa_edit.methods.lora import Lora
+from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.records import Part, Site
 from absa_edit.tasks.absc import Polarity
 from absa_edit.training.loss import AnswerLoss
@@ -21,7 +23,7 @@ SEVERAL = {Polarity.positive: (11, 40, 41), Polarity.negative: (12,), Polarity.n
 
 def edited(lm, **settings: object) -> AdaptedModel:
     """An edit whose deltas are not 0."""
-    adapted = adapt(lm.model, Edit(lr=1e-3, **settings), plan_of(lm.model, SITES, 2, "manual"), seed=0)
+    adapted = adapt(lm.model, Edit(lr=1e-3, **settings), plan_of(lm.runner, SITES, 2, "manual"), seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in adapted.trainable().items():

@@ -10,13 +10,12 @@ from safetensors.torch import load_file
 
 from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import SettingsError
+from absa_edit.errors import CannotMerge, SettingsError
 from absa_edit.export.folder import describe, whole_folder, write_adapter, write_merged
 from absa_edit.export.model_card import adapter_card, merged_card
 from absa_edit.export.parity import check, plain_adapter, plain_merged
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.base import adapt
-from absa_edit.methods.settings import Edit, Lora, ZeroShot
+from absa_edit.methods.base import adapt, method_of
 from absa_edit.pipeline.stages.methods import Rows, predict, tracker_for
 from absa_edit.results import ExportRecord, Prediction, RunRecord
 from absa_edit.settings import Stage
@@ -25,19 +24,19 @@ from absa_edit.tracking.log_records import publish_export
 log = logging.getLogger("absa_edit")
 
 
-def method_to_export(run: Context, among: Iterable[str]) -> str | None:
+def method_to_export(ctx: Context, among: Iterable[str]) -> str | None:
     """The method to export of those named, decided before anything is trained."""
-    wanted = run.settings.export.method
-    if Stage.methods not in run.settings.stages or wanted == "none":
+    wanted = ctx.settings.export.method
+    if Stage.methods not in ctx.settings.stages or wanted == "none":
         return None
-    methods = {name: run.settings.method[name] for name in among}
-    trained = [name for name, method in methods.items() if not isinstance(method, ZeroShot)]
+    methods = {name: method_of(ctx.settings.method[name]) for name in among}
+    trained = [name for name, method in methods.items() if method.trains]
     if wanted is None:
-        wanted = "edit" if "edit" in trained else trained[-1] if trained else None
+        wanted = next(iter(trained), None)
     elif wanted not in trained:
         told = ", ".join(trained) or "none is left"
         raise SettingsError(f"export.method={wanted}: expected one of the trained methods ({told}), or none")
-    if wanted and not run.settings.export.merged and not isinstance(methods[wanted], Edit | Lora):
+    if wanted and not ctx.settings.export.merged and not methods[wanted].adapter:
         raise SettingsError(
             f"export.merged=false leaves nothing of {wanted} to export: it has no adapter. Name another export.method, "
             "or none"
@@ -46,44 +45,48 @@ def method_to_export(run: Context, among: Iterable[str]) -> str | None:
 
 
 def export_stage(
-    run: Context, name: str, record: RunRecord, rows: Rows, tests: dict[str, list[Prompt]]
+    ctx: Context, name: str, record: RunRecord, rows: Rows, tests: dict[str, list[Prompt]]
 ) -> ExportRecord:
     """Write the adapter and the merged checkpoint of a method, load both plainly, and hold them to its predictions.
 
     Raises `ExportMismatch` when one fails its proof (`absa_edit.export.parity`): a folder is in place only after it.
     """
-    settings = run.settings
-    method = settings.method[name]
-    adapted = adapt(run.lm.model, method, record.methods[name].plan, seed=settings.seed)
-    adapted.load_trained(load_file(run.folder / "methods" / name / "weights.safetensors"))
+    settings = ctx.settings
+    adapted = adapt(ctx, settings.method[name], record.methods[name].plan)
+    adapted.load_trained(load_file(ctx.folder / "methods" / name / "weights.safetensors"))
     edit = adapted.representation
-    about = describe(adapted, run.lm.settings(), run.lm.sha256, settings.prompt, run.task)
+    about = describe(adapted, ctx.lm.settings(), ctx.lm.sha256, settings.prompt, ctx.task)
     first = [row for one in rows.values() for row in one]
 
     def again(exported: AdaptedModel) -> list[Prediction]:
-        return [row for one in predict(run, "export", exported, tests).values() for row in one]
+        return [row for one in predict(ctx, "export", exported, tests).values() for row in one]
 
-    export = run.folder / "export"
+    export = ctx.folder / "export"
     shutil.rmtree(export, ignore_errors=True)  # of another method, maybe
-    adapter = merged = None
+    adapter = merged = not_merged = None
     proofs = []
     if adapted.peft or edit:
         adapter = export / "adapter"
         with whole_folder(adapter) as unproven:
             write_adapter(adapted, unproven, about, adapter_card(record, name, about, rank=adapted.rank))
-            proofs.append(check("adapter", plain_adapter(unproven, run.lm.model), first, again))
+            proofs.append(check("adapter", plain_adapter(unproven, ctx.lm.model), first, again))
     if settings.export.merged and edit is None:  # a representation edit folds into no weight
         merged = export / "merged"
-        with whole_folder(merged) as unproven:
-            write_merged(adapted, run.lm.tokenizer, unproven, about, merged_card(record, name, about))
-            proofs.append(check("merged checkpoint", plain_merged(unproven, adapted.model), first, again, merged=True))
+        try:
+            with whole_folder(merged) as unproven:
+                write_merged(adapted, ctx.lm.tokenizer, unproven, about, merged_card(record, name, about))
+                exported = plain_merged(unproven, adapted.model)
+                proofs.append(check("merged checkpoint", exported, first, again, merged=True))
+        except CannotMerge as error:
+            merged, not_merged = None, str(error)
+            log.warning("export: %s; the adapter alone is exported", error)
     gaps, agreements = zip(*proofs, strict=True)
-    paths = [str(p.relative_to(run.folder)) if p else None for p in (adapter, merged)]
-    found = ExportRecord(name, paths[0], paths[1], max(gaps), min(agreements), len(first))
+    paths = [str(p.relative_to(ctx.folder)) if p else None for p in (adapter, merged)]
+    found = ExportRecord(name, paths[0], paths[1], max(gaps), min(agreements), len(first), not_merged)
     log.info(
         "export: %s reloads with %.4g %% of %d answers the same (largest gap %.1e)",
         name, 100 * found.agreement, found.n, found.max_logit_gap,
     )  # fmt: skip
-    with tracker_for(run, "export", job_type="export") as tracker:
-        publish_export(tracker, f"{run.experiment}-{name}".replace("+", "-"), found, run.folder)
+    with tracker_for(ctx, "export", job_type="export") as tracker:
+        publish_export(tracker, f"{ctx.experiment}-{name}".replace("+", "-"), found, ctx.folder)
     return found

@@ -19,13 +19,12 @@ from absa_edit.errors import FitError
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.scoring import score
-from absa_edit.localizers.base import locate
-from absa_edit.localizers.random_control import random_plan
-from absa_edit.localizers.settings import Localiser
+from absa_edit.localizers.base import Localizer, locate
+from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
-from absa_edit.methods.base import adapt, check_whole
-from absa_edit.methods.settings import Delta, Edit, Method, ZeroShot
-from absa_edit.records import EditPlan, Trace
+from absa_edit.methods.base import adapt, method_of
+from absa_edit.methods.settings import LocatedSettings, MethodSettings
+from absa_edit.records import EditPlan
 from absa_edit.resampling import accuracy, confusions, label_numbers, macro_f1
 from absa_edit.results import Fit, MethodRecord, Prediction
 from absa_edit.storage import atomic, load_kept, load_predictions, readable, save_kept, save_predictions
@@ -43,34 +42,39 @@ Rows = dict[str, tuple[Prediction, ...]]
 
 
 def run_method(
-    run: Context, name: str, method: Method, own: EditPlan | None, tests: dict[str, list[Prompt]], base: BaseStates
+    ctx: Context,
+    name: str,
+    method: MethodSettings,
+    own: EditPlan | None,
+    tests: dict[str, list[Prompt]],
+    base: BaseStates,
 ) -> tuple[MethodRecord, Rows]:
     """Train, check and score one method, or find it done in its folder."""
-    settings = run.settings
+    settings = ctx.settings
     # one file holds the record: its key covers the tests, the training's does not
-    fit_key = _fit_key(run, name, method, own)
-    key = run.key(fit_key, settings.score, *(data.summary() for data in run.splits.tests))
-    folder = run.folder / "methods" / name
+    fit_key = _fit_key(ctx, name, method, own)
+    key = ctx.key(fit_key, settings.score, *(data.summary() for data in ctx.splits.tests))
+    folder = ctx.folder / "methods" / name
     if found := load_kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
         with readable(folder / "record.json"):
             every = load_predictions(folder / "predictions.jsonl")
         return found, {test: tuple(r for r in every if r.test == test) for test in tests}
-    with tracker_for(run, name, job_type="fit") as tracker:
-        _forget_last_copy(run)
-        adapted = adapt(run.lm.model, method, own, seed=settings.seed)
-        total = run.lm.model.num_parameters()
+    with tracker_for(ctx, name, job_type="fit") as tracker:
+        _forget_last_copy(ctx)
+        adapted = adapt(ctx, method, own)
+        total = ctx.lm.model.num_parameters()
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
         fitted = None
-        if not isinstance(method, ZeroShot):
-            fitted = _fit(run, name, adapted, folder, fit_key, tracker, base)
-        elsewhere = list(changed_elsewhere(adapted, run.lm.model))
+        if method_of(method).trains:
+            fitted = _fit(ctx, name, adapted, folder, fit_key, tracker, base)
+        elsewhere = list(changed_elsewhere(adapted, ctx.lm.model))
         if elsewhere:
             raise RuntimeError(f"{name}: training changed {elsewhere[0]}, which is not in its plan")
         for test, prompts in tests.items():  # what methods share is none's cost
             base.of(adapted, f"test/{test}", prompts)
         began = time.perf_counter()
-        rows = predict(run, name, adapted, tests, base)
+        rows = predict(ctx, name, adapted, tests, base)
         score_seconds = time.perf_counter() - began
         record = MethodRecord(
             kind=adapted.kind,
@@ -80,12 +84,12 @@ def run_method(
             lr=adapted.lr.get("weights"),
             fit=fitted,
             score_seconds=score_seconds,
-            perplexity=perplexity(adapted, run.lm.tokenizer, neutral_text()),
+            perplexity=perplexity(adapted, ctx.lm.tokenizer, neutral_text()),
             bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
             plan=own,
             scores={
-                test: score(r, draws=settings.score.resamples, rng=run.rng(f"bootstrap {test}"))
+                test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
                 for test, r in rows.items()
             },
         )
@@ -97,60 +101,61 @@ def run_method(
     return record, rows
 
 
-def _fit_key(run: Context, name: str, method: Method, own: EditPlan | None) -> str:
-    return run.key("fit", name, type(method).__name__, method, own, run.settings.fit)
+def _fit_key(ctx: Context, name: str, method: MethodSettings, own: EditPlan | None) -> str:
+    return ctx.key("fit", name, type(method).__name__, method, own, ctx.settings.fit)
 
 
-def _forget_last_copy(run: Context) -> None:
+def _forget_last_copy(ctx: Context) -> None:
     """Of the model, with what it left on the GPU."""
     gc.collect()
-    if run.lm.model.device.type == "cuda":
+    if ctx.lm.model.device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(run.lm.model.device)
+        torch.cuda.reset_peak_memory_stats(ctx.lm.model.device)
 
 
-def own_plan(run: Context, name: str, method: Method, plan: EditPlan | None, trace: Trace | None) -> EditPlan | None:
-    """The plan of a method: the run's, or that of a localiser of its own; None for one without a plan.
+def own_plan(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> EditPlan | None:
+    """The plan of a method: the run's, or that of a localizer of its own; None for one without a plan.
 
     Raises `PlanError` when the method cannot train what its plan names.
     """
-    if not isinstance(method, Edit | Delta):
+    kind = method_of(method)
+    if plan is None or not isinstance(method, LocatedSettings):
         return None
-    rng = run.rng(f"locate {name}")
-    if plan is not None and method.locate is Localiser.random:
-        together = isinstance(method, Edit) and method.representation
-        plan = random_plan(plan, run.lm.model, rng=rng, layers_together=together)
-    elif plan is not None and method.locate is not None:
-        plan = locate(run.settings.locate.by(method.locate), run.lm.model, trace, draws=200, rng=rng)
-    if plan is not None and isinstance(method, Delta):
-        check_whole(plan)
+    rng = ctx.rng(f"locate {name}")
+    if method.locate is not None:
+        localizer: Localizer = LOCALIZERS[method.locate]()
+        if localizer.follows:
+            plan = localizer.like(ctx, plan, rng, layers_together=kind.layers_together(method))
+        else:
+            plan = locate(ctx, ctx.settings.locate.by(method.locate), rng)
+    kind.check(ctx.lm.runner, plan, method)
     return plan
 
 
 def _fit(
-    run: Context, name: str, adapted: AdaptedModel, folder: Path, key: str, tracker: Tracker, base: BaseStates
+    ctx: Context, name: str, adapted: AdaptedModel, folder: Path, key: str, tracker: Tracker, base: BaseStates
 ) -> Fit:
-    settings = run.settings
+    settings = ctx.settings
     if found := load_kept(Fit, folder / "fit.json", key):
         log.info("%s: training found in %s", name, folder)
         with readable(folder / "fit.json"):
             adapted.load_trained(load_file(folder / "weights.safetensors"))
         return found
-    train, dev = run.encode(run.splits.train), run.encode(run.splits.dev)
-    gold = label_numbers([p.example.label for p in dev], run.task.labels)
+    train, dev = ctx.encode(ctx.splits.train), ctx.encode(ctx.splits.dev)
+    gold = label_numbers([p.example.label for p in dev], ctx.task.labels)
     frozen = base.of(adapted, "dev", dev)
 
     def evaluate() -> dict[str, float]:
         scores = log_probabilities(
             adapted,
             dev,
-            run.labels,
+            ctx.labels,
             batch_tokens=settings.score.batch_tokens,
             frozen=frozen,
-            progress=run.progress,
+            progress=ctx.progress,
             name=f"{name} on development data",
         )
-        table = confusions(gold, scores.argmax(1), len(run.task.labels)).sum(0)
+        table = confusions(gold, scores.argmax(1), len(ctx.task.labels)).sum(0)
         return {"dev_accuracy": float(accuracy(table)), "dev_macro_f1": float(macro_f1(table))}
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -166,13 +171,13 @@ def _fit(
     fitted = fit(
         adapted,
         train,
-        run.labels,
+        ctx.labels,
         settings.fit,
         evaluate,
         seed=settings.seed,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
-        progress=run.progress,
+        progress=ctx.progress,
         name=name,
     )
     for of_other_weights in ("fit.json", "record.json"):  # of a run with other settings, maybe
@@ -184,40 +189,40 @@ def _fit(
     return fitted
 
 
-def help_train(run: Context) -> None:
+def help_train(ctx: Context) -> None:
     """In a process beside the first one: train with it whatever it trains, until it is done.
 
     Raises `FitError` when this process has other data, another model or other settings.
     """
-    while job := next_job(run.lm.model.device):
-        _help(run, job)
+    while job := next_job(ctx.lm.model.device):
+        _help(ctx, job)
 
 
-def _help(run: Context, job: Job) -> None:
-    method, seed = run.settings.method[job.name], run.settings.seed
-    if _fit_key(run, job.name, method, job.plan) != job.key:
+def _help(ctx: Context, job: Job) -> None:
+    method, seed = ctx.settings.method[job.name], ctx.settings.seed
+    if _fit_key(ctx, job.name, method, job.plan) != job.key:
         raise FitError(
             f"{job.name}: this process would not train what the first one does; give all the same data, model and "
             "settings (of machines that differ, fit.precision too)"
         )
-    _forget_last_copy(run)
-    adapted = adapt(run.lm.model, method, job.plan, seed=seed)
-    train = run.encode(run.splits.train)
-    checkpoint = Checkpoint(run.folder / "methods" / job.name / "checkpoint", job.key)
-    fit(adapted, train, run.labels, run.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
+    _forget_last_copy(ctx)
+    adapted = adapt(ctx, method, job.plan)
+    train = ctx.encode(ctx.splits.train)
+    checkpoint = Checkpoint(ctx.folder / "methods" / job.name / "checkpoint", job.key)
+    fit(adapted, train, ctx.labels, ctx.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
 
 
-def base_states(run: Context, plans: Iterable[EditPlan | None]) -> BaseStates:
+def base_states(ctx: Context, plans: Iterable[EditPlan | None]) -> BaseStates:
     """States of the base model for methods with these plans to share when they are scored."""
-    settings = run.settings
+    settings = ctx.settings
     starts = [min(plan.layers()) for plan in plans if plan]
     return BaseStates(
-        run.labels, run.lm.model.dtype, starts, settings.score.batch_tokens, settings.fit.cache_gib, run.progress
+        ctx.labels, ctx.lm.model.dtype, starts, settings.score.batch_tokens, settings.fit.cache_gib, ctx.progress
     )
 
 
 def predict(
-    run: Context, name: str, adapted: AdaptedModel, tests: dict[str, list[Prompt]], base: BaseStates | None = None
+    ctx: Context, name: str, adapted: AdaptedModel, tests: dict[str, list[Prompt]], base: BaseStates | None = None
 ) -> Rows:
     """The predictions of `adapted` on each test set; `base` where it is the run's own model that was adapted."""
     rows: Rows = {}
@@ -225,30 +230,30 @@ def predict(
         scores = log_probabilities(
             adapted,
             prompts,
-            run.labels,
-            batch_tokens=run.settings.score.batch_tokens,
+            ctx.labels,
+            batch_tokens=ctx.settings.score.batch_tokens,
             frozen=base.of(adapted, f"test/{test}", prompts) if base else None,
-            progress=run.progress,
+            progress=ctx.progress,
             name=f"{name} on {test}",
         )
-        rows[test] = predictions(name, test, prompts, run.task.labels, scores)
+        rows[test] = predictions(name, test, prompts, ctx.task.labels, scores)
     return rows
 
 
-def tracker_for(run: Context, name: str, job_type: str) -> Any:
+def tracker_for(ctx: Context, name: str, job_type: str) -> Any:
     """A tracker run with every setting; those that differ only by the seed share a group."""
-    group = f"{run.experiment}/{run.lm.name}/{name}"
-    seed = run.settings.seed
-    config = asdict(run.settings)
+    group = f"{ctx.experiment}/{ctx.lm.name}/{name}"
+    seed = ctx.settings.seed
+    config = asdict(ctx.settings)
     config["methods"] = config["method"]
-    config |= {"experiment": run.experiment, "config_hash": run.config_hash(), "method": name, "group": group}
-    tags = [run.splits.train.name, run.lm.name, name]
+    config |= {"experiment": ctx.experiment, "config_hash": ctx.config_hash(), "method": name, "group": group}
+    tags = [ctx.splits.train.name, ctx.lm.name, name]
     return track(
-        run.settings.track,
+        ctx.settings.track,
         group=group,
         name=f"{name}-seed{seed}",
         job_type=job_type,
         config=config,
         tags=tags,
-        folder=run.folder,
+        folder=ctx.folder,
     )

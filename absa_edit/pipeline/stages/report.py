@@ -1,4 +1,4 @@
-"""The figures and reports of a run."""
+"""The figures and reports of a ctx."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from absa_edit.tracking.log_records import publish_comparison, publish_trace
 
 
 def report_stage(
-    run: Context,
+    ctx: Context,
     record: RunRecord,
     trace: Trace | None,
     grids: Sequence[TokenGrid],
@@ -27,15 +27,15 @@ def report_stage(
     command: str | None,
 ) -> None:
     """Write figures and reports, and publish what spans methods."""
-    draws = run.settings.score.resamples
-    effects = average_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
-    heads = average_head_effects(trace, draws=draws, rng=run.rng("effects")) if trace else None
-    names = write_figures(record, effects, run.folder / "figures")
+    draws = ctx.settings.score.resamples
+    effects = average_effects(trace, draws=draws, rng=ctx.rng("effects")) if trace else None
+    heads = average_head_effects(trace, draws=draws, rng=ctx.rng("effects")) if trace else None
+    names = write_figures(record, effects, ctx.folder / "figures")
     for number, grid in enumerate(grids, 1):
-        token_heatmap(grid, run.folder / "figures" / f"trace_tokens_{number}.png", model=record.model.name)
+        token_heatmap(grid, ctx.folder / "figures" / f"trace_tokens_{number}.png", model=record.model.name)
     for exported in (record.export.adapter, record.export.merged) if record.export else ():
         if exported:
-            add_figures(run.folder / exported, [run.folder / "figures" / name for name in names])
+            add_figures(ctx.folder / exported, [ctx.folder / "figures" / name for name in names])
     texts = {
         "report.md": report_markdown(record, figures=names, command=command),
         "report.html": report_html(
@@ -44,18 +44,18 @@ def report_stage(
             heads=heads,
             trace=trace,
             grids=grids,
-            train=run.splits.train,
-            tests=run.splits.tests,
+            train=ctx.splits.train,
+            tests=ctx.splits.tests,
             predictions=rows,
             command=command,
         ),
     }
     for name, text in texts.items():
-        with atomic(run.folder / name) as temporary:
+        with atomic(ctx.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if trace and effects:
-        with tracker_for(run, "trace", job_type="trace") as tracker:
-            publish_trace(tracker, effects, trace, run.folder / "figures" / "trace.png")
+        with tracker_for(ctx, "trace", job_type="trace") as tracker:
+            publish_trace(tracker, effects, trace, ctx.folder / "figures" / "trace.png")
     if record.methods:
-        with tracker_for(run, "compare", job_type="compare") as tracker:
-            publish_comparison(tracker, record, [run.folder / "figures" / name for name in names])
+        with tracker_for(ctx, "compare", job_type="compare") as tracker:
+            publish_comparison(tracker, record, [ctx.folder / "figures" / name for name in names])

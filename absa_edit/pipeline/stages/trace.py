@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 
 from absa_edit.context import Context
-from absa_edit.data.prompts import Prompt
 from absa_edit.model.settings import Dtype
 from absa_edit.records import TokenGrid, Trace
 from absa_edit.results import Agreement, TraceSummary
@@ -22,33 +21,33 @@ from absa_edit.tracing.tracer import trace_prompts
 log = logging.getLogger("absa_edit")
 
 
-def trace_found(run: Context) -> Trace | None:
+def trace_found(ctx: Context) -> Trace | None:
     """The trace in the run's folder, if it was made with these settings."""
-    folder = run.folder / "trace"
-    if found := load_trace(folder, run.trace_key()):
+    folder = ctx.folder / "trace"
+    if found := load_trace(folder, ctx.trace_key()):
         log.info("trace: found in %s", folder)
     return found
 
 
-def trace_stage(run: Context) -> Trace:
+def trace_stage(ctx: Context) -> Trace:
     """The trace of a seeded draw of training examples."""
-    if found := trace_found(run):
+    if found := trace_found(ctx):
         return found
-    settings = run.settings
+    settings = ctx.settings
     if settings.trace.engine is Engine.exact and settings.trace.dtype is Dtype.bfloat16:
         log.warning("trace: products in bfloat16, an approximation: effects move in the third digit")
-    prompts = _prompts_to_trace(run)
+    prompts = ctx.prompts_to_trace()
     trace = traced(
-        run.lm,
+        ctx.lm,
         prompts,
-        run.labels,
+        ctx.labels,
         settings.trace,
         settings.prompt,
         seed=settings.seed,
-        partial=run.folder / "trace" / "partial.jsonl",
-        progress=run.progress,
+        partial=ctx.folder / "trace" / "partial.jsonl",
+        progress=ctx.progress,
     )
-    save_trace(trace, run.folder / "trace", run.trace_key())
+    save_trace(trace, ctx.folder / "trace", ctx.trace_key())
     c = trace.counts
     if c.seen < len(prompts):
         log.warning("trace: %d of %d examples have no twin that lines up", len(prompts) - c.seen, len(prompts))
@@ -61,52 +60,45 @@ def trace_stage(run: Context) -> Trace:
     return trace
 
 
-def grids_found(run: Context) -> tuple[TokenGrid, ...] | None:
+def grids_found(ctx: Context) -> tuple[TokenGrid, ...] | None:
     """The examples token by token in the run's folder, if they were made with these settings."""
-    return load_token_grids(run.folder / "trace", _grids_key(run))
+    return load_token_grids(ctx.folder / "trace", _grids_key(ctx))
 
 
-def token_stage(run: Context, trace: Trace) -> tuple[TokenGrid, ...]:
+def token_stage(ctx: Context, trace: Trace) -> tuple[TokenGrid, ...]:
     """The first kept examples token by token, as many as the settings ask for."""
-    settings = run.settings.trace
+    settings = ctx.settings.trace
     if not settings.grids:
         return ()
-    if found := grids_found(run):
+    if found := grids_found(ctx):
         return found
-    every, ids = _prompts_to_trace(run), trace.example_ids[: settings.grids]
+    every, ids = ctx.prompts_to_trace(), trace.example_ids[: settings.grids]
     grids = token_grids(
-        run.lm,
+        ctx.lm,
         [p for p in every if p.example.id in ids],
-        run.labels,
+        ctx.labels,
         settings,
-        Corrupter.of(run.lm, every, settings, run.settings.prompt, run.settings.seed),
-        progress=run.progress,
+        Corrupter.of(ctx.lm, every, settings, ctx.settings.prompt, ctx.settings.seed),
+        progress=ctx.progress,
     )
-    save_token_grids(grids, run.folder / "trace", _grids_key(run))
+    save_token_grids(grids, ctx.folder / "trace", _grids_key(ctx))
     return grids
 
 
-def _grids_key(run: Context) -> str:
-    return run.key("tokens", replace(run.settings.trace, checked=1, batch_tokens=1))
+def _grids_key(ctx: Context) -> str:
+    return ctx.key("tokens", replace(ctx.settings.trace, checked=1, batch_tokens=1))
 
 
-def _prompts_to_trace(run: Context) -> list[Prompt]:
-    """The seeded draw of training examples that is looked at."""
-    examples = run.splits.train.examples
-    chosen = run.rng("trace examples").permutation(len(examples))[: run.settings.trace.examples]
-    return run.encode(replace(run.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
-
-
-def trace_summary(run: Context, trace: Trace) -> TraceSummary:
+def trace_summary(ctx: Context, trace: Trace) -> TraceSummary:
     """What `results.json` says of the trace; of an estimated one also how it agrees with the exact engine."""
-    summary = summarise(trace, draws=run.settings.score.resamples, rng=run.rng("effects"))
-    if run.settings.trace.engine is Engine.exact:
+    summary = summarise(trace, draws=ctx.settings.score.resamples, rng=ctx.rng("effects"))
+    if ctx.settings.trace.engine is Engine.exact:
         return summary
-    path = run.folder / "trace" / "agreement.json"
-    key = run.key("agreement", run.trace_key(), run.settings.trace.checked)
+    path = ctx.folder / "trace" / "agreement.json"
+    key = ctx.key("agreement", ctx.trace_key(), ctx.settings.trace.checked)
     found = load_kept(Agreement, path, key)
     if found is None:
-        found = _compared(run, trace)
+        found = _compared(ctx, trace)
         if found is None:
             log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
             return summary
@@ -114,28 +106,28 @@ def trace_summary(run: Context, trace: Trace) -> TraceSummary:
     log.info(
         "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
         "cells the same",
-        run.settings.trace.engine.value, found.rank_correlation.n, found.rank_correlation.percent(),
+        ctx.settings.trace.engine.value, found.rank_correlation.n, found.rank_correlation.percent(),
         found.overlap.percent(), found.top,
     )  # fmt: skip
     return replace(summary, agreement=found)
 
 
-def _compared(run: Context, trace: Trace) -> Agreement | None:
+def _compared(ctx: Context, trace: Trace) -> Agreement | None:
     """The first kept examples traced exactly, against what `trace` says of them."""
-    settings = run.settings
+    settings = ctx.settings
     checked = trace.of(trace.example_ids[: settings.trace.checked])
-    every = _prompts_to_trace(run)
+    every = ctx.prompts_to_trace()
     exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)
     exact = trace_prompts(
-        run.lm,
+        ctx.lm,
         [p for p in every if p.example.id in set(checked.example_ids)],
-        run.labels,
+        ctx.labels,
         exactly,
         settings.prompt,
         seed=settings.seed,
-        partial=run.folder / "trace" / "partial_agreement.jsonl",
-        progress=run.progress,
-        corrupter=Corrupter.of(run.lm, every, exactly, settings.prompt, settings.seed),
+        partial=ctx.folder / "trace" / "partial_agreement.jsonl",
+        progress=ctx.progress,
+        corrupter=Corrupter.of(ctx.lm, every, exactly, settings.prompt, settings.seed),
     )
     log.info("trace: the comparison with the exact engine took %.0f s", exact.seconds)
-    return agreement(exact, checked, draws=1000, rng=run.rng("agreement"))
+    return agreement(exact, checked, draws=1000, rng=ctx.rng("agreement"))

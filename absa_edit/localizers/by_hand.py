@@ -1,0 +1,48 @@
+"""Plans that nothing is measured for: layers of your choice, a plan file, every layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from absa_edit.context import Context
+from absa_edit.localizers.base import Localizer, localizer
+from absa_edit.localizers.plan import every_layer, plan_of, read_plan, sites_of
+from absa_edit.localizers.settings import LocateSettings
+from absa_edit.records import EditPlan
+
+
+class _ByHand(Localizer):
+    chooses = False
+
+    def check(self, ctx: Context, settings: LocateSettings) -> None:
+        self.plan(ctx, settings, np.random.default_rng())
+
+
+@localizer("manual")
+class Manual(_ByHand):
+    """The layers in `locate.layers`."""
+
+    takes = "layers"
+
+    def plan(self, ctx: Context, settings: LocateSettings, rng: np.random.Generator) -> EditPlan:
+        sites = sites_of(ctx.lm.runner, settings.layers, settings.parts)
+        return plan_of(ctx.lm.runner, sites, settings.rank, self.name)
+
+
+@localizer("file")
+class File(_ByHand):
+    """The plan in the file `locate.plan`."""
+
+    takes = "plan"
+
+    def plan(self, ctx: Context, settings: LocateSettings, rng: np.random.Generator) -> EditPlan:
+        return read_plan(str(settings.plan), ctx.lm.runner)
+
+
+@localizer("all")
+class All(_ByHand):
+    """Every layer."""
+
+    def plan(self, ctx: Context, settings: LocateSettings, rng: np.random.Generator) -> EditPlan:
+        sites = every_layer(ctx.lm.runner, settings.parts)
+        return plan_of(ctx.lm.runner, sites, settings.rank, self.name)
