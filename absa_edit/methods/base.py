@@ -22,7 +22,7 @@ from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.methods.settings import Delta, Edit, Full, Lora, Method, ZeroShot
 from absa_edit.model.architectures import layout, site_inputs, site_shape
 from absa_edit.model.block_runner import BlockRunner
-from absa_edit.records import EditPlan, Role
+from absa_edit.records import EditPlan, Part, Role
 
 __all__ = ["AdaptedModel", "adapt", "changed_elsewhere", "check_whole", "load_adapter"]
 
@@ -130,12 +130,17 @@ def _delta(model: PreTrainedModel, method: Delta, plan: EditPlan) -> AdaptedMode
 
 
 def _lora(model: PreTrainedModel, method: Lora) -> AdaptedModel:
-    """Every linear layer of every block; the head and the embeddings are left alone, as PEFT does."""
+    """Every linear layer of every block; the head and the embeddings are left alone, as PEFT does.
+
+    In a model of experts those of attention alone: PEFT takes the name of any other for the experts' stacked weights.
+    """
     runner = BlockRunner(model)
+    attention = (runner.layout.attn, *runner.layout.asking)
     paths = [
         f"{runner.layout.blocks}.{name}"
         for name, module in runner.blocks.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and (runner.has(Part.mlp) or name.partition(".")[2] in attention)
     ]
     touched = _entries(model.get_submodule(path) for path in paths)
     config = LoraConfig(

@@ -99,6 +99,7 @@ def trace_prompts(
     corrupter = corrupter or Corrupter.of(lm, prompts, settings, prompt_settings, seed)
     settings = replace(settings, dtype=of_trace(settings.dtype, lm.model, estimated=settings.estimated))
     runner = BlockRunner(lm.model, rounded=settings.dtype is Dtype.bfloat16)
+    runner.check_parts(settings.parts)
     tracer = _Tracer(runner, first_words(labels), corrupter, settings, only, MemoryBudget(settings.batch_tokens))
     if settings.corruption is Corruption.counterfactual:
         prompts = [p for p in prompts if p.example.id in corrupter.twins]
