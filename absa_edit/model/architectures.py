@@ -120,7 +120,7 @@ def _layout(model: PreTrainedModel) -> Layout:
                 f"{name}: block {number} has no {paths[number]}, as block {paths.index(None)} has; expected blocks of "
                 "one kind with softmax attention in each; take another model (the README lists families)"
             )
-    known = ", ".join(f"{one.blocks}.*.{one.attn}" for one in LAYOUTS)
+    known = ", ".join(dict.fromkeys(f"{one.blocks}.*.{one.attn}" for one in LAYOUTS))
     raise ModelError(
         f"{name}: no known family (looked for {known}); "
         "add its module paths to LAYOUTS in absa_edit/model/architectures.py"

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout, pad
 from transformers import PreTrainedModel
-from transformers.models.falcon import modeling_falcon
 
 Ask = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """Queries, keys, values (row, head, position, width) and the scale of the scores; the values mixed for each query."""
@@ -77,6 +76,8 @@ def _falcon(
     if alibi is not None:
         mixed = _biased(ask, query, key, value, module.inv_norm_factor, alibi)
     else:
+        from transformers.models.falcon import modeling_falcon  # dear to import, and there by now
+
         query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
         mixed = ask(query, key, value, module.inv_norm_factor)
     return module.dense(_merged(mixed)), None
@@ -129,6 +130,8 @@ def _bloom_bias(model: Any, length: int) -> Tensor:
 def _falcon_bias(model: Any, length: int) -> Tensor | None:
     if not model.config.alibi:
         return None
+    from transformers.models.falcon import modeling_falcon
+
     every, heads = torch.ones(1, length, device=model.device, dtype=torch.long), model.config.num_attention_heads
     slopes = modeling_falcon.build_alibi_tensor(every, heads, model.dtype)[:, 0].T
     return slopes.float() * (model.config.hidden_size // heads) ** -0.5
