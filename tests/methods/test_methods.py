@@ -39,8 +39,13 @@ METHODS = {
 SITES = [Site(1, Part.attn), Site(1, Part.mlp), Site(2, Part.mlp)]
 
 
+def sites(lm: LanguageModel) -> list[Site]:
+    """Those of `SITES` that the model has; experts have no one projection of an MLP."""
+    return SITES if lm.runner.has(Part.mlp) else [Site(1, Part.attn), Site(2, Part.attn)]
+
+
 def adapted_to(lm: LanguageModel, method: MethodSettings, rank: int = 2) -> AdaptedModel:
-    return adapt(lm.model, method, plan_of(lm.runner, SITES, rank, "manual"), seed=0)
+    return adapt(lm.model, method, plan_of(lm.runner, sites(lm), rank, "manual"), seed=0)
 
 
 def answers(adapted: AdaptedModel, prompts, labels) -> Tensor:
