@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.progress import Progress, silent
 from absa_edit.results import Prediction
+from absa_edit.storage import content_hash
 
 """The tokens of each label word."""
 
@@ -84,6 +86,8 @@ class BaseStates:
     gib: float
     """Most memory for one data set's states at one block; beyond it they are memory-mapped."""
     progress: Progress = silent
+    store: Callable[[str], Path] | None = None
+    """Where states lie that outlive the run, by the hash of what they depend on besides the model."""
     _kept: dict[tuple[str, tuple[int, ...] | None], dict[int, ActivationCache]] = field(default_factory=dict)
 
     def of(self, adapted: AdaptedModel, data: str, prompts: Sequence[Prompt]) -> ActivationCache | None:
@@ -105,6 +109,7 @@ class BaseStates:
                     below=below,
                     batch_tokens=self.batch_tokens,
                     progress=self.progress,
+                    store=self.store(content_hash(start, tree.ids.tolist())) if self.store else None,
                 )
             below = kept[start]
         return below

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from absa_edit.model.attention import Heads, Keys
@@ -14,6 +15,7 @@ from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.prefix_tree import PADDING, SHARED, Batch, PrefixTree
 from absa_edit.model.tree_forward import States, TreeForward
 from absa_edit.progress import Progress, silent
+from absa_edit.storage import atomic, readable
 
 
 class ActivationCache:
@@ -37,17 +39,23 @@ class ActivationCache:
         below: ActivationCache | None = None,
         batch_tokens: int = 4096,
         progress: Progress = silent,
+        store: Path | None = None,
     ) -> None:
         self.start = start
         self.prefixes_known = prefixes_known
         self._room = gib * 2**30
         self._kept: dict[str, Tensor] = {}
+        if store and (stored := _stored(store)) is not None:
+            self._kept["states"] = stored
+            return
         reach = runner.reach(int(tree.position.max()) + 1)
         batches = [tree.batch(indices, runner.device) for indices in tree.buckets(batch_tokens)]
         for batch in progress(batches, "frozen states", len(batches)):
             ids = torch.from_numpy(tree.ids).to(runner.device)[batch.own.node]
             block_inputs = runner.begin(runner.embed(ids), batch.own.position)
             self._fill(TreeForward(runner, reach, batch, block_inputs), tree, below)
+        if store and not prefixes_known:
+            _store(self._kept["states"], store)
 
     def states(self, batch: Batch) -> States:
         """What enters block `start`."""
@@ -88,3 +96,18 @@ class ActivationCache:
         with tempfile.TemporaryDirectory(prefix="absa_edit-frozen-") as folder:  # the mapping outlives its name
             file = str(Path(folder) / "states")
             return torch.from_file(file, shared=True, size=count, dtype=dtype).view(shape)
+
+
+def _store(states: Tensor, folder: Path) -> None:
+    """Keep the states in a file that others can map; its presence says that it is whole."""
+    with atomic(folder / "states.safetensors") as temporary:
+        save_file({"states": states}, temporary)
+
+
+def _stored(folder: Path) -> Tensor | None:
+    """The states that lie in a folder, mapped into memory; None where there are none."""
+    path = folder / "states.safetensors"
+    if not path.is_file():
+        return None
+    with readable(path):
+        return load_file(path)["states"]

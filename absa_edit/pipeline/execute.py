@@ -14,11 +14,12 @@ from rich.console import Console
 from absa_edit.context import Context, git_commit, versions
 from absa_edit.errors import ExportMismatch, PlanError
 from absa_edit.evaluation.scoring import compare
-from absa_edit.localizers.base import check, locate
+from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.base import method_of
 from absa_edit.pipeline.stages.analyses import run_analysis
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
+from absa_edit.pipeline.stages.locate import locate_stage
 from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, run_method
 from absa_edit.pipeline.stages.report import report_stage
 from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_found, trace_stage
@@ -59,8 +60,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     ctx = replace(ctx, trace=trace)
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
-            plan = locate(ctx, settings.locate, ctx.rng("locate"))
-            write_json(plan, ctx.folder / "plan.json")
+            plan = locate_stage(ctx)
     records: dict[str, MethodRecord] = {}
     rows: dict[str, Rows] = {}
     if Stage.methods in settings.stages:

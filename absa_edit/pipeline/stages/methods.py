@@ -24,10 +24,20 @@ from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.base import adapt, method_of
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
+from absa_edit.pipeline.shared_cache import shared_folder
 from absa_edit.records import EditPlan
 from absa_edit.resampling import accuracy, confusions, label_numbers, macro_f1
 from absa_edit.results import Fit, MethodRecord, Prediction
-from absa_edit.storage import atomic, load_kept, load_predictions, readable, save_kept, save_predictions
+from absa_edit.storage import (
+    ENGINE,
+    atomic,
+    content_hash,
+    load_kept,
+    load_predictions,
+    readable,
+    save_kept,
+    save_predictions,
+)
 from absa_edit.tracking.log_records import publish_epoch, publish_method
 from absa_edit.tracking.wandb import Tracker, track
 from absa_edit.training.checkpoint import Checkpoint
@@ -216,8 +226,15 @@ def base_states(ctx: Context, plans: Iterable[EditPlan | None]) -> BaseStates:
     """States of the base model for methods with these plans to share when they are scored."""
     settings = ctx.settings
     starts = [min(plan.layers()) for plan in plans if plan]
+    model = content_hash(ENGINE, ctx.lm.sha256, ctx.lm.files_sha256, str(ctx.lm.model.dtype), ctx.lm.model.device.type)
     return BaseStates(
-        ctx.labels, ctx.lm.model.dtype, starts, settings.score.batch_tokens, settings.fit.cache_gib, ctx.progress
+        ctx.labels,
+        ctx.lm.model.dtype,
+        starts,
+        settings.score.batch_tokens,
+        settings.fit.cache_gib,
+        ctx.progress,
+        lambda prompts: shared_folder(ctx, "states", content_hash(model, prompts)),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from absa_edit.context import Context
 from absa_edit.model.settings import Dtype
+from absa_edit.pipeline.shared_cache import fetch, share
 from absa_edit.records import TokenGrid, Trace
 from absa_edit.results import Agreement
 from absa_edit.storage import load_kept, load_token_grids, load_trace, save_kept, save_token_grids, save_trace
@@ -20,12 +21,18 @@ from absa_edit.tracing.tracer import trace_prompts
 
 log = logging.getLogger("absa_edit")
 
+TRACE_FILES = ("trace.safetensors", "trace.json")
+TOKEN_FILES = ("tokens.safetensors", "tokens.json")
+
 
 def trace_found(ctx: Context) -> Trace | None:
-    """The trace in the run's folder, if it was made with these settings."""
-    folder = ctx.folder / "trace"
-    if found := load_trace(folder, ctx.trace_key()):
+    """The trace in the run's folder, or shared by another run, if it was made with these settings."""
+    folder, key = ctx.folder / "trace", ctx.trace_key()
+    if found := load_trace(folder, key):
         log.info("trace: found in %s", folder)
+    elif fetch(ctx, "trace", key, folder, TRACE_FILES):
+        log.info("trace: shared by an earlier run")
+        found = load_trace(folder, key)
     return found
 
 
@@ -48,6 +55,7 @@ def trace_stage(ctx: Context) -> Trace:
         progress=ctx.progress,
     )
     save_trace(trace, ctx.folder / "trace", ctx.trace_key())
+    share(ctx, "trace", ctx.trace_key(), ctx.folder / "trace", TRACE_FILES)
     c = trace.counts
     if c.seen < len(prompts):
         log.warning("trace: %d of %d examples have no twin that lines up", len(prompts) - c.seen, len(prompts))
@@ -61,8 +69,12 @@ def trace_stage(ctx: Context) -> Trace:
 
 
 def grids_found(ctx: Context) -> tuple[TokenGrid, ...] | None:
-    """The examples token by token in the run's folder, if they were made with these settings."""
-    return load_token_grids(ctx.folder / "trace", _grids_key(ctx))
+    """The examples token by token in the run's folder, or shared by another run, if made with these settings."""
+    folder, key = ctx.folder / "trace", _grids_key(ctx)
+    found = load_token_grids(folder, key)
+    if found is None and fetch(ctx, "tokens", key, folder, TOKEN_FILES):
+        found = load_token_grids(folder, key)
+    return found
 
 
 def token_stage(ctx: Context, trace: Trace) -> tuple[TokenGrid, ...]:
@@ -82,6 +94,7 @@ def token_stage(ctx: Context, trace: Trace) -> tuple[TokenGrid, ...]:
         progress=ctx.progress,
     )
     save_token_grids(grids, ctx.folder / "trace", _grids_key(ctx))
+    share(ctx, "tokens", _grids_key(ctx), ctx.folder / "trace", TOKEN_FILES)
     return grids
 
 
@@ -97,12 +110,15 @@ def effects_stage(ctx: Context, trace: Trace) -> TraceEffects:
     path = ctx.folder / "trace" / "agreement.json"
     key = ctx.key("agreement", ctx.trace_key(), ctx.settings.trace.checked)
     found = load_kept(Agreement, path, key)
+    if found is None and fetch(ctx, "agreement", key, path.parent, [path.name]):
+        found = load_kept(Agreement, path, key)
     if found is None:
         found = _compared(ctx, trace)
         if found is None:
             log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
             return effects
         save_kept(found, path, key)
+        share(ctx, "agreement", key, path.parent, [path.name])
     log.info(
         "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
         "cells the same",
