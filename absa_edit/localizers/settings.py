@@ -52,7 +52,7 @@ class LocateSettings:
         if self.parts == [Part.head] and localizer.chooses and self.sites is None:
             raise SettingsError("locate.parts=[head]: say how many, e.g. locate.shape=sites locate.sites=16")
         if self.sites is not None and not (localizer.chooses and self.shape is Shape.sites and self.width is None):
-            choosing = " or ".join(name for name in LOCALIZERS if LOCALIZERS[name].chooses)
+            choosing = " or ".join(sorted(name for name in LOCALIZERS if LOCALIZERS[name].chooses))
             raise SettingsError(
                 f"locate.sites={self.sites} goes with locate.shape=sites and locate={choosing}, and without "
                 "locate.width"
