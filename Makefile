@@ -25,10 +25,10 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -
 	touch .venv/dev
 
 run: .venv/installed ## the main job on laptop14, or on the bundled sample where laptop14 cannot be had
-	$(BIN)/python train.py +experiment=laptop14
+	$(BIN)/absa-edit train +experiment=laptop14
 
 smoke: .venv/installed ## every stage on a few examples, in seconds
-	$(BIN)/python train.py +experiment=smoke
+	$(BIN)/absa-edit train +experiment=smoke
 
 RUNS ?= $(wildcard outputs/laptop14/reviewlm/seed0 outputs/laptop-sample/reviewlm/seed0)
 figures: .venv/installed ## the README's pictures, from finished runs (RUNS=...)

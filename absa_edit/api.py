@@ -5,7 +5,7 @@
     plan = model.plan(trace)             # EditPlan
     classifier = model.edit(plan, data)  # Classifier
 
-The functions, settings, draws and records are those of `train.py`.
+The functions, settings, draws and records are those of `absa-edit train`.
 """
 
 from __future__ import annotations

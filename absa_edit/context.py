@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import re
 import subprocess
 import zlib
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import ModelError, RecordError, SettingsError
 from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.precision import of_trace, of_training
+from absa_edit.pipeline.run_folder import experiment_name, run_folder
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Example, Trace
 from absa_edit.results import RunRecord
@@ -33,15 +33,6 @@ from absa_edit.tasks.absc import ABSC
 from absa_edit.tasks.base import Task, task_of
 
 log = logging.getLogger("absa_edit")
-
-NOT_IN_NAME = ("hydra", "track", "export", "output", "name", "seed", "experiment", "stages")
-"""Groups, with all their keys, that the run folder's name leaves out: they have a place in the path, or change no
-result."""
-KEYS_NOT_IN_NAME = ("model", "model.name", "data.path", "trace.batch_tokens")
-"""Keys that it leaves out for the same reasons."""
-
-LONGEST = 160
-"""Characters of a variant's name before the rest becomes a hash: file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +154,8 @@ def prepare(
         dtype=of_trace(settings.trace.dtype, lm.model, estimated=settings.trace.estimated),
     )
     settings = replace(settings, fit=fit, trace=trace)  # what results depend on is known from here on
-    experiment = settings.name
-    if splits.train.name != settings.data.name:  # a sample is never called by the public set's name
-        experiment = (
-            experiment.replace(settings.data.name, splits.train.name)
-            if settings.data.name in experiment
-            else f"{experiment}-{splits.train.name}"
-        )
-    experiment += variant(overrides)
-    folder = Path(settings.output) / experiment / lm.name / f"seed{settings.seed}"
+    experiment = experiment_name(settings, splits.train.name, overrides)
+    folder = run_folder(settings, experiment, lm.name)
     ctx = Context(settings, lm, task, splits, experiment, folder, progress)
     _check_first_words(ctx)
     return ctx
@@ -191,27 +175,17 @@ def _check_first_words(ctx: Context) -> None:
             log.warning(told)
 
 
-def variant(overrides: Sequence[str]) -> str:
-    """What the command line changed, as a suffix of the run's name: `+locate=manual+locate.layers=4-5`."""
-    told = []
-    for override in sorted(o.lstrip("+~") for o in overrides):
-        key = re.split(r"[=@]", override)[0]
-        if key.split(".")[0] not in NOT_IN_NAME and key not in KEYS_NOT_IN_NAME:
-            plain = re.sub(r"[^\w.=]+", "-", override.replace("[", "").replace("]", ""))
-            told.append("+" + plain.strip("-"))
-    name = "".join(told)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{content_hash(name)}"
-
-
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
     names = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
     return {"absa_edit": __version__, **{name: version(name) for name in names}}
 
 
-def git_commit(root: Path) -> str | None:
-    """The commit of the working copy, `-dirty` if it has changes; None outside one."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+def git_commit(clone: Path | None) -> str | None:
+    """The commit of the clone that the package is run from, `-dirty` if it has changes; None outside one."""
+    if clone is None:
+        return None
+    command = ["git", "-C", str(clone), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

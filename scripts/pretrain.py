@@ -274,7 +274,7 @@ def main() -> None:
         )
     except AbsaEditError as error:
         sys.exit(f"error: {error}")
-    print(f"{arguments.out / 'model'}: the model; score it with python train.py model.name={arguments.out / 'model'}")
+    print(f"{arguments.out / 'model'}: the model; score it with absa-edit train model.name={arguments.out / 'model'}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
+from families import CONFIGS
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from absa_edit.data.prompts import Prompt, encode, label_ids
@@ -21,63 +21,6 @@ from absa_edit.records import Example, Twin
 from absa_edit.tasks.absc import ABSC, Polarity
 
 pytest_plugins = ["report_records", "exported"]
-
-SHAPE = {
-    "vocab_size": 8192,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-GROUPED = {**SHAPE, "num_key_value_heads": 2}
-CONFIGS = {
-    "llama": lambda: transformers.LlamaConfig(**GROUPED),
-    "qwen2": lambda: transformers.Qwen2Config(
-        **GROUPED, use_sliding_window=True, sliding_window=6, max_window_layers=1
-    ),
-    "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=8),
-    "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=7),
-    "gemma2": lambda: transformers.Gemma2Config(
-        **GROUPED,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        sliding_window=6,
-        attn_logit_softcapping=0.5,  # scores here are small: with the usual 50 it would change nothing
-        final_logit_softcapping=4.0,
-    ),
-    "gemma3": lambda: transformers.Gemma3TextConfig(
-        **GROUPED,
-        head_dim=8,
-        sliding_window=6,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-    ),
-    "phi3": lambda: transformers.Phi3Config(**GROUPED),
-    "olmo2": lambda: transformers.Olmo2Config(**GROUPED),
-    "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=8192,
-        n_embd=32,
-        n_layer=3,
-        n_head=4,
-        n_positions=128,
-        bos_token_id=1,
-        eos_token_id=2,
-    ),
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE),
-    "opt": lambda: transformers.OPTConfig(
-        vocab_size=8192,
-        hidden_size=32,
-        ffn_dim=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        word_embed_proj_dim=24,
-        pad_token_id=0,
-    ),
-}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -273,9 +273,10 @@ def test_an_export_that_differs_fails_the_run(
     assert again.export == before.export and again.export_failure is None
 
 
-def test_predict_script_answers(finished: tuple[Context, RunRecord, str], tmp_path: Path) -> None:
+def test_the_predict_command_answers(finished: tuple[Context, RunRecord, str], tmp_path: Path) -> None:
     run, _, _ = finished
-    command = [sys.executable, "scripts/predict.py", str(run.folder), "--sentence", "The fan stops.", "--aspect", "fan"]
+    command = [sys.executable, "-m", "absa_edit", "predict", str(run.folder)]
+    command += ["--sentence", "The fan stops.", "--aspect", "fan"]
     one = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=200)
     assert all(label in one.stdout for label in LABELS) and not one.stderr
     wrong = subprocess.run([*command[:-1], "screen"], cwd=ROOT, capture_output=True, text=True, timeout=200)

@@ -99,7 +99,7 @@ def _from_network(public: PublicSet) -> list[_File]:
         return [_from_web(public, public.candidates(split)) for split in SPLITS]
     raise DataError(
         f"{public.name} is published neither on the hub nor as single files. Download it, then "
-        f"python scripts/fetch_data.py {public.name} --from FOLDER_OR_ZIP"
+        f"absa-edit data fetch {public.name} --from FOLDER_OR_ZIP"
     )
 
 
@@ -126,7 +126,7 @@ def _asked(public: PublicSet, what: str, get: Callable[[], T]) -> T:
         reason = (str(error).splitlines() or [""])[0]
         raise DataError(
             f"{what} could not be had ({type(error).__name__}: {reason}). Download {public.name} some other way, then "
-            f"python scripts/fetch_data.py {public.name} --from FOLDER_OR_ZIP"
+            f"absa-edit data fetch {public.name} --from FOLDER_OR_ZIP"
         ) from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -44,15 +44,13 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, sett
 
     Raises `ModelError` for a tokenizer without character offsets or a prompt over `settings.max_tokens`.
     """
-    if not tokenizer.is_fast:
-        raise ModelError(f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer")
+    _check_offsets(tokenizer)
     if not examples:
         return []
     texts, spans = zip(*(_spans(e, tokenizer, settings) for e in examples), strict=True)
-    encoded = tokenizer(list(texts), add_special_tokens=not settings.chat, return_offsets_mapping=True, verbose=False)
     prompts = []
-    for example, text, span, ids, offsets in zip(
-        examples, texts, spans, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    for example, text, span, (ids, offsets) in zip(
+        examples, texts, spans, _tokens(texts, tokenizer, settings), strict=True
     ):
         if len(ids) > settings.max_tokens:
             raise ModelError(
@@ -92,18 +90,17 @@ def counterfactual(example: Example) -> Example | None:
 def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, names: Sequence[str]) -> Labels:
     """The tokens of each label's word as they follow a prompt; `names` are the labels, in order.
 
-    Raises `ModelError` when the word changes how the prompt before it is cut, or two words are one.
+    Raises `ModelError` when the word changes how the prompt before it is cut, or two words are one, and for a tokenizer
+    without character offsets.
     """
+    _check_offsets(tokenizer)
     some = Example("", "", "It is a phone.", "phone", 8, 13, "", "")
     stem, _ = _spans(some, tokenizer, settings)
 
-    def tokens(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=not settings.chat)["input_ids"])
-
-    prompt = tokens(stem)
+    texts = [stem, *(stem + settings.separator + word for word in settings.labels)]
+    prompt, *answered = (ids for ids, _ in _tokens(texts, tokenizer, settings))
     labels: Labels = {}
-    for name, word in zip(names, settings.labels, strict=True):
-        whole = tokens(stem + settings.separator + word)
+    for name, word, whole in zip(names, settings.labels, answered, strict=True):
         if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
             raise ModelError(
                 f"label word {word!r}: the tokenizer does not keep it apart from the prompt; "
@@ -114,6 +111,27 @@ def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, name
         if other[: len(one)] == one:  # it could never have a lower probability
             raise ModelError(f"prompt.labels={settings.labels}: one word's tokens begin (or are) another's")
     return labels
+
+
+def _check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.is_fast:
+        raise ModelError(f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer")
+
+
+def _tokens(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: PromptSettings
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """The tokens of each text, and the characters that each of them stands for.
+
+    What the tokenizer ends every text with (`<eos>`, where it has add_eos_token) is left off: an answer follows.
+    """
+    encoded = tokenizer(list(texts), add_special_tokens=not settings.chat, return_offsets_mapping=True, verbose=False)
+    special = set(tokenizer.all_special_ids)
+    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        end = len(ids)
+        while end and ids[end - 1] in special and offsets[end - 1][0] == offsets[end - 1][1]:
+            end -= 1
+        yield ids[:end], offsets[:end]
 
 
 def _spans(example: Example, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[str, Spans]:

@@ -191,7 +191,7 @@ def _rng(settings: DataSettings, use: str) -> np.random.Generator:
 def _how_to_get(public: PublicSet) -> str:
     files = " and ".join(public.candidates(split)[-1] for split in ("train", "test"))
     what = "the official XML files" if files.endswith(".xml") else "the files"
-    fetch = f"python scripts/fetch_data.py {public.name}" if public.hub or public.web else ""
+    fetch = f"absa-edit data fetch {public.name}" if public.hub or public.web else ""
     return (
         f"To use {public.name}: {f'{fetch}, or ' if fetch else ''}put {what} {files} into a folder and set "
         "data.path=FOLDER or ABSA_EDIT_DATA=FOLDER."

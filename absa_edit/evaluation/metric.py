@@ -13,7 +13,7 @@ from absa_edit.resampling import accuracy, confusions, macro_f1
 from absa_edit.tasks.absc import ABSC
 
 
-class LabelScore(evaluate.Metric):
+class LabelScore(evaluate.Metric):  # type: ignore[misc]
     """Accuracy and macro-F1 over all labels of a task always; needs no download.
 
     LabelScore().compute(predictions=[0, 1], references=[0, 2]) gives {"accuracy": 0.5, "macro_f1": 0.333...}; answers

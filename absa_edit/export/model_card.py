@@ -208,7 +208,7 @@ tokenizer = AutoTokenizer.from_pretrained(SOURCE)
 _VLLM_ADAPTER = """
     vllm serve BASE --enable-lora --max-lora-rank RANK --lora-modules absa=this/folder
 
-`python scripts/serve_check.py this/folder` of absa_edit says beforehand what vLLM would object to. On a GPU it
+`absa-edit serve-check this/folder` says beforehand what vLLM would object to. On a GPU it
 applies adapters in 16 bits. llama.cpp: `python convert_lora_to_gguf.py this/folder --base <folder of the base model>`.
 """
 

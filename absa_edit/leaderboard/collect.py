@@ -79,7 +79,9 @@ def read(folders: Sequence[Path]) -> list[FinishedRun]:
     runs = [run for path in paths.values() if (run := _read_run(path)).record.methods]
     if not runs:
         named = ", ".join(map(str, folders))
-        raise DataError(f"{named}: no results.json with scored methods below; expected finished runs, so run train.py")
+        raise DataError(
+            f"{named}: no results.json with scored methods below; expected finished runs, so run `absa-edit train`"
+        )
     return runs
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from absa_edit.errors import PlanError
-from absa_edit.model.architectures import site_shape
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan, Part, Site, Target
 from absa_edit.storage import load
@@ -70,7 +69,7 @@ def checked(plan: EditPlan, runner: BlockRunner) -> EditPlan:
             raise PlanError(f"{site}: stands in the plan twice")
         if site.part is Part.head and site.layer in whole:
             raise PlanError(f"{site}: the plan edits all heads of the layer as attn@{site.layer}; take one of them out")
-        most = min(site_shape(runner.model, site))
+        most = min(runner.shape(site))
         if not 1 <= rank <= most:
             raise PlanError(f"{site}: rank {rank}, expected 1 to {most}")
         seen.add(site)
@@ -79,4 +78,4 @@ def checked(plan: EditPlan, runner: BlockRunner) -> EditPlan:
 
 def _counted(plan: EditPlan, runner: BlockRunner) -> EditPlan:
     targets = checked(plan, runner).targets
-    return replace(plan, parameters=sum(t.rank * sum(site_shape(runner.model, t.site)) for t in targets))
+    return replace(plan, parameters=sum(t.rank * sum(runner.shape(t.site)) for t in targets))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig, PeftModel, TaskType
 from torch import nn
-from transformers import PreTrainedModel
 
 from absa_edit.context import Context
 from absa_edit.errors import PlanError, SettingsError
@@ -18,7 +17,6 @@ from absa_edit.methods.base import Method, method
 from absa_edit.methods.peft_adapter import transposed, with_adapters
 from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
-from absa_edit.model.architectures import layout, site_inputs, site_shape
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan, Role
 
@@ -64,7 +62,7 @@ class LowRankEdit(Method):
         lr: dict[str, float] = {}
         inside, touched, held, start = None, 0, 0, runner.layers
         if settings.weights:
-            inside, touched, held = _deltas(model, settings, plan)
+            inside, touched, held = _deltas(runner, settings, plan)
             start, lr["weights"] = min(plan.layers()), settings.lr
         representation = None
         if settings.representation:
@@ -75,16 +73,16 @@ class LowRankEdit(Method):
         )
 
 
-def _deltas(model: PreTrainedModel, settings: Edit, plan: EditPlan) -> tuple[PeftModel, int, int]:
+def _deltas(runner: BlockRunner, settings: Edit, plan: EditPlan) -> tuple[PeftModel, int, int]:
     """Rank-limited deltas at the plan's sites; entries of weights that they change, and of their own held at 0.
 
     Sites that share a projection (heads of a layer) share an adapter, stacked: its rank is the sum of theirs.
     """
     by_path: dict[str, list[tuple[int, slice]]] = {}
     for target in plan.targets:
-        by_path.setdefault(layout(model).path(target.site), []).append((target.rank, site_inputs(model, target.site)))
+        by_path.setdefault(runner.path(target.site), []).append((target.rank, runner.inputs(target.site)))
     paths = {path: sum(rank for rank, _ in blocks) for path, blocks in by_path.items()}
-    touched = sum(math.prod(site_shape(model, t.site)) for t in plan.targets)
+    touched = sum(math.prod(runner.shape(t.site)) for t in plan.targets)
     rank = max(paths.values())
     scale = settings.alpha / max(t.rank for t in plan.targets)
     config = LoraConfig(
@@ -96,11 +94,12 @@ def _deltas(model: PreTrainedModel, settings: Edit, plan: EditPlan) -> tuple[Pef
         # One scale at all sites: vLLM reads only the global alpha / r and drops the patterns without a word.
         alpha_pattern={path: scale * r for path, r in paths.items() if r != rank},
         task_type=TaskType.CAUSAL_LM,
-        fan_in_fan_out=transposed(model, paths),
+        fan_in_fan_out=transposed(runner.model, paths),
     )
-    inside = with_adapters(model, config, expected=len(paths))
+    inside = with_adapters(runner.model, config, expected=len(paths))
     held = sum(
-        mask_to_heads(model.get_parameter(f"{path}.lora_A.default.weight"), blocks) for path, blocks in by_path.items()
+        mask_to_heads(runner.model.get_parameter(f"{path}.lora_A.default.weight"), blocks)
+        for path, blocks in by_path.items()
     )
     return inside, touched, held
 

@@ -26,7 +26,7 @@ from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, first_block, method
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.model.block_runner import BlockRunner
-from absa_edit.records import EditPlan
+from absa_edit.records import EditPlan, Part
 
 LINEAR, OWN, PLAN = "linear", "peft", "plan"
 
@@ -121,11 +121,16 @@ def _targets(runner: BlockRunner, plan: EditPlan | None, targets: Sequence[str])
 
 
 def linear_layers(runner: BlockRunner) -> list[str]:
-    """Paths of every linear layer of every block; the head and the embeddings are left alone, as PEFT does."""
+    """Paths of every linear layer of every block; the head and the embeddings are left alone, as PEFT does.
+
+    In a model of experts those of attention alone: PEFT takes the name of any other for the experts' stacked weights.
+    """
+    attention = (runner.layout.attn, *runner.layout.asking)
     return [
         f"{runner.layout.blocks}.{name}"
         for name, module in runner.blocks.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and (runner.has(Part.mlp) or name.partition(".")[2] in attention)
     ]
 
 

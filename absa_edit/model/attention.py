@@ -1,8 +1,8 @@
 """A model's own blocks with the attention between positions done by someone else.
 
-Between its projections a block of any family calls one function with queries, keys and values. Inside
+Between its projections a block of nearly any family calls one function with queries, keys and values. Inside
 `attention_by` that function is ours, so that a run can bring the keys and values of positions that it does
-not compute, and no family's block is written again.
+not compute, and no family's block is written again. The others are in `absa_edit.model.attention_adapters`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
+
+from absa_edit.errors import ModelError
+from absa_edit.model.attention_adapters import asking
 
 NAME = "absa_edit"
 
@@ -41,6 +44,21 @@ Attend = Callable[[Heads], Mixed]
 
 _attend: list[Attend] = []
 
+HARMLESS = frozenset(
+    {
+        "dropout",  # what is trained drops nothing between positions
+        "sliding_window",  # `BlockRunner.reach` says what a position sees, whatever made it so
+        "is_causal",
+        "position_ids",  # queries and keys are turned before they come here
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+    }
+)
+"""What families tell their attention besides scale and softcap that changes nothing of what is computed here."""
+
 
 def _dispatch(
     module: nn.Module,
@@ -51,8 +69,16 @@ def _dispatch(
     *,
     scaling: float | None = None,
     softcap: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
+    """What transformers calls for attention. Raises `ModelError` for an argument whose meaning is not known here."""
+    for name, given in others.items():
+        if name not in HARMLESS and not (given is None or (isinstance(given, int | float) and not given)):
+            layer = getattr(module, "layer_idx", "?")
+            raise ModelError(
+                f"block {layer}: {type(module).__name__} gives its attention `{name}`, which is not known here and "
+                "would be left out of the scores; take a model of another family (the README has a list)"
+            )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _attend[-1](Heads(query, key, value, scale, softcap)).transpose(1, 2), None
 
@@ -74,10 +100,19 @@ def attention_by(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
     AttentionInterface.register(NAME, _dispatch)
     _attend.append(attend)
     try:
-        with implementation(model, NAME):
+        with implementation(model, NAME), asking(model, _ask):
             yield
     finally:
         _attend.pop()
+
+
+def _ask(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    return _attend[-1](Heads(query, key, value, scale, None))
+
+
+def is_ours(model: PreTrainedModel) -> bool:
+    """Whether the model is inside `attention_by`."""
+    return model.config._attn_implementation == NAME
 
 
 def asked(model: PreTrainedModel, run: Callable[[], object]) -> Heads:
@@ -90,6 +125,8 @@ def asked(model: PreTrainedModel, run: Callable[[], object]) -> Heads:
 
     with suppress(_Enough), attention_by(model, keep):
         run()
+    if not found:
+        raise ModelError(f"{type(model).__name__}: its attention goes round transformers' attention interface")
     return found[0]
 
 

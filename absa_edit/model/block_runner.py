@@ -4,7 +4,8 @@ Nothing of the model is written again here. What a family does before its first 
 embeddings, masks, rotary angles, sliding windows) and after its last (norms, head, soft caps) is its own
 forward, run while its blocks stand still; the blocks are called one by one with the arguments that
 forward gives them. So every family of `absa_edit.model.architectures` works, and the tests hold
-`run(embed(x), 0, L)` against the model's own forward for each.
+`run(embed(x), 0, L)` against the model's own forward for each. A model that is loaded is tried the same way
+(`absa_edit.model.check`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,12 +21,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from absa_edit.model.architectures import layout
-from absa_edit.model.attention import Attend, Heads, Mixed, asked, attention_by, implementation
+from absa_edit.errors import ModelError
+from absa_edit.model.architectures import layout, site_inputs, site_shape
+from absa_edit.model.attention import Attend, Heads, Mixed, asked, attention_by, implementation, is_ours, mix
+from absa_edit.model.attention_adapters import adapted, window_mask
 from absa_edit.model.hooks import silent
-from absa_edit.records import Site
+from absa_edit.records import Part, Site
 
 Hidden = Float[Tensor, "batch pos hidden"]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a block besides its hidden states, by place and by name."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class BlockInputs:
 
     hidden: Hidden
     """The states that enter block 0."""
-    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    calls: tuple[Call, ...]
     """Arguments of each block besides its hidden states: masks, rotary angles, cache."""
 
     def at(self, positions: Int[Tensor, "*row chosen"]) -> BlockInputs:
@@ -68,16 +74,18 @@ class BlockInputs:
 class _Placeholder(nn.Module):
     """Stands in for a block: keeps the arguments of the call and passes the given states on."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, *, pairs: bool) -> None:
         super().__init__()
         self.__dict__["block"] = block  # not a child: it must not be found twice in the module tree
+        self.pairs = pairs
         self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.entered: Tensor | None = None
         self.leaving: Tensor | None = None
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, None]:
         self.call, self.entered = (args, kwargs), hidden_states
-        return hidden_states if self.leaving is None else self.leaving
+        leaving = hidden_states if self.leaving is None else self.leaving
+        return (leaving, None) if self.pairs else leaving
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["block"], name) if name not in self._modules else self._modules[name]
@@ -99,14 +107,40 @@ class BlockRunner:
         self.layers: int = len(self.blocks)
         self.heads: int = model.config.num_attention_heads
         self.embeddings: nn.Module = model.get_input_embeddings()
+        table = self.layout.positions
+        self.positions: int | None = None if table is None else getattr(model.config, table)
+        """How long a sequence can be; None where the family has no table of positions."""
+        self._adapted = adapted(model)
+        self._biased = bool(self._adapted) and self._adapted[0][1].bias(model, 1) is not None
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
     def module(self, site: Site) -> nn.Module:
-        """The module whose output is `site`'s state."""
-        return self.model.get_submodule(self.layout.path(site))
+        """The module whose output is `site`'s state. Raises `PlanError` where the model has no such site."""
+        return self.model.get_submodule(self.path(site))
+
+    def path(self, site: Site) -> str:
+        """Dotted path of that module. Raises `PlanError` where the model has no such site."""
+        return self.layout.path(site)
+
+    def inputs(self, site: Site) -> slice:
+        """The inputs of `site`'s projection that it stands for: all, or those that one head fills."""
+        return site_inputs(self.model, site)
+
+    def shape(self, site: Site) -> tuple[int, int]:
+        """Inputs and outputs of the part of its projection's weight that `site` stands for."""
+        return site_shape(self.model, site)
+
+    def has(self, part: Part) -> bool:
+        """Whether there are sites of that part: a model of experts has none of `mlp`."""
+        return part is not Part.mlp or self.layout.mlp is not None
+
+    def check_parts(self, parts: Sequence[Part]) -> None:
+        """Raises `PlanError` for a part that the model has no sites of."""
+        for part in parts:
+            self.path(Site(0, part))
 
     def embed(self, input_ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos embedding"]:
         """Token embeddings, before positions or scaling are added."""
@@ -119,11 +153,20 @@ class BlockRunner:
 
         Rows are padded on the right: no mask is needed, since no position sees a later one. Where tokens stand at other
         `positions` than their places in the row, the inputs is for blocks inside `attention_by`, which mind the masks.
+        Raises `ModelError` for a row that is longer than the model's table of positions.
         """
-        elsewhere = {} if positions is None else _standing_at(positions, embeds)
+        if positions is None and self.positions is not None and embeds.shape[1] > self.positions:
+            raise ModelError(
+                f"{type(self.model).__name__}: a prompt with its answer has {embeds.shape[1]} tokens, the model's "
+                f"positions end at {self.positions}; set prompt.max_tokens below that, and shorten or drop the example"
+            )
+        elsewhere = {} if positions is None else self._standing_at(positions, embeds)
         with self._standing_still() as blocks, self._only([0]):  # not the whole vocabulary of a row, for nothing
             self.model(inputs_embeds=embeds, use_cache=False, logits_to_keep=1, **elsewhere)
-        return BlockInputs(blocks[0].entered, tuple(b.call for b in blocks))  # type: ignore[arg-type, misc]
+        calls = [cast(Call, block.call) for block in blocks]
+        if self._adapted:
+            calls = self._for_adapters(calls, embeds.shape[1], positions)
+        return BlockInputs(cast(Tensor, blocks[0].entered), tuple(calls))
 
     @torch.no_grad()
     def reach(self, length: int) -> tuple[Bool[Tensor, "query key"], ...]:
@@ -138,10 +181,12 @@ class BlockRunner:
 
     def run(self, hidden: Hidden, start: int, stop: int, block_inputs: BlockInputs) -> Hidden:
         """The states that leave block `stop - 1` when `hidden` enters block `start`."""
-        calls = zip(list(self.blocks)[start:stop], block_inputs.calls[start:stop], strict=True)
         with torch.autocast(self.device.type, torch.bfloat16) if self.rounded else nullcontext():
-            for block, (args, kwargs) in calls:
-                hidden = block(hidden, *args, **kwargs)
+            for layer in range(start, stop):
+                args, kwargs = block_inputs.calls[layer]
+                with self._own_attention(layer, block_inputs):
+                    out = self.blocks[layer](hidden, *args, **kwargs)
+                hidden = out[0] if self.layout.pairs else out
         return hidden
 
     def asks(self, layer: int, hidden: Hidden, block_inputs: BlockInputs, *, queries: bool = True) -> Heads:
@@ -171,6 +216,8 @@ class BlockRunner:
 
     def begin_with_masks(self, embeds: Float[Tensor, "batch pos embedding"]) -> BlockInputs:
         """As `begin`, with every mask that is not plainly causal written out, whatever attention the model uses."""
+        if self._adapted:
+            return self.begin(embeds)
         with implementation(self.model, "sdpa"):
             return self.begin(embeds)
 
@@ -180,7 +227,7 @@ class BlockRunner:
         """Next-token logits of states that left the last block; of the tokens `words` only, where given."""
         width = cast(Tensor, self.embeddings.weight).shape[1]
         embeds = torch.zeros(len(hidden), 1, width, dtype=self.model.dtype, device=hidden.device)
-        anywhere = _standing_at(torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device), embeds)
+        anywhere = self._standing_at(torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device), embeds)
         with self._standing_still(leaving=hidden[:, None]), self._only(words):
             return self.model(inputs_embeds=embeds, use_cache=False, **anywhere).logits[:, 0]
 
@@ -206,7 +253,9 @@ class BlockRunner:
     def _standing_still(self, leaving: Tensor | None = None) -> Iterator[list[_Placeholder]]:
         modules = self.blocks._modules
         real = dict(modules)
-        standing = {name: _Placeholder(block) for name, block in real.items() if block is not None}
+        standing = {
+            name: _Placeholder(block, pairs=self.layout.pairs) for name, block in real.items() if block is not None
+        }
         for one in standing.values():
             one.leaving = leaving
         modules.update(standing)
@@ -215,7 +264,48 @@ class BlockRunner:
         finally:
             modules.update(real)
 
+    def _standing_at(self, positions: Int[Tensor, "batch pos"], embeds: Tensor) -> dict[str, Tensor]:
+        """What tells a model its tokens' positions, and that it need make no mask: one of four dimensions is kept.
 
-def _standing_at(positions: Int[Tensor, "batch pos"], embeds: Tensor) -> dict[str, Tensor]:
-    """What tells a model the positions of its tokens, and that it need make no mask: one of four dimensions is kept."""
-    return {"position_ids": positions, "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
+        A model with a bias of positions takes neither: `_for_adapters` tells it.
+        """
+        if self._biased:
+            return {}
+        return {"position_ids": positions, "attention_mask": embeds.new_zeros(1, 1, 1, 1)}
+
+    def _for_adapters(
+        self, calls: Sequence[Call], length: int, positions: Int[Tensor, "batch pos"] | None
+    ) -> list[Call]:
+        """The blocks' arguments as `attention_adapters` read them.
+
+        Masks are true where something is seen, and None where that is all up to oneself; a bias of positions is
+        [row, position, head], so that it can be cut to some positions like all else.
+        """
+        adapters = [adapter for _, adapter in self._adapted]
+        told: dict[str, Tensor] = {}
+        if self._biased:
+            at = torch.arange(length, device=self.device)[None] if positions is None else positions
+            bias = adapters[0].bias(self.model, int(at.max()) + 1)
+            told[adapters[0].bias_keyword] = cast(Tensor, bias)[at]
+        masks: dict[int | None, Tensor | None] = {None: None}
+        for module, adapter in self._adapted if positions is None else ():
+            window = adapter.window(module)
+            if window is not None and window < length and window not in masks:
+                masks[window] = window_mask(length, window, self.device)
+        windows = [adapter.window(module) for module, adapter in self._adapted]
+        return [
+            (args, {**kwargs, **told, "attention_mask": masks.get(window)})
+            for (args, kwargs), window in zip(calls, windows, strict=True)
+        ]
+
+    @contextmanager
+    def _own_attention(self, layer: int, block_inputs: BlockInputs) -> Iterator[None]:
+        """Attention as the model has it, where `attention_by` does not say otherwise.
+
+        An adapter's arguments are for ours alone, so that it is ours there, too.
+        """
+        if not self._adapted or is_ours(self.model):
+            yield
+            return
+        with attention_by(self.model, partial(mix, allowed=block_inputs.allowed(layer))):
+            yield

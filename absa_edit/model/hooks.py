@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from absa_edit.model.architectures import output_width
@@ -13,7 +14,10 @@ from absa_edit.model.architectures import output_width
 
 @contextmanager
 def edited(module: nn.Module, edit: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Replace `module`'s hidden-state output by `edit(output)` inside the block; None keeps it as it is."""
+    """Replace `module`'s hidden-state output by `edit(output)` inside the block; None keeps it as it is.
+
+    The model may write into what `edit` returns (Falcon adds the attention to the MLP's output in place).
+    """
 
     def hook(_module: nn.Module, _args: object, output: Tensor | tuple[Any, ...]) -> object:
         if isinstance(output, tuple):  # attention returns (hidden, weights or None); blocks and projections a tensor
@@ -36,7 +40,10 @@ class _Silent(nn.Module):
         self.width = width
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return hidden.new_zeros(1).expand(*hidden.shape[:-1], self.width)
+        """Zeros [..., width] that may be written to, in the dtype of products (under autocast not that of `hidden`)."""
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        return hidden.new_zeros(*hidden.shape[:-1], self.width, dtype=dtype)
 
 
 @contextmanager
@@ -54,9 +61,14 @@ def silent(root: nn.Module, linears: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def recorded(module: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that receives `module`'s hidden-state output of each call inside the block."""
+    """A list that receives `module`'s hidden-state output of each call inside the block; the model has a copy of it."""
     outputs: list[Tensor] = []
-    with edited(module, lambda hidden: outputs.append(hidden)):
+
+    def keep(hidden: Tensor) -> Tensor:
+        outputs.append(hidden)
+        return hidden.clone()
+
+    with edited(module, keep):
         yield outputs
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,8 +25,15 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from absa_edit.errors import ModelError
 from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.check import check_run, check_weights
 from absa_edit.model.settings import ModelSettings
 from absa_edit.results import ModelSummary
+
+TRIED = (
+    "The screen is lovely but the fan never stops, and the battery life is terrible: plug it in at noon.\n"
+    "The sentiment towards the battery life is"
+)
+"""What a model is asked when it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -62,34 +73,64 @@ def reviewlm() -> Path:
 def load_model(settings: ModelSettings) -> LanguageModel:
     """The model that `settings` name, on its device.
 
-    Raises `ModelError` when it cannot be found or is of no known family.
+    Raises `ModelError` when it cannot be found, is of no known family, or does not pass `absa_edit.model.check`:
+    weights that did not load or are not finite, and a short run that is not the model's own.
     """
     where = str(reviewlm()) if settings.name == "reviewlm" else settings.name
+    _check_path(Path(where), settings.name)
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
     device = choose_device(settings.device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(where, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
+            config=config,
             dtype=getattr(torch, settings.dtype),
-            attn_implementation=_attention(device),
+            attn_implementation=_attention(device, config),
             use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told by `check_weights`, with both shapes
             **options,
             **placement,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(
-            f"model.name={settings.name}: {str(error).splitlines()[0]} (expected `reviewlm`, a folder with "
+            f"model.name={settings.name}: {' '.join(str(error).split())[:300]} (expected `reviewlm`, a folder with "
             "config.json, model.safetensors and a tokenizer, or a hub id that can be reached)"
         ) from error
+    model: PreTrainedModel = loaded[0]
     if not placement:
         model.to(device)  # type: ignore[arg-type]
     _check_on_one_device(model, settings.device_map)
     model.eval().requires_grad_(False)
     BlockRunner(model)  # an unknown family should stop here, not in the middle of a run
+    check_weights(model, loaded[1])
+    check_run(model, tokenizer(TRIED)["input_ids"])
     sha256 = _weights_hash(where, settings.revision)
     return LanguageModel(slug(settings.name), settings.name, model, tokenizer, sha256, _files_hash(where))
+
+
+def _check_path(path: Path, name: str) -> None:
+    """Raises `ModelError` for a file, an adapter or a GGUF file where a model's folder is expected."""
+    expected = "expected a folder with config.json, model.safetensors and a tokenizer"
+    if path.is_file():
+        what = "a GGUF file; convert it to safetensors first" if path.suffix == ".gguf" else "a file"
+        raise ModelError(f"model.name={name}: {what}; {expected}: name the folder that has them")
+    if not path.is_dir() or (path / "config.json").is_file():
+        return
+    adapter = path / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        raise ModelError(
+            f"model.name={name}: an adapter of {base}, and no model; name a merged checkpoint (export/merged of the "
+            "same run), or ask the adapter with absa_edit.load"
+        )
+    if any(path.glob("*.gguf")):
+        raise ModelError(
+            f"model.name={name}: a folder of GGUF files; {expected}: convert the model to safetensors first"
+        )
 
 
 def _check_on_one_device(model: PreTrainedModel, device_map: str | None) -> None:
@@ -116,8 +157,13 @@ def choose_device(name: str) -> torch.device:
         raise ModelError(f"model.device={name}: no such device; use cpu, cuda, cuda:1, mps or auto") from None
 
 
-def _attention(device: torch.device) -> str | None:
-    """What is fastest for prompts; on a CPU the fused kernel takes 6 ms to go back over 16 x 40 tokens, this one 1."""
+def _attention(device: torch.device, config: PreTrainedConfig) -> str | None:
+    """What is fastest for prompts; on a CPU the fused kernel takes 6 ms to go back over 16 x 40 tokens, this one 1.
+
+    Falcon with ALiBi (Falcon-RW) adds its bias twice in the eager attention of transformers 5.23.
+    """
+    if config.model_type == "falcon" and config.alibi:
+        return "sdpa"
     return "eager" if device.type == "cpu" else None
 
 

@@ -94,7 +94,7 @@ class _Forward:
             return _product(input, self.weight(dtype), bias)
         if dtype == torch.bfloat16:
             return nn.functional.linear(input, self.rounded, bias)
-        return _Linear.apply(input, self.linear.weight, bias, self)
+        return _Linear.apply(input, self.linear.weight, bias, self)  # type: ignore[no-untyped-call]
 
     def _dtype(self, input: Tensor) -> torch.dtype | None:
         """Of the product; None where it is left to torch."""

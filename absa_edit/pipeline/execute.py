@@ -32,8 +32,11 @@ from absa_edit.tracing.effects import TraceEffects
 log = logging.getLogger("absa_edit")
 
 
-def execute(ctx: Context, *, console: Console, command: str | None = None, root: Path) -> RunRecord:
-    """Run the stages that the settings name and fill the run folder; its `results.json` as a record."""
+def execute(ctx: Context, *, console: Console, command: str | None = None, root: Path | None) -> RunRecord:
+    """Run the stages that the settings name and fill the run folder; its `results.json` as a record.
+
+    `root` is the clone that the package is run from, whose commit the record names; None for an installed package.
+    """
     settings = ctx.settings
     for notice in ctx.splits.notices:
         log.warning(notice)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -19,12 +21,18 @@ from tqdm import tqdm
 
 from absa_edit.report.conclusions import findings, sample_warning
 from absa_edit.report.descriptions import plan
+from absa_edit.report.formatting import duration
 from absa_edit.report.lookup import METRICS, tests_in_order
 from absa_edit.report.tables import score_table
 from absa_edit.results import RunRecord
 from absa_edit.table import Section, Table
 
+log = logging.getLogger("absa_edit")
+
 T = TypeVar("T")
+
+SECONDS_A_LINE = 30.0
+"""Between two lines about progress where standard error is no terminal."""
 
 
 def print_results(record: RunRecord, console: Console) -> None:
@@ -109,7 +117,22 @@ def bar(items: Iterable[T], name: str, total: int | None = None, *, unit: str = 
 
     It tells how many are done, how many a second, and where the total is known the time that is left.
     """
-    live = sys.stderr.isatty()
-    pause = 0.2 if live else 30.0
-    width = None if live else 80
-    return tqdm(items, name, total, leave=False, mininterval=pause, delay=pause, ncols=width, unit=unit)
+    if sys.stderr.isatty():
+        shown: Iterable[T] = tqdm(items, name, total, leave=False, mininterval=0.2, delay=0.2, unit=unit)
+        return shown
+    return _logged(items, name, total, unit)
+
+
+def _logged(items: Iterable[T], name: str, total: int | None, unit: str) -> Iterator[T]:
+    """The items, with a line in the log every `SECONDS_A_LINE`."""
+    began = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - last >= SECONDS_A_LINE:
+            last = now
+            seconds = (now - began) / done
+            many = f"{done:,} of {total:,}" if total else f"{done:,}"
+            rate = f"{1 / seconds:.1f} a second" if seconds < 1 else f"{seconds:.1f} s each"
+            left = f", {duration((total - done) * seconds)} left" if total else ""
+            log.info("%s: %s %s, %s%s", name, many, "batches" if unit == "batch" else f"{unit}s", rate, left)
+        yield item

@@ -15,7 +15,7 @@ from absa_edit.model.hooks import entering, recorded
 from absa_edit.records import Part, Site
 
 PROJECTED = (Part.attn, Part.mlp)
-"""Parts whose state is the output of a projection."""
+"""Parts whose state is the output of a projection; a model of experts has none for mlp."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def clean_and_corrupted(
         allowed = block_inputs.allowed(index)
         found: list[Heads] = []
         with ExitStack() as stack:
-            kept = {part: stack.enter_context(recorded(runner.module(Site(index, part)))) for part in PROJECTED}
+            there = [Site(index, part) for part in PROJECTED if runner.has(part)]
+            kept = {site.part: stack.enter_context(recorded(runner.module(site))) for site in there}
             kept[Part.head] = stack.enter_context(entering(runner.module(Site(index, Part.head))))
             stack.enter_context(attention_by(runner.model, _keeping(found, allowed)))
             clean = runner.run(clean, index, index + 1, whole_inputs)

@@ -141,7 +141,7 @@ class Entries:
                     stack.enter_context(silent(self.runner.blocks[index], self.runner.layout.asking))
                 module = self.runner.module(Site(index, part))
                 stack.enter_context(
-                    edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).reshape(out.shape))
+                    edited(module, lambda out: clean.expand_as(out.view(-1, *clean.shape)).clone().view(out.shape))
                 )
             out = self.runner.run(entered, index, index + 1, block_inputs)
         return out.view(-1, self.runs.samples, *out.shape[1:])

@@ -98,6 +98,7 @@ def trace_prompts(
     dtype = of_trace(settings.dtype, lm.model, estimated=settings.estimated)
     settings = replace(settings, dtype=dtype, roles=settings.roles or list(roles_of(prompts)))
     runner = BlockRunner(lm.model, rounded=settings.dtype is Dtype.bfloat16)
+    runner.check_parts(settings.parts)
     tracer = _Tracer(
         runner, tuple(labels), first_words(labels), corrupter, settings, only, MemoryBudget(settings.batch_tokens)
     )

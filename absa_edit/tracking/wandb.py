@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -120,6 +121,17 @@ def track(
     about["tags"] = [tag[:64] for tag in tags]  # wandb refuses longer ones
     with _files_under(folder), _start(wandb, settings, folder, about) as run:
         yield WandbTracker(wandb, run)
+
+
+def check_tracking(settings: TrackSettings) -> None:
+    """Raise the `SettingsError` that `track` would raise, before anything is loaded."""
+    if settings.kind is Kind.none or int(os.environ.get("RANK", "0")):
+        return
+    wandb = _import_wandb()
+    if os.environ.get("WANDB_MODE") == "online" and not logged_in():  # but there may be a server of one's own
+        with TemporaryDirectory() as folder, _files_under(Path(folder)):
+            _mode(wandb.setup(wandb.Settings(silent=True)).settings)
+            wandb.teardown()
 
 
 def _import_wandb() -> Any:

@@ -144,7 +144,7 @@ def test_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_set_that_nobody_publishes_file_by_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"fetch_data\.py me_absc_rest --from FOLDER_OR_ZIP"):
+    with pytest.raises(DataError, match=r"absa-edit data fetch me_absc_rest --from FOLDER_OR_ZIP"):
         fetch(PUBLIC["me_absc_rest"], tmp_path)
 
 

@@ -154,7 +154,7 @@ def test_other_test_sets_and_those_left_out(tmp_path: Path, write: Write) -> Non
     assert names(splits) == ["laptop14", "restaurant14"]
     (notice,) = splits.notices
     assert notice.startswith("Test set mams is left out: looked for mams/test.xml in ")
-    assert "To use mams: python scripts/fetch_data.py mams, or put" in notice
+    assert "To use mams: absa-edit data fetch mams, or put" in notice
 
 
 def test_own_files(tmp_path: Path, write: Write) -> None:

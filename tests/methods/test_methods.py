@@ -102,9 +102,7 @@ def test_nothing_is_dropped_before_training_begins(small) -> None:
 @pytest.mark.parametrize("name", ["zero_shot", "edit", "representation", "delta", "lora"])
 def test_a_frozen_weight_that_moved_is_named(tiny, name) -> None:
     adapted = adapted_to(tiny, METHODS[name])
-    weights = dict(tiny.model.named_parameters())
-    (victim,) = (n for n in weights if n.endswith("0.self_attn.o_proj.weight") or n.endswith("0.attn.c_proj.weight")
-                 or n.endswith("0.attention.dense.weight") or n.endswith("0.self_attn.out_proj.weight"))  # fmt: skip
+    victim = f"{tiny.runner.path(Site(0, Part.attn))}.weight"
     for own, parameter in adapted.model.named_parameters():
         if own.replace(".base_layer.", ".") == victim:
             with torch.no_grad():

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from conftest import tiny_model
+from families import GROUPED
+from safetensors.torch import load_file, save_file
 
 from absa_edit.errors import ModelError
-from absa_edit.model.loading import choose_device, load_model, reviewlm, slug
+from absa_edit.model.loading import LanguageModel, choose_device, load_model, reviewlm, slug
 from absa_edit.model.settings import ModelSettings
 
 
@@ -65,7 +71,7 @@ def test_a_folder_without_safetensors_is_an_error(small, tmp_path) -> None:
 
 
 def test_an_unknown_family_is_an_error(tokenizer, tmp_path) -> None:
-    config = transformers.BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2)
+    config = transformers.CTRLConfig(vocab_size=8192, n_embd=16, dff=16, n_layer=1, n_head=2)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="no known family"):
@@ -73,10 +79,10 @@ def test_an_unknown_family_is_an_error(tokenizer, tmp_path) -> None:
 
 
 def test_a_model_on_several_devices_is_refused(small, monkeypatch) -> None:
-    def spread(*_: object, **options: object) -> transformers.PreTrainedModel:
+    def spread(*_: object, **options: object) -> tuple[transformers.PreTrainedModel, dict[str, list]]:
         assert options["device_map"] == "auto"
         small.model.hf_device_map = {"model.layers.0": 0, "model.layers.1": 1, "lm_head": "cpu"}
-        return small.model
+        return small.model, {}
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", spread)
     try:
@@ -137,7 +143,7 @@ def test_bundled_folder_is_in_the_package() -> None:
 
 
 def test_every_family_loads_from_a_folder(tiny, tmp_path) -> None:
-    """Gemma 2 has no sdpa attention, so the default must leave the choice to transformers."""
+    """Gemma 2 has no sdpa attention, so the default must leave the choice to transformers. Each is checked by a run."""
     tiny.model.save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
     loaded = load_model(ModelSettings(name=str(tmp_path), device="cpu"))
@@ -145,3 +151,114 @@ def test_every_family_loads_from_a_folder(tiny, tmp_path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(loaded.model(ids).logits, tiny.model(ids).logits)
     assert loaded.summary().layers == 3
+
+
+@pytest.fixture
+def folder(small, tmp_path) -> Path:
+    small.model.save_pretrained(tmp_path)
+    small.tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def loaded(folder: Path, **settings: object) -> LanguageModel:
+    return load_model(ModelSettings(name=str(folder), device="cpu", **settings))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **values: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_missing_weights_stop_the_load(folder) -> None:
+    change_weights(folder, lambda weights: {n: w for n, w in weights.items() if "layers.2." not in n})
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM: 9 weights are not in the file.*layers\.2\.input"):
+        loaded(folder)
+
+
+def test_weights_under_a_prefix_stop_the_load(folder) -> None:
+    change_weights(folder, lambda weights: {f"wrapped.{n}" if "embed" not in n else n: w for n, w in weights.items()})
+    with pytest.raises(ModelError, match=r"29 weights are not in the file.*prefix.*the file has wrapped\."):
+        loaded(folder)
+
+
+def test_tied_weights_are_not_missing(tokenizer, tmp_path) -> None:
+    config = transformers.LlamaConfig(**GROUPED, tie_word_embeddings=True)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    assert loaded(tmp_path).model.lm_head.weight is not None
+
+
+def test_more_blocks_than_config_says_stop_the_load(folder) -> None:
+    change_config(folder, num_hidden_layers=2)
+    with pytest.raises(ModelError, match=r"config\.json has 2 blocks, the weights go on to block 2"):
+        loaded(folder)
+
+
+def test_fewer_blocks_than_config_says_stop_the_load(folder) -> None:
+    change_config(folder, num_hidden_layers=4)
+    with pytest.raises(ModelError, match=r"9 weights are not in the file.*layers\.3\."):
+        loaded(folder)
+
+
+def test_weights_of_another_shape_stop_the_load(folder) -> None:
+    change_weights(folder, lambda weights: weights | {"model.layers.1.mlp.up_proj.weight": torch.zeros(5, 32)})
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight: \[5, 32\], expected \[48, 32\]"):
+        loaded(folder)
+
+
+def test_other_weights_are_logged(folder, caplog) -> None:
+    change_weights(folder, lambda weights: weights | {"value_head.weight": torch.zeros(2)})
+    assert loaded(folder).model.num_parameters()
+    assert "1 weights have no place in the model, the first value_head.weight" in caplog.text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_stop_the_load(folder, value) -> None:
+    name = "model.layers.1.mlp.down_proj.weight"
+
+    def change(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        weights[name][0, 0] = value
+        return weights
+
+    change_weights(folder, change)
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} has numbers that are not finite"):
+        loaded(folder)
+
+
+def test_a_tokenizer_of_another_model_stops_the_load(folder) -> None:
+    change_config(folder, vocab_size=60)
+    change_weights(folder, lambda weights: {n: w[:60].clone() if len(w) == 8192 else w for n, w in weights.items()})
+    with pytest.raises(ModelError, match=r"tokenizer gives the token \d+, the model has embeddings for 60"):
+        loaded(folder)
+
+
+def test_an_adapter_is_no_model(folder) -> None:
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    with pytest.raises(ModelError, match=r"an adapter of org/base.*export/merged.*absa_edit\.load"):
+        loaded(folder)
+
+
+def test_files_and_gguf_are_no_model(tmp_path) -> None:
+    file = tmp_path / "model.Q4_1.gguf"
+    file.write_bytes(b"GGUF")
+    for path, message in ((file, "a GGUF file; convert"), (tmp_path, "a folder of GGUF files")):
+        with pytest.raises(ModelError, match=message):
+            loaded(path)
+    other = tmp_path / "config.json"
+    other.write_text("{}")
+    with pytest.raises(ModelError, match=r"config\.json: a file; expected a folder"):
+        loaded(other)
+
+
+def test_falcon_with_alibi_is_not_run_by_the_attention_that_adds_it_twice(tokenizer, tmp_path) -> None:
+    model = tiny_model("falcon_alibi", tokenizer).model
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert loaded(tmp_path).model.config._attn_implementation == "sdpa"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from absa_edit.report import terminal
 from absa_edit.report.terminal import bar, print_results
 from absa_edit.results import RunRecord
 
@@ -66,3 +69,19 @@ def test_progress_tells_examples_a_second_and_the_time_left(monkeypatch: pytest.
         time.sleep(0.15)
     told = sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert re.search(r"trace:.*[1-3]/4 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+(example/s|s/example)\]", told), told
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter(range(0, 10_000, 20))  # every look at the clock is 20 s after the last
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with caplog.at_level(logging.INFO, "absa_edit"):
+        assert list(bar(iter("abcd"), "trace", 4, unit="example")) == list("abcd")
+        assert list(bar(iter("abcd"), "edit 1/3")) == list("abcd")
+    assert caplog.messages == [
+        "trace: 1 of 4 examples, 40.0 s each, 2 min 00 s left",
+        "trace: 3 of 4 examples, 26.7 s each, 27 s left",
+        "edit 1/3: 1 batches, 40.0 s each",
+        "edit 1/3: 3 batches, 26.7 s each",
+    ]

@@ -111,7 +111,7 @@ def test_what_wandb_was_told_before_is_respected(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from absa_edit.tracking.settings import TrackSettings"
         "; from absa_edit.tracking.wandb import track\n"
-        "with track.track(TrackSettings(), group='g', name='n', job_type='fit', config={}, folder=Path('run')): pass"
+        "with track(TrackSettings(), group='g', name='n', job_type='fit', config={}, folder=Path('run')): pass"
     )
     environ = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     environ |= {"HOME": str(tmp_path), "WANDB_API_KEY": "0" * 40, "PYTHONPATH": str(ROOT)}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from absa_edit.cli import main
+from absa_edit.commands.dashboard import scored_on
 from absa_edit.errors import SettingsError
 from absa_edit.results import RunRecord
 from absa_edit.storage import write_json
@@ -42,19 +44,14 @@ def test_without_the_package_or_a_login_it_says_what_to_do(monkeypatch: pytest.M
         save_dashboard(TrackSettings(), ["laptop14"])
 
 
-def test_the_script_finds_the_test_sets(record: RunRecord, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import wandb_dashboard
-
+def test_the_command_finds_the_test_sets(record: RunRecord, tmp_path: Path) -> None:
     for seed, tests in (("seed0", ["a", "b"]), ("seed1", ["b", "c"])):
         (tmp_path / seed).mkdir()
         data = {"train": record.data["train"]} | {f"test/{test}": record.data["dev"] for test in tests}
         write_json(replace(record, data=data), tmp_path / seed / "results.json")
-    assert wandb_dashboard.tests_in(tmp_path) == ["a", "b", "c"]
-    monkeypatch.setattr(sys, "argv", ["wandb_dashboard.py", str(tmp_path / "nowhere")])
+    assert scored_on(tmp_path) == ["a", "b", "c"]
     with pytest.raises(SystemExit, match=r"error: .*no results\.json under it"):
-        wandb_dashboard.main()
+        main(["dashboard", str(tmp_path / "nowhere")])
     (tmp_path / "seed0" / "results.json").write_text('{"results": ')
-    monkeypatch.setattr(sys, "argv", ["wandb_dashboard.py", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"error: .*results\.json is not a RunRecord"):
-        wandb_dashboard.main()
+        main(["dashboard", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""The script on a merged checkpoint of a tiny model: one pair, files, streams, and what it says when it cannot."""
+"""`absa-edit predict` on a merged checkpoint of a tiny model: one pair, files, streams, what it says when it cannot."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from types import SimpleNamespace
 import pytest
 from contexts import adapt
 
+from absa_edit.cli import main
+from absa_edit.commands import predict as command
 from absa_edit.export.folder import describe, write_merged
 from absa_edit.inference.classifier import load
 from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import ModelSettings
 from absa_edit.tasks.absc import ABSC
+from absa_edit.tasks.base import TASKS
 
 Run = Callable[..., tuple[object, str, str]]
 PAIRS = [("The fan never stops.", "fan"), ("Great price!", "price"), ("A lovely screen", "screen")]
@@ -36,17 +39,13 @@ def export(small: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def predict(export: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import predict as script
-
     def run(*arguments: str, stdin: str | None = None) -> tuple[object, str, str]:
         """Exit code, standard output, standard error."""
-        monkeypatch.setattr(sys, "argv", ["predict.py", str(export), "--device", "cpu", *arguments])
         stream = io.BytesIO((stdin or "").encode())
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream, isatty=lambda: stdin is None))
         code: object = 0
         try:
-            script.main()
+            main(["predict", str(export), "--device", "cpu", *arguments])
         except SystemExit as error:
             code = error.code
         return code, *capsys.readouterr()
@@ -63,9 +62,7 @@ def lines(out: str) -> list[dict]:
 
 
 def test_standard_input_to_standard_output(predict: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import predict as script
-
-    monkeypatch.setattr(script, "TOGETHER", 2)  # so that three pairs are two batches
+    monkeypatch.setattr(command, "TOGETHER", 2)  # so that three pairs are two batches
     rows = [{"sentence": s, "aspect": a, "id": i} for i, (s, a) in enumerate(PAIRS)]
     code, out, _ = predict(stdin="\n".join(map(json.dumps, rows)))
     assert code == 0
@@ -107,7 +104,10 @@ def test_one_pair_is_explained(predict: Run) -> None:
         ((), None, "nothing to answer"),
         (("--file", "none.csv"), None, "none.csv: no such file"),
         (("--sentence", "a fan", "--aspect", "screen"), None, "'screen' does not stand in the sentence"),
-        (("--sentence", "a fan"), None, "2"),
+        (("--sentence", "a fan"), None, "is asked about aspects: give --aspect too, as it is written in the sentence"),
+        (("--sentence", "a fan", "--aspect", ""), None, "2"),
+        (("--aspect", "fan"), None, "2"),
+        (("--sentence", "a fan", "--file", "none.csv"), None, "2"),
         (("--explain",), "", "2"),
     ],
 )
@@ -133,12 +133,9 @@ def test_half_a_character_beside_the_question_comes_back(predict: Run) -> None:
 
 
 def test_a_closed_standard_input_is_nothing_to_answer(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import predict as script
-
-    monkeypatch.setattr(sys, "argv", ["predict.py", "somewhere"])
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(SystemExit, match="nothing to answer"):
-        script.main()
+        main(["predict", "somewhere"])
 
 
 @pytest.mark.parametrize("name", ["pairs", "pipe"])
@@ -151,3 +148,23 @@ def test_files_without_a_suffix_and_pipes_are_json_lines(predict: Run, tmp_path:
         file.write_text(row)
     code, out, _ = predict("--file", str(file))
     assert code == 0 and len(lines(out)) == 1
+
+
+def test_a_model_of_sentences_takes_no_aspect(
+    small: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = TASKS["sentence_polarity"]
+    adapted = adapt(small.model, ZeroShot(), None, seed=0)
+    about = describe(adapted, ModelSettings(name="tiny"), "0", task.prompt(), task)
+    write_merged(adapted, small.tokenizer, tmp_path / "export" / "merged", about, "")
+    ask = ["predict", str(tmp_path), "--device", "cpu"]
+    main([*ask, "--sentence", "A lovely film.", "--explain"])
+    told = capsys.readouterr().out
+    assert "positive" in told and "neutral" not in told and "with noise on the sentence" in told
+    with pytest.raises(SystemExit, match="is asked about whole sentences: leave out --aspect"):
+        main([*ask, "--sentence", "A lovely film.", "--aspect", "film"])
+    file = tmp_path / "films.jsonl"
+    file.write_text(json.dumps({"sentence": "A lovely film."}))
+    main([*ask, "--file", str(file)])
+    (answer,) = lines(capsys.readouterr().out)
+    assert list(answer["probabilities"]) == ["positive", "negative"]

@@ -1,4 +1,4 @@
-"""The push script against a stand-in for the hub on this machine."""
+"""`absa-edit push` against a stand-in for the hub on this machine."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run_folder(tmp_path: Path) -> Path:
 def push(hub: Hub, *arguments: str | Path, token: str = "secret") -> subprocess.CompletedProcess[str]:
     environ = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE" and "proxy" not in k.lower()}
     environ |= {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, "scripts/push.py", *map(str, arguments)]
+    command = [sys.executable, "-m", "absa_edit", "push", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100)
 
 

@@ -1,46 +1,43 @@
 """Make the wandb workspace view that shows this project's runs: results by method, tables, traces, curves, cost.
 
 pip install 'absa_edit[dashboard]' && wandb login
-python scripts/wandb_dashboard.py outputs/laptop14                    # the test sets of the runs found there
-python scripts/wandb_dashboard.py outputs/laptop14 --project absa_edit --entity my-team
+absa-edit dashboard outputs/laptop14                    # the test sets of the runs found there
+absa-edit dashboard outputs/laptop14 --project absa_edit --entity my-team
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absa_edit.errors import AbsaEditError, RecordError
+from absa_edit.errors import RecordError
 from absa_edit.results import RunRecord
 from absa_edit.storage import load
 from absa_edit.tracking.settings import TrackSettings
-from absa_edit.tracking.workspace import save_dashboard
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str], _: Path) -> None:
+    parser = argparse.ArgumentParser(
+        "absa-edit dashboard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="folder with finished runs, whose test sets are shown")
     parser.add_argument("--project", default=TrackSettings().project)
     parser.add_argument("--entity", help="user or team; default: the login's")
-    arguments = parser.parse_args()
-    try:
-        settings = TrackSettings(project=arguments.project, entity=arguments.entity)
-        print(save_dashboard(settings, tests_in(arguments.folder)))
-    except AbsaEditError as error:
-        sys.exit(f"error: {error}")
+    chosen = parser.parse_args(arguments)
+    from absa_edit.tracking.workspace import save_dashboard
+
+    settings = TrackSettings(project=chosen.project, entity=chosen.entity)
+    sys.stdout.write(save_dashboard(settings, scored_on(chosen.folder)) + "\n")
 
 
-def tests_in(folder: Path) -> list[str]:
+def scored_on(folder: Path) -> list[str]:
     """Names of the test sets that the runs under `folder` were scored on, each once."""
     names: dict[str, None] = {}
     for path in sorted(folder.rglob("results.json")):
         data = load(RunRecord, path).data
         names |= dict.fromkeys(key.removeprefix("test/") for key in data if key.startswith("test/"))
     if not names:
-        raise RecordError(f"{folder}: no results.json under it; expected a folder that train.py wrote")
+        raise RecordError(f"{folder}: no results.json under it; expected a folder that `absa-edit train` wrote")
     return list(names)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Say whether vLLM would serve what a run exported, and what to do where it would not.
 
-    python scripts/serve_check.py outputs/laptop14/reviewlm/seed0
-    python scripts/serve_check.py <adapter or checkpoint> --max-lora-rank 64 --base <folder of the base model>
+    absa-edit serve-check outputs/laptop14/reviewlm/seed0
+    absa-edit serve-check <adapter or checkpoint> --max-lora-rank 64 --base <folder of the base model>
 
 Exit code 0 when every folder found can be served, 1 when one cannot. Neither vLLM nor a GPU is needed.
 """
@@ -9,29 +9,31 @@ Exit code 0 when every folder found can be served, 1 when one cannot. Neither vL
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from absa_edit.errors import AbsaEditError
-from absa_edit.export.serving import Served, check_serving
+if TYPE_CHECKING:
+    from absa_edit.export.serving import Served
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str], _: Path) -> int:
+    parser = argparse.ArgumentParser(
+        "absa-edit serve-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="run folder, adapter or merged checkpoint")
     parser.add_argument("--max-lora-rank", type=int, default=16, help="what the server starts with (default: 16)")
     parser.add_argument("--base", help="folder of the base model, where the adapter names one that is not here")
-    arguments = parser.parse_args()
-    try:
-        found = check_serving(arguments.folder, max_rank=arguments.max_lora_rank, base=arguments.base)
-    except AbsaEditError as error:
-        sys.exit(f"error: {error}")
+    chosen = parser.parse_args(arguments)
+    from absa_edit.export.serving import check_serving
+
+    found = check_serving(chosen.folder, max_rank=chosen.max_lora_rank, base=chosen.base)
     for served in found:
         tell(served, Console(soft_wrap=True))
-    sys.exit(0 if all(served.works for served in found) else 1)
+    return 0 if all(served.works for served in found) else 1
 
 
 def tell(served: Served, console: Console) -> None:
@@ -42,7 +44,3 @@ def tell(served: Served, console: Console) -> None:
         console.print(mark + Text(f"{problem.found}\n         -> {problem.fix}"))
     if served.works:
         console.print(Text("  serve   ", "bold green") + Text(served.command))
-
-
-if __name__ == "__main__":
-    main()

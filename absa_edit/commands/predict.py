@@ -1,12 +1,12 @@
-"""Ask an exported model for the sentiment of aspects: one, a file of them, or a stream.
+"""Ask an exported model: about one sentence (and aspect, where its task is about aspects), a file, or a stream.
 
-    python scripts/predict.py outputs/laptop14/reviewlm/seed0 --sentence "The fan never stops." --aspect fan --explain
-    python scripts/predict.py outputs/laptop14/reviewlm/seed0 --file pairs.csv > answers.jsonl
-    head -1000 pairs.jsonl | python scripts/predict.py outputs/laptop14/reviewlm/seed0 > answers.jsonl
+    absa-edit predict outputs/laptop14/reviewlm/seed0 --sentence "The fan never stops." --aspect fan --explain
+    absa-edit predict outputs/laptop14/reviewlm/seed0 --file pairs.csv > answers.jsonl
+    head -1000 pairs.jsonl | absa-edit predict outputs/laptop14/reviewlm/seed0 > answers.jsonl
 
 The folder is a run, an adapter, a representation edit or a merged checkpoint. Files are JSON lines, CSV (columns
-sentence, aspect; or text, span, ordinal) or SemEval XML, with or without labels. Each pair comes back as one JSON
-object a line: the row as it was, `predicted`, and `probabilities` of the three labels. --explain shows which
+sentence, aspect; or text, span, ordinal) or SemEval XML, with or without labels. Each row comes back as one JSON
+object a line: the row as it was, `predicted`, and `probabilities` of the labels. --explain shows which
 tokens and layers carried one answer: how much of it comes back when noise has drowned the sentence and the
 model's own state after that layer at that token is put back.
 """
@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from io import TextIOWrapper
+from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from absa_edit.errors import AbsaEditError, DataError, ModelError
+from absa_edit.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from absa_edit import Classifier
@@ -36,58 +37,64 @@ TOGETHER = 1024
 """Pairs that are read, sorted by length and answered before their answers are written."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str], _: Path) -> None:
+    parser = argparse.ArgumentParser(
+        "absa-edit predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="run folder, adapter or merged checkpoint")
     parser.add_argument("--sentence")
-    parser.add_argument("--aspect", help="as it is written in the sentence")
+    parser.add_argument("--aspect", help="as it is written in the sentence, where the model is asked about aspects")
     parser.add_argument("--explain", action="store_true", help="of one pair, draw what carried the answer")
     parser.add_argument("--file", help="JSON lines, CSV or SemEval XML; - or nothing at all is standard input")
     parser.add_argument("--format", choices=["jsonl", "csv", "xml"], help="default: the file's suffix, else jsonl")
     parser.add_argument("--base", help="base model, where it is not the one that the adapter names")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-tokens", type=int, help="tokens in a batch, padding included (default: by device)")
-    arguments = parser.parse_args()
-    one = arguments.sentence is not None or arguments.aspect is not None
-    if one and (arguments.file or not (arguments.sentence and arguments.aspect)):
-        parser.error("give --sentence and --aspect, or --file")
-    if arguments.explain and not one:
-        parser.error("--explain goes with --sentence and --aspect")
-    try:
-        (answer_one if one else answer_many)(arguments)
-    except AbsaEditError as error:
-        sys.exit(f"error: {error}")
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
+    chosen = parser.parse_args(arguments)
+    one = chosen.sentence is not None or chosen.aspect is not None
+    if one and (chosen.file or not chosen.sentence or chosen.aspect == ""):
+        parser.error("give --sentence (and --aspect), or --file")
+    if chosen.explain and not one:
+        parser.error("--explain goes with --sentence (and --aspect)")
+    (answer_one if one else answer_many)(chosen)
 
 
-def load(arguments: argparse.Namespace) -> Classifier:
-    from transformers.utils import logging  # after the arguments are known to be right: torch takes seconds
+def load(chosen: argparse.Namespace) -> Classifier:
+    from transformers.utils.logging import disable_progress_bar  # torch takes seconds: a typo should not wait for it
 
     import absa_edit
 
-    logging.disable_progress_bar()
-    return absa_edit.load(arguments.folder, device=arguments.device, base=arguments.base)
+    disable_progress_bar()
+    return absa_edit.load(chosen.folder, device=chosen.device, base=chosen.base)
 
 
-def answer_one(arguments: argparse.Namespace) -> None:
-    classifier, console = load(arguments), Console(highlight=False)
-    (probabilities,) = classifier.predict([arguments.sentence], [arguments.aspect])
-    console.print(bars(arguments.aspect, probabilities))
-    if arguments.explain:
-        explain_one(classifier, arguments, console)
+def answer_one(chosen: argparse.Namespace) -> None:
+    classifier, console = load(chosen), Console(highlight=False)
+    if (chosen.aspect is None) == classifier.task.asks_aspect:
+        raise DataError(
+            f"{chosen.folder} is asked about aspects: give --aspect too, as it is written in the sentence"
+            if classifier.task.asks_aspect
+            else f"{chosen.folder} is asked about whole sentences: leave out --aspect"
+        )
+    (probabilities,) = classifier.predict([chosen.sentence], chosen.aspect and [chosen.aspect])
+    console.print(bars(chosen.aspect or chosen.sentence, probabilities))
+    if chosen.explain:
+        explain_one(classifier, chosen, console)
 
 
-def explain_one(classifier: Classifier, arguments: argparse.Namespace, console: Console) -> None:
+def explain_one(classifier: Classifier, chosen: argparse.Namespace, console: Console) -> None:
     from absa_edit.inference.classifier import example
     from absa_edit.inference.explain import explain
+    from absa_edit.records import Example
     from absa_edit.report.token_grid import token_grid
 
+    sentence, aspect = chosen.sentence, chosen.aspect
+    asked = example(sentence, aspect, "pair") if aspect else Example("pair", "pair", sentence, "", 0, 0, "", "")
     with console.status("tracing"):
-        found = explain(classifier, example(arguments.sentence, arguments.aspect, "pair"))
+        found = explain(classifier, asked)
     total = found.clean - found.corrupted
     console.print(
-        f"p({found.answer.value}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
+        f"p({found.answer}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
         "Put back after a layer (across), at a token (down), the model's own state brings back:"
     )
     console.print(token_grid(found.tokens, found.effects, full=max(abs(total), 0.01)))
@@ -95,23 +102,27 @@ def explain_one(classifier: Classifier, arguments: argparse.Namespace, console: 
         console.print(Text("The noise hardly changes this answer: the grid says little.", style="yellow"))
 
 
-def answer_many(arguments: argparse.Namespace) -> None:
-    path = None if arguments.file in (None, "-") else Path(arguments.file)
+def answer_many(chosen: argparse.Namespace) -> None:
+    path = None if chosen.file in (None, "-") else Path(chosen.file)
     if path is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise DataError("nothing to answer: give --sentence and --aspect, --file, or pipe JSON lines in")
+        raise DataError("nothing to answer: give --sentence (and --aspect), --file, or pipe JSON lines in")
     if path and (path.is_dir() or not path.exists()):
         raise DataError(f"{path}: no such file; expected JSON lines, CSV or SemEval XML")
-    kind = arguments.format or (path and path.suffix.lstrip(".").lower()) or "jsonl"
+    kind = chosen.format or (path and path.suffix.lstrip(".").lower()) or "jsonl"
     from absa_edit.data.readers.unlabelled import pairs
     from absa_edit.report.terminal import bar
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("absa_edit").setLevel(logging.INFO)  # how far it is
     if isinstance(sys.stdout, TextIOWrapper):  # half a character in a row stays what it was: JSON's escape is Python's
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
-        every = pairs(file, "jsonl" if kind == "json" else kind, str(path or "standard input"))
-        count = write(load(arguments), bar(every, "pairs", unit="pair"), arguments.batch_tokens)
+        classifier, origin = load(chosen), str(path or "standard input")
+        every = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, origin, classifier.task)
+        count = write(classifier, bar(every, "pairs", unit="pair"), chosen.batch_tokens)
     if not count:
-        raise DataError(f"{path or 'standard input'}: no pairs in it; expected rows with sentence and aspect")
+        aspect = " and aspect" if classifier.task.asks_aspect else ""
+        raise DataError(f"{origin}: no pairs in it; expected rows with sentence{aspect}")
 
 
 def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | None) -> int:
@@ -120,7 +131,7 @@ def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | Non
     for some, error in chunks(every):
         for pair, p in answered(classifier, some, batch_tokens):
             row = {**pair.row, "predicted": max(p, key=p.__getitem__), "probabilities": p}
-            print(json.dumps(row, ensure_ascii=False), flush=False)
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         count += len(some)
         if error:
@@ -165,7 +176,3 @@ def bars(aspect: str, probabilities: dict[str, float]) -> Table:
     for label, p in probabilities.items():
         table.add_row(label, f"{p:.3f}", "█" * round(30 * p), style="bold" if label == best else "")
     return table
-
-
-if __name__ == "__main__":
-    main()

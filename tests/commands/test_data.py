@@ -1,4 +1,4 @@
-"""`scripts/fetch_data.py` against a server that stands in for the hub."""
+"""`absa-edit data fetch` against a server that stands in for the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from absa_edit.data.settings import DataSettings
 from absa_edit.data.sources import load_pair
 from absa_edit.tasks.absc import POLARITIES
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fetch_data.py"
 LAPTOP = PUBLIC["laptop14"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -93,7 +92,11 @@ def endpoint() -> Iterator[str]:
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ABSA_EDIT"))}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], env=kept | environ, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "absa_edit", "data", "fetch", *arguments],
+        env=kept | environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -1,8 +1,7 @@
-"""`scripts/compare.py` on run folders written by hand."""
+"""`absa-edit compare` on run folders written by hand."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from absa_edit.cli import main
 from absa_edit.evaluation.scoring import compare, score
 from absa_edit.records import DataSummary
 from absa_edit.results import Fit, MethodRecord, ModelSummary, Prediction, RunRecord
 from absa_edit.storage import save_predictions, write_json
 from absa_edit.tasks.absc import POLARITIES
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"
 METHODS = {"zero_shot": (0.2, 0), "edit": (0.9, 34_560), "lora": (0.6, 737_280)}
 TESTS = {"laptop": 40, "restaurant": 24}
 PREDICTIONS = "predictions.jsonl"
@@ -100,20 +99,14 @@ def write_run(folder: Path, seed: int, experiment: str = "laptop", config: str |
 
 
 class Compare:
-    """The script's `main`, in this process: a new one takes seconds to import."""
+    """The command, in this process: a new one takes seconds to import."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        spec = importlib.util.spec_from_file_location("compare_script", SCRIPT)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "compare_script", module)  # where its dataclasses look for their names
-        spec.loader.exec_module(module)
-        self.main, self.monkeypatch, self.capsys = module.main, monkeypatch, capsys
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
 
     def __call__(self, *arguments: object) -> str:
         """What it prints."""
-        self.monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-        self.main()
+        main(["compare", *map(str, arguments)])
         return self.capsys.readouterr().out
 
     def error(self, *arguments: object) -> str:
@@ -126,8 +119,8 @@ class Compare:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compare:
-    return Compare(monkeypatch, capsys)
+def run(capsys: pytest.CaptureFixture[str]) -> Compare:
+    return Compare(capsys)
 
 
 @pytest.fixture
@@ -221,7 +214,7 @@ def test_what_cannot_be_averaged_is_named(run: Compare, two: Path, tmp_path: Pat
     assert "are both seed 1 of the same experiment" in run.error(two)
 
 
-def test_other_examples_stop_the_script(run: Compare, two: Path) -> None:
+def test_other_examples_stop_the_command(run: Compare, two: Path) -> None:
     for method in METHODS:
         path = two / "seed1" / "methods" / method / PREDICTIONS
         path.write_text(path.read_text().replace('"laptop-3"', '"laptop-x"'))
@@ -243,7 +236,7 @@ def test_files_that_do_not_belong_together_are_refused(run: Compare, two: Path) 
 
 
 def test_the_command_line_ends_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "nowhere")]
+    command = [sys.executable, "-m", "absa_edit", "compare", str(tmp_path / "nowhere")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

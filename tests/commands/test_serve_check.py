@@ -1,27 +1,26 @@
-"""What the script prints, and its exit code."""
+"""What `absa-edit serve-check` prints, and its exit code."""
 
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
 
+from absa_edit.cli import main
 from absa_edit.model.loading import LanguageModel
 
 
 @pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import serve_check
-
+def check(capsys: pytest.CaptureFixture[str]):
     def run(*arguments: str) -> tuple[object, str]:
-        monkeypatch.setattr(sys, "argv", ["serve_check.py", *arguments])
-        with pytest.raises(SystemExit) as done:
-            serve_check.main()
-        return done.value.code, capsys.readouterr().out
+        code: object = 0
+        try:
+            main(["serve-check", *arguments])
+        except SystemExit as done:
+            code = done.code
+        return code, capsys.readouterr().out
 
     return run
 

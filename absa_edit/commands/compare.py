@@ -1,0 +1,56 @@
+"""Average runs that differ only by the seed, and compare their methods.
+
+    absa-edit compare outputs/laptop14/reviewlm
+    absa-edit compare outputs --against lora --markdown compare.md --json compare.json
+
+Finds every results.json below the folders. Runs that differ in anything but the seed get tables of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from absa_edit.leaderboard.collect import Group
+
+
+def main(arguments: Sequence[str], _: Path) -> None:
+    parser = argparse.ArgumentParser(
+        "absa-edit compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="folders with finished runs somewhere below")
+    parser.add_argument("--against", metavar="METHOD", help="method set against all others (edit where there is one)")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap and permutation draws")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    chosen = parser.parse_args(arguments)
+    if chosen.resamples < 1:
+        parser.error("--resamples: expected 1 or more")
+    from absa_edit.leaderboard.collect import compared, read
+
+    try:
+        write(compared(read(chosen.folders), chosen.against, chosen.resamples), chosen)
+    except OSError as error:
+        sys.exit(f"error: {error}")
+
+
+def write(groups: Sequence[Group], chosen: argparse.Namespace) -> None:
+    """Print the tables, and write the files that were asked for."""
+    from absa_edit.leaderboard.tables import markdown, show
+    from absa_edit.storage import atomic, to_json, write_json
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for one in groups:
+        show(one, console)
+    if chosen.markdown:
+        with atomic(chosen.markdown) as temporary:
+            temporary.write_text("\n".join(line for g in groups for line in markdown(g)), encoding="utf-8")
+    if chosen.json:
+        plain = {"resamples": chosen.resamples, "groups": [to_json(one) for one in groups]}
+        write_json(plain, chosen.json)
