@@ -88,7 +88,7 @@ def export(of: ExportRecord) -> str:
     return (
         f"`{of.method}`, loaded back and asked all {of.n:,} test questions again: "
         f"{100 * of.agreement:.4g} % the same labels, largest gap of a label's log-probability "
-        f"{of.max_logit_gap:.1e}."
+        f"{of.max_logit_gap:.1e}.{f' There is no merged checkpoint: {of.not_merged}.' if of.not_merged else ''}"
     )
 
 

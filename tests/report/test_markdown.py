@@ -73,6 +73,14 @@ def test_an_adapter_alone_is_loaded_with_all_that_it_holds(record: RunRecord) ->
     assert f'absa_edit.load("{record.export.adapter}")' in code and "Peft" not in code
 
 
+def test_a_missing_merged_checkpoint_is_explained(record: RunRecord) -> None:
+    assert record.export
+    export = replace(record.export, merged=None, not_merged="OFT cannot be folded into the weights (no way)")
+    for text in (report_markdown(replace(record, export=export)), report_html(replace(record, export=export))):
+        assert "There is no merged checkpoint: OFT cannot be folded into the weights (no way)." in text
+    assert "no merged" not in report_markdown(record)
+
+
 def test_a_trace_without_the_filter_does_not_say_that_it_left_anything_out(record: RunRecord) -> None:
     assert record.trace
     counts = replace(record.trace.counts, kept=100)

@@ -137,3 +137,15 @@ def test_heads_are_averaged_one_table_a_head(random_trace, rng) -> None:
     assert effects is not None and effects.aie.shape == (4, 2, 6) and effects.n.tolist() == [20, 30]
     assert effects.aie[3, 1, 5] == pytest.approx(np.mean(heads[:, 1, 5, 3] - random_trace.corrupted))
     assert (effects.low < effects.aie).all() and (effects.aie < effects.high).all()
+
+
+def test_one_bootstrap_serves_parts_heads_and_summary(random_trace, rng) -> None:
+    """Heads that are copies of a part have its intervals, and so has the peak."""
+    trace = replace(random_trace, restored_heads=random_trace.restored[:, 1, :, :, None])
+    effects = trace_effects(trace, draws=100, rng=rng)
+    assert effects.heads is not None and effects.heads.total == effects.parts.total == effects.summary.total_effect
+    for name in ("aie", "low", "high"):
+        np.testing.assert_array_equal(getattr(effects.heads, name)[0], getattr(effects.parts, name)[1])
+    peak = effects.summary.peak
+    at = trace.parts.index(peak.part), trace.roles.index(peak.role), peak.layer
+    assert (peak.effect.low, peak.effect.high) == pytest.approx((effects.parts.low[at], effects.parts.high[at]))
