@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import CONFIGS
+from families import CONFIGS, FIRST
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from absa_edit.data.prompts import Prompt, encode, label_ids
@@ -21,6 +21,15 @@ from absa_edit.records import Example, Twin
 from absa_edit.tasks.absc import ABSC, Polarity
 
 pytest_plugins = ["report_records", "exported"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of families are slow on those that are not among the first, but for the tests that say otherwise."""
+    for item in items:
+        family = item.callspec.params.get("tiny") if hasattr(item, "callspec") else None
+        if family in CONFIGS and family not in FIRST and not item.get_closest_marker("every_family"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

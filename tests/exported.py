@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from contexts import adapt
+from families import sites_in
 
 from absa_edit.data.settings import PromptSettings
 from absa_edit.export.folder import Description, describe
@@ -25,6 +26,8 @@ MIXED = (Target(Site(0, Part.attn), 1), Target(Site(1, Part.mlp), 4), Target(Sit
 def _trained(
     lm: LanguageModel, method: MethodSettings | None = None, targets: tuple[Target, ...] = MIXED
 ) -> AdaptedModel:
+    places = sites_in(lm.model, [target.site for target in targets])
+    targets = tuple(Target(site, target.rank) for site, target in zip(places, targets, strict=True))
     adapted = adapt(lm.model, method or Edit(lr=1e-3), EditPlan("me", targets, 0), seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -5,7 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
 import transformers
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from absa_edit.model.architectures import layout
+from absa_edit.records import Part, Site
 
 SHAPE = {
     "vocab_size": 8192,
@@ -103,3 +111,67 @@ CONFIGS = {
         **GROUPED, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, mlp_only_layers=[0]
     ),
 }
+FIRST = ("gemma2", "gemma3", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "opt", "phi3", "qwen2", "qwen3")
+"""Families that every test of families runs on by default; the others where a test is marked `every_family`."""
+NAMES = {
+    "llama": "Llama (and SmolLM)",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "mistral": "Mistral",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3 (text models)",
+    "phi": "Phi-2",
+    "phi3": "Phi-3",
+    "olmo": "OLMo",
+    "olmo2": "OLMo 2",
+    "starcoder2": "StarCoder2",
+    "gpt2": "GPT-2",
+    "gpt_neo": "GPT-Neo",
+    "gptj": "GPT-J",
+    "gpt_neox": "GPT-NeoX (and Pythia)",
+    "opt": "OPT",
+    "bloom": "BLOOM",
+    "falcon": "Falcon",
+    "falcon_mqa": "Falcon",
+    "falcon_alibi": "Falcon",
+    "mpt": "MPT",
+    "mixtral": "Mixtral",
+    "qwen2_moe": "Qwen2-MoE",
+    "qwen3_moe": "Qwen3-MoE",
+}
+"""As the README calls them."""
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- families: written by `python tests/families.py` -->", "<!-- /families -->"
+
+
+def sites_in(model: PreTrainedModel, sites: Iterable[Site]) -> list[Site]:
+    """`sites`, in a model of experts with those of an MLP moved to the attention beside it, each once."""
+    if layout(model).mlp is not None:
+        return list(sites)
+    return list(dict.fromkeys(Site(site.layer, Part.attn) if site.part is Part.mlp else site for site in sites))
+
+
+def readme_list() -> str:
+    """Every family with the parts of a block that can be traced and edited in it, as the README lists them."""
+    names: dict[bool, dict[str, None]] = {True: {}, False: {}}
+    for family, name in NAMES.items():
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(CONFIGS[family]())
+        names[layout(model).mlp is not None][name] = None
+    return (
+        f"- attention, heads and MLP: {', '.join(names[True])}\n"
+        f"- attention and heads (experts have no one output projection of an MLP; `trace.parts=[block,attn]\n"
+        f"  locate.parts=[attn]`): {', '.join(names[False])}\n"
+    )
+
+
+def between_marks(text: str) -> tuple[str, str, str]:
+    """The text before the list, the list, and the text after it."""
+    before, _, rest = text.partition(f"{BEGIN}\n")
+    inside, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n", inside, f"{END}{after}"
+
+
+if __name__ == "__main__":
+    before, _, after = between_marks(README.read_text(encoding="utf-8"))
+    README.write_text(before + readme_list() + after, encoding="utf-8")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from absa_edit.data.prompts import Prompt, counterfactual, encode, label_ids
 from absa_edit.data.settings import PromptSettings
@@ -241,3 +244,32 @@ def test_counterfactual_is_the_twin() -> None:
     assert (twin.text, twin.text[twin.start : twin.end]) == ("The awful fan is awful", "fan")
     assert (twin.id, twin.sentence_id, twin.label) == (given.id, given.sentence_id, Polarity.negative)
     assert counterfactual(twin) is None
+
+
+@pytest.fixture
+def ending(tokenizer) -> PreTrainedTokenizerBase:
+    """As of models whose tokenizer_config.json has add_eos_token."""
+    ends = copy.deepcopy(tokenizer)
+    whole = json.loads(ends.backend_tokenizer.to_str())
+    whole["post_processor"]["special_tokens"]["<eos>"] = {"id": "<eos>", "ids": [2], "tokens": ["<eos>"]}
+    whole["post_processor"]["single"].append({"SpecialToken": {"id": "<eos>", "type_id": 0}})
+    ends._tokenizer = Tokenizer.from_str(json.dumps(whole))
+    return ends
+
+
+def test_a_tokenizer_that_ends_texts_gives_the_same_prompts_and_labels(tokenizer, ending, examples, prompts) -> None:
+    assert ending("a fan")["input_ids"] == [*tokenizer("a fan")["input_ids"], 2]
+    assert encode(examples, ending, PromptSettings()) == prompts
+    assert label_ids(ending, PromptSettings()) == label_ids(tokenizer, PromptSettings())
+
+
+def test_a_special_token_that_the_template_ends_with_is_kept(tokenizer) -> None:
+    prompt = one(tokenizer, "A fan.", "fan", template="{sentence} {aspect}<eos>")
+    assert prompt.ids[-1] == 2 and prompt.roles[-1] is Role.last
+
+
+def test_a_tokenizer_without_offsets_is_an_error() -> None:
+    slow = ByT5Tokenizer()
+    for call in (lambda: label_ids(slow, PromptSettings()), lambda: encode((), slow, PromptSettings())):
+        with pytest.raises(ModelError, match="ByT5Tokenizer gives no character offsets; use a fast tokenizer"):
+            call()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from contexts import adapt
+from families import sites_in
 
 from absa_edit.errors import PlanError
 from absa_edit.localizers.plan import every_layer, plan_of
@@ -19,13 +20,14 @@ SITES = [Site(1, Part.attn), Site(1, Part.mlp)]
 
 
 def test_same_budget_but_never_the_same_plan(tiny) -> None:
-    like = plan_of(tiny.runner, SITES, 3, "trace")
+    sites = sites_in(tiny.model, SITES)
+    like = plan_of(tiny.runner, sites, 3, "trace")
     for seed in range(20):
         plan = random_plan(like, tiny.runner, rng=np.random.default_rng(seed))
         assert plan.parameters == like.parameters
         parts = [Counter((t.site.part, t.rank) for t in p.targets) for p in (plan, like)]
         assert parts[0] == parts[1]
-        assert {t.site for t in plan.targets} != set(SITES)
+        assert {t.site for t in plan.targets} != set(sites)
         assert plan.source == "random"
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contexts import adapt
+from families import sites_in
 from torch import Tensor
 
 from absa_edit.errors import PlanError
@@ -39,13 +40,8 @@ METHODS = {
 SITES = [Site(1, Part.attn), Site(1, Part.mlp), Site(2, Part.mlp)]
 
 
-def sites(lm: LanguageModel) -> list[Site]:
-    """Those of `SITES` that the model has; experts have no one projection of an MLP."""
-    return SITES if lm.runner.has(Part.mlp) else [Site(1, Part.attn), Site(2, Part.attn)]
-
-
 def adapted_to(lm: LanguageModel, method: MethodSettings, rank: int = 2) -> AdaptedModel:
-    return adapt(lm.model, method, plan_of(lm.runner, sites(lm), rank, "manual"), seed=0)
+    return adapt(lm.model, method, plan_of(lm.runner, sites_in(lm.model, SITES), rank, "manual"), seed=0)
 
 
 def answers(adapted: AdaptedModel, prompts, labels) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from contexts import adapt
@@ -45,6 +47,7 @@ def trained(lm, method: MethodSettings, layers=(1, 2)) -> AdaptedModel:
     return adapted
 
 
+@pytest.mark.every_family
 @torch.no_grad()
 @pytest.mark.parametrize("position", [Role.aspect_again, Role.aspect, Role.last])
 def test_equals_the_plain_model(tiny, prompts, position) -> None:
@@ -66,6 +69,7 @@ def test_does_not_depend_on_the_batch(small, prompts) -> None:
     torch.testing.assert_close(together, backwards, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.every_family
 def test_gradients_are_the_plain_models(tiny, prompts) -> None:
     adapted = trained(tiny, Lora(lr=1e-3, rank=2))
     gradients = []
@@ -95,3 +99,12 @@ def test_leaves_the_model_as_it_was(small, prompts) -> None:
     AnswerLogits(BlockRunner(small.model), [p.ids for p in prompts], words(prompts)).logits([0, 1])
     assert dict(small.model.named_modules()) == modules
     assert small.model.config._attn_implementation == before
+
+
+@torch.no_grad()
+def test_float16_weights_run_in_mixed_precision(small, prompts) -> None:
+    half = copy.deepcopy(small.model).half()
+    plain, mixed = (AnswerLogits(BlockRunner(m), [p.ids for p in prompts], words(prompts)) for m in (small.model, half))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mixed.logits(CHOSEN)
+    torch.testing.assert_close(found.float(), plain.logits(CHOSEN), atol=0.2, rtol=0.05)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from conftest import tiny_model
-from families import GROUPED
+from families import CONFIGS, GROUPED, NAMES, README, between_marks, readme_list
 from transformers import AutoModelForCausalLM
 
 from absa_edit.errors import ModelError, PlanError
@@ -18,6 +18,8 @@ from absa_edit.records import Part, Site
 EXPERTS = {"tiny-mixtral", "tiny-qwen2_moe", "tiny-qwen3_moe"}
 FOUR_TIMES = {"tiny-gpt2", "tiny-bloom", "tiny-mpt"}
 """The MLP's width has no setting."""
+
+pytestmark = pytest.mark.every_family
 
 
 def test_every_part_of_every_layer_is_found(tiny) -> None:
@@ -96,3 +98,12 @@ def test_blocks_of_several_kinds_are_an_error_that_names_one(kinds) -> None:
 
 def test_a_layout_is_looked_for_once(small) -> None:
     assert layout(small.model) is layout(small.model) is BlockRunner(small.model).layout
+
+
+def test_the_readme_lists_what_is_tried() -> None:
+    """And what is tried is every family's configuration: `tiny` runs through them."""
+    assert NAMES.keys() == CONFIGS.keys()
+    _, inside, _ = between_marks(README.read_text(encoding="utf-8"))
+    assert inside == readme_list(), "run `python tests/families.py`"
+    experts = inside.splitlines()[-1].rpartition(": ")[2].split(", ")
+    assert {f"tiny-{family}" for family in CONFIGS if NAMES[family] in experts} == EXPERTS

@@ -11,6 +11,8 @@ from absa_edit.methods.lora import Lora
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.loading import LanguageModel
 
+pytestmark = pytest.mark.every_family
+
 LENGTHS = (17, 9, 13)
 
 

@@ -36,6 +36,7 @@ def gpt_oss() -> PreTrainedModel:
     return model
 
 
+@pytest.mark.every_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_family_passes_in_every_dtype(tiny, dtype) -> None:
     model = tiny.model if dtype == torch.float32 else copy.deepcopy(tiny.model).to(dtype)

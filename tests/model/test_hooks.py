@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from absa_edit.model.hooks import edited, recorded
+from absa_edit.model.hooks import edited, recorded, silent
 
 
 class Pair(nn.Module):
@@ -57,3 +57,22 @@ def test_no_hook_survives_an_error() -> None:
     with pytest.raises(ZeroDivisionError), edited(module, lambda x: x + 1), recorded(module):
         raise ZeroDivisionError
     assert not module._forward_hooks
+
+
+def test_what_is_recorded_stays_as_it_was_when_the_model_writes_into_it() -> None:
+    """Falcon adds the attention to the MLP's output in place."""
+    module = nn.Identity()
+    with recorded(module) as outputs:
+        module(torch.zeros(2)).add_(1)
+    assert outputs[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_zeros_may_be_written_to_and_have_the_dtype_of_products(autocast) -> None:
+    """OLMo of 2024 clips queries in place; rotary angles meet queries of autocast's dtype."""
+    root, states = nn.Sequential(nn.Linear(3, 5)).half(), torch.ones(2, 4, 3, dtype=torch.float16)
+    with silent(root, ["0"]), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        zeros = root(states)
+    assert zeros.dtype is (torch.bfloat16 if autocast else torch.float16)
+    assert zeros.add_(1).sum() == 2 * 4 * 5
+    assert type(root[0]) is nn.Linear

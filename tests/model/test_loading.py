@@ -142,6 +142,7 @@ def test_bundled_folder_is_in_the_package() -> None:
     assert (reviewlm() / "tokenizer.json").is_file()
 
 
+@pytest.mark.every_family
 def test_every_family_loads_from_a_folder(tiny, tmp_path) -> None:
     """Gemma 2 has no sdpa attention, so the default must leave the choice to transformers. Each is checked by a run."""
     tiny.model.save_pretrained(tmp_path)

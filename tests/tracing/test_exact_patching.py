@@ -10,6 +10,7 @@ from math import inf
 import numpy as np
 import pytest
 import torch
+from families import CONFIGS, FIRST
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -136,6 +137,12 @@ def check_against_slow(
 
 def test_equals_a_loop_over_single_cells(tiny, prompts, labels) -> None:
     check_against_slow(tiny, prompts[:2], labels, parts=sites(tiny, EVERY))
+
+
+@pytest.mark.every_family
+@pytest.mark.parametrize("tiny", sorted(CONFIGS.keys() - set(FIRST)), indirect=True)
+def test_equals_the_loop_at_two_roles_of_one_prompt(tiny, prompts, labels) -> None:
+    check_against_slow(tiny, prompts[:1], labels, parts=sites(tiny, EVERY), roles=[Role.aspect, Role.last])
 
 
 def test_equals_the_loop_with_one_batch_and_wide_windows(tiny, prompts, labels) -> None:

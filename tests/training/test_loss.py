@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contexts import adapt
+from families import sites_in
 
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
@@ -23,7 +24,8 @@ SEVERAL = {Polarity.positive: (11, 40, 41), Polarity.negative: (12,), Polarity.n
 
 def edited(lm, **settings: object) -> AdaptedModel:
     """An edit whose deltas are not 0."""
-    adapted = adapt(lm.model, Edit(lr=1e-3, **settings), plan_of(lm.runner, SITES, 2, "manual"), seed=0)
+    plan = plan_of(lm.runner, sites_in(lm.model, SITES), 2, "manual")
+    adapted = adapt(lm.model, Edit(lr=1e-3, **settings), plan, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in adapted.trainable().items():
