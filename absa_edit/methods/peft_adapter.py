@@ -141,7 +141,7 @@ def with_adapters(model: PreTrainedModel, config: PeftConfig, *, expected: int |
     `SettingsError` when PEFT refuses.
     """
     try:
-        with _without_warning():
+        with _without_warnings():
             inside = get_peft_model(model, config).eval()  # its own dropout would act in what is never trained here
     except (ValueError, TypeError, NotImplementedError) as error:
         raise SettingsError(f"{type(config).__name__}: {str(error).splitlines()[0]}") from error
@@ -153,15 +153,16 @@ def with_adapters(model: PreTrainedModel, config: PeftConfig, *, expected: int |
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """The adapter in `folder`, inside `model`, as peft alone loads it; it answers, and does not train."""
-    with _without_warning():
+    with _without_warnings():
         inside = PeftModel.from_pretrained(model, folder)
     return inside.eval().requires_grad_(False)
 
 
 @contextmanager
-def _without_warning() -> Iterator[None]:
-    """peft 0.21 reads an old name of transformers', of which a user can change nothing."""
+def _without_warnings() -> Iterator[None]:
+    """peft 0.21 reads an old name of transformers', and knows norms by torch's classes alone: a user can change neither."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
 

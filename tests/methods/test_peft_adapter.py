@@ -101,7 +101,7 @@ def test_ada_lora_moves_its_budget_and_stays_near_orthonormal(bundled) -> None:
     with torch.no_grad():
         for value in values:
             value.uniform_(0.5, 1.0)
-    before = float(adapted.penalty())
+    before = float(adapted.penalty().detach())
     optimizer = torch.optim.SGD([p for p in adapted.trainable().values()], lr=1e-2)
     for step in range(1, 6):
         (adapted.penalty() + sum((v**2).sum() for v in values)).backward()
@@ -110,17 +110,17 @@ def test_ada_lora_moves_its_budget_and_stays_near_orthonormal(bundled) -> None:
         optimizer.zero_grad()
     kept = sum(int((v != 0).sum()) for v in values)
     assert kept <= len(values) * 1 + 1, "one direction a module is left, on average"
-    assert float(adapted.penalty()) < before
+    assert float(adapted.penalty().detach()) < before
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"config": "LorraConfig"}, "LorraConfig: not in peft, which has .*LoraConfig"),
+        ({"config": "LorraConfig"}, "LorraConfig: no such class in peft; there are .*LoraConfig"),
         ({"options": {"rnk": 3}}, "LoraConfig has no field 'rnk'"),
         ({"targets": ["q_prj"]}, "no module of the model's blocks ends so"),
         ({"config": "PrefixTuningConfig", "targets": ["peft"], "options": {"num_virtual_tokens": 4}}, "trains nothing"),
-        ({"config": "OFTConfig", "options": {"oft_block_size": 33}}, "OFTConfig"),
+        ({"config": "OFTConfig", "options": {"r": 3, "oft_block_size": 32}}, "OFTConfig"),
     ],
 )
 def test_what_peft_cannot_do_is_one_line(bundled, changes: dict[str, Any], said: str) -> None:
