@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from absa_edit.methods.settings import METHODS
+
 PACKAGE = Path(__file__).resolve().parents[1] / "absa_edit"
 
 LAYERS = (
@@ -134,3 +136,17 @@ def test_nothing_prints_or_calls_anything_at_import() -> None:
             assert not (quiet and isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.stdout"), name
         for statement in tree.body:
             assert not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)), name
+
+
+def test_names_of_methods_stand_in_their_own_plug_ins() -> None:
+    """Nothing else in the package knows a method by name. (A plan's source may be the localizer `random`.)"""
+    homes = {name: METHODS[name].__module__.removeprefix("absa_edit.") for name in METHODS}
+    strays = [
+        f"{name} names {node.value}"
+        for name, tree in files()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and node.value in set(METHODS)
+        and METHODS[node.value].__module__ != f"absa_edit.{name}"
+    ]
+    assert not strays and len(homes) >= 6

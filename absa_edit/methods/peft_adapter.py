@@ -160,7 +160,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """peft 0.21 reads an old name of transformers', and knows norms by torch's classes alone: a user can change neither."""
+    """peft 0.21 reads an old name of transformers' and knows norms by torch's classes alone: nothing to do about it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
