@@ -43,10 +43,13 @@ def register() -> None:
     for group, plugins in (("method", METHODS), ("analysis", ANALYSES), ("locate", LOCALIZERS)):
         has_file = {path.stem for path in (conf_folder() / group).glob("*.yaml")}
         for name in plugins:
-            place = group if group == "locate" else f"{group}.{name}"
-            store.store(group=f"schema/{group}", name=name, node=plugins[name].settings)
+            node = OmegaConf.structured(plugins[name].settings)
+            place = f"{group}.{name}"
+            if group == "locate":  # a single one, which says itself what it is
+                node.kind, place = name, group
+            store.store(group=f"schema/{group}", name=name, node=node)
             if name not in has_file:
-                store.store(group=group, name=name, node=plugins[name].settings, package=place)
+                store.store(group=group, name=name, node=node, package=place)
 
 
 def settings_from(config: DictConfig) -> Settings:

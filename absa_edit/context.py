@@ -88,7 +88,10 @@ class Context:
         data = [[e.id for e in split.examples] for split in (self.splits.train, self.splits.dev)]
         data.append(sorted(self.splits.train.sha256.values()))
         lm = self.lm.sha256, self.lm.files_sha256, model
-        return content_hash(ENGINE, *lm, *data, self.task.labels, self.settings.prompt, self.settings.seed, *parts)
+        own = [Path(file).read_text(encoding="utf-8") for file in self.settings.plugins]
+        return content_hash(
+            ENGINE, *own, *lm, *data, self.task.labels, self.settings.prompt, self.settings.seed, *parts
+        )
 
     def trace_key(self) -> str:
         """Of the trace: all its settings that change it."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from absa_edit.errors import SettingsError
@@ -65,6 +68,24 @@ class Registry(Generic[P]):
         package = importlib.import_module(self._room)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._room}.{module.name}")
+
+
+def load_plugins(files: Iterable[str]) -> None:
+    """Run Python files that register plug-ins. Raises `SettingsError` for one that is not there or breaks."""
+    for file in map(Path, files):
+        if not file.is_file():
+            raise SettingsError(f"plugins={file}: no such file; give a Python file that registers plug-ins")
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        if spec is None or spec.loader is None:
+            raise SettingsError(f"plugins={file}: not a Python file; its name has to end in .py")
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except SettingsError:
+            raise
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise SettingsError(f"plugins={file}: it cannot be run ({told})") from error
 
 
 def _origin(plugin: Any) -> str:

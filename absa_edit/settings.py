@@ -46,6 +46,8 @@ class Settings:
     """Experiment name, first part of the output folder; set by the experiment file."""
     seed: int = 0
     output: str = "outputs"
+    plugins: list[str] = field(default_factory=list)
+    """Python files that register plug-ins of your own; on the command line alone: they are read before all else."""
     stages: list[Stage] = field(default_factory=lambda: list(Stage))
     task: TaskSettings = field(default_factory=TaskSettings)
     data: DataSettings = field(default_factory=DataSettings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import execute, settings
+from runs import ROOT, execute, settings
 
 import absa_edit
 from absa_edit.analyses.base import Analysis, analysis
@@ -29,6 +31,7 @@ from absa_edit.methods.base import Method, method
 from absa_edit.methods.settings import METHODS, MethodSettings
 from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.records import EditPlan, Site
+from absa_edit.registry import load_plugins
 from absa_edit.settings import Settings, Stage
 from absa_edit.table import Chart, Point, Section, Table
 from absa_edit.tasks.base import TASKS, Task, task
@@ -196,3 +199,24 @@ def test_an_unknown_plug_in_lists_those_there_are_and_the_nearest(registered: No
 def test_two_plug_ins_cannot_share_a_name(registered: None) -> None:
     with pytest.raises(SettingsError, match="localizer 'trace' is defined twice"):
         localizer("trace")(type("Other", (Localizer,), {}))
+
+
+def test_a_file_of_ones_own_on_the_command_line(tmp_path: Path) -> None:
+    """Its plug-ins are options like any other, and what is kept of a run depends on the file's content."""
+    source = inspect.getsource(norms)
+    body = "\n".join(line.removeprefix("    ") for line in source.splitlines()[3:])
+    head = "\n".join(
+        line for line in Path(__file__).read_text().splitlines() if line.startswith(("from absa", "import n"))
+    )
+    (tmp_path / "mine.py").write_text(f"{head}\n\n{body}\n")
+    command = [sys.executable, "-m", "absa_edit", "train", "+experiment=smoke", f"output={tmp_path / 'out'}",
+               f"plugins=[{tmp_path / 'mine.py'}]", "locate=norms", "stages=[locate]"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (plan,) = (tmp_path / "out").rglob("plan.json")
+    assert json.loads(plan.read_text())["source"] == "norms"
+    (tmp_path / "mine.py").write_text("localizer = 1 / 0")
+    with pytest.raises(SettingsError, match=r"mine\.py: it cannot be run \(ZeroDivisionError"):
+        load_plugins([str(tmp_path / "mine.py")])
+    with pytest.raises(SettingsError, match=r"yours\.py: no such file"):
+        load_plugins([str(tmp_path / "yours.py")])

@@ -20,6 +20,7 @@ from rich.text import Text
 from absa_edit.compose import conf_folder, register, settings_from, source_folder, told
 from absa_edit.errors import AbsaEditError, SettingsError
 from absa_edit.pipeline.run_folder import check_output
+from absa_edit.registry import load_plugins
 from absa_edit.tracking.wandb import check_tracking
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str], root: Path) -> None:
     def job(config: DictConfig) -> float | None:
         return run(config, root)
 
+    load_plugins(_plugins(arguments))
     register()
     sys.argv = ["absa-edit train", *arguments]  # where Hydra looks for them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that it raises its errors instead of printing them
@@ -61,6 +63,12 @@ def main(arguments: Sequence[str], root: Path) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")(job)()
     except CompactHydraException as error:
         raise SettingsError(told(error)) from None
+
+
+def _plugins(arguments: Sequence[str]) -> list[str]:
+    """The files that `plugins=[...]` names among the arguments: their plug-ins must be there before Hydra composes."""
+    given = [argument.partition("=")[2] for argument in arguments if argument.startswith("plugins=")]
+    return [file.strip(" '\"") for value in given for file in value.strip("[]").split(",") if file.strip()]
 
 
 def run(config: DictConfig, root: Path) -> float | None:

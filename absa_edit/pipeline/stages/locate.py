@@ -18,7 +18,7 @@ def locate_stage(ctx: Context) -> EditPlan:
     """The plan, also written to `plan.json`."""
     settings = ctx.settings.locate
     key = ctx.key("plan", type(settings).__name__, settings, ctx.trace_key() if ctx.trace else None)
-    path = shared_folder(ctx, "plan", key) / "plan.json"
+    path = shared_folder(ctx, "plan", key) / "record.json"
     chooses = LOCALIZERS[settings.kind].chooses  # what is chosen by hand depends on files, and takes no time
     plan = load_kept(EditPlan, path, key) if chooses else None
     if plan is None:
