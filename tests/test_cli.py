@@ -98,7 +98,7 @@ def test_ctrl_c_before_anything_is_loaded(tmp_path: Path) -> None:
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     time.sleep(2.0)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=200)
     assert process.returncode == 130 and told.endswith("interrupted: the same command goes on from here\n"), told
     assert "Traceback" not in told
 

@@ -259,8 +259,8 @@ def ending(tokenizer) -> PreTrainedTokenizerBase:
 
 def test_a_tokenizer_that_ends_texts_gives_the_same_prompts_and_labels(tokenizer, ending, examples, prompts) -> None:
     assert ending("a fan")["input_ids"] == [*tokenizer("a fan")["input_ids"], 2]
-    assert encode(examples, ending, PromptSettings()) == prompts
-    assert label_ids(ending, PromptSettings()) == label_ids(tokenizer, PromptSettings())
+    assert encode(examples, ending, ABSC.prompt()) == prompts
+    assert label_ids(ending, ABSC.prompt(), ABSC.labels) == label_ids(tokenizer, ABSC.prompt(), ABSC.labels)
 
 
 def test_a_special_token_that_the_template_ends_with_is_kept(tokenizer) -> None:
@@ -270,6 +270,6 @@ def test_a_special_token_that_the_template_ends_with_is_kept(tokenizer) -> None:
 
 def test_a_tokenizer_without_offsets_is_an_error() -> None:
     slow = ByT5Tokenizer()
-    for call in (lambda: label_ids(slow, PromptSettings()), lambda: encode((), slow, PromptSettings())):
+    for call in (lambda: label_ids(slow, ABSC.prompt(), ABSC.labels), lambda: encode((), slow, ABSC.prompt())):
         with pytest.raises(ModelError, match="ByT5Tokenizer gives no character offsets; use a fast tokenizer"):
             call()
