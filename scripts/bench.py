@@ -22,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from absa_edit.context import versions
+from absa_edit.pipeline.prepare import versions
 from absa_edit.storage import write_json
 
 PARTS = ("trace", "estimate", "fit", "score", "predict")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from absa_edit.context import Context, prepare
+from absa_edit.context import Context
 from absa_edit.data.settings import DataSettings
 from absa_edit.evaluation.settings import ScoreSettings
 from absa_edit.localizers.settings import LocateSettings
@@ -20,6 +20,7 @@ from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.methods.zero_shot import ZeroShot
 from absa_edit.model.settings import ModelSettings
 from absa_edit.pipeline import execute as pipeline
+from absa_edit.pipeline.prepare import prepare
 from absa_edit.records import Role
 from absa_edit.results import RunRecord
 from absa_edit.settings import Settings, Stage

@@ -26,7 +26,6 @@ LAYERS = (
     ("data",),
     ("model",),
     ("tracing",),
-    ("pipeline.run_folder",),
     ("context",),
     ("methods", "localizers", "analyses"),
     ("evaluation",),

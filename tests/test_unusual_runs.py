@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from runs import ROOT, execute, settings, small_run
 
-from absa_edit.context import Context, prepare
+from absa_edit.context import Context
 from absa_edit.data.settings import DataSettings, Leaks
 from absa_edit.errors import PlanError, RecordError, SettingsError
 from absa_edit.evaluation import predict
@@ -28,6 +28,7 @@ from absa_edit.model import precision
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.settings import Dtype, Precision
 from absa_edit.pipeline import execute as pipeline
+from absa_edit.pipeline.prepare import make_way, prepare
 from absa_edit.pipeline.stages import export as export_stage
 from absa_edit.pipeline.stages import methods as method_stage
 from absa_edit.pipeline.stages import trace as trace_stage
@@ -76,12 +77,12 @@ def test_stages_one_after_another_are_one_run(tmp_path: Path, monkeypatch: pytes
     assert last.trace == traced.trace and last.plan == located.plan and last.methods and last.export
     for less, named in (([Stage.trace], "locate, methods, export"), ([Stage.locate, Stage.methods], "export")):
         with pytest.raises(SettingsError, match=f"tells what came of {named}: add them to stages, or give another"):
-            replace(run, settings=replace(run.settings, stages=less)).make_way()
+            make_way(replace(run, settings=replace(run.settings, stages=less)))
     assert load(RunRecord, run.folder / "results.json") == last
     shutil.rmtree(run.folder / "trace")
     without = replace(run, settings=replace(run.settings, stages=[s for s in Stage if s is not Stage.trace]))
     with pytest.raises(SettingsError, match="tells what came of trace: add"):
-        without.make_way()
+        make_way(without)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +133,12 @@ def test_what_is_scored_again_answers_as_it_did_and_forgets_what_it_was(tmp_path
     assert again.config_hash != first.config_hash and again.methods["edit"].fit == first.methods["edit"].fit
     assert load_predictions(run.folder / "methods/edit/predictions.jsonl") == rows
     results = run.folder / "results.json"
-    prepare(other, root=ROOT).make_way()
+    make_way(prepare(other, root=ROOT))
     assert results.exists(), "what is its own stays"
-    run.make_way()
+    make_way(run)
     assert not results.exists(), "what has other settings does not stand beside a new run"
     results.write_text('{"config_hash": ')
-    run.make_way()
+    make_way(run)
     assert not results.exists(), "nor does half a file"
 
 

@@ -77,8 +77,10 @@ def run(config: DictConfig, root: Path) -> float | None:
         settings = settings_from(config)
         check_output(settings)
         check_tracking(settings.track)
-        from absa_edit.context import prepare  # torch and transformers take seconds: a typo should not wait for them
         from absa_edit.pipeline import execute as pipeline
+        from absa_edit.pipeline.prepare import (  # torch and transformers take seconds: a typo should not wait for them
+            prepare,
+        )
         from absa_edit.pipeline.stages.methods import help_train
         from absa_edit.report.terminal import bar
         from absa_edit.training.distributed import announce, is_first
@@ -111,8 +113,10 @@ def run(config: DictConfig, root: Path) -> float | None:
 
 def _keep_settings(run: Context, config: DictConfig, overrides: Sequence[str]) -> None:
     """Make the run's folder, with its settings and what of them stood on the command line."""
+    from absa_edit.pipeline.prepare import make_way
+
     run.folder.joinpath(".hydra").mkdir(parents=True, exist_ok=True)
-    run.make_way()
+    make_way(run)
     config.name, config.data.name = run.experiment, run.splits.train.name  # what ran, if it is not what was asked
     config.fit.precision, config.trace.dtype = run.settings.fit.precision, run.settings.trace.dtype
     OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)

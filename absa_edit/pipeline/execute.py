@@ -11,12 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from absa_edit.context import Context, git_commit, versions
+from absa_edit.context import Context
 from absa_edit.errors import ExportMismatch, PlanError
 from absa_edit.evaluation.scoring import compare
 from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.base import method_of
+from absa_edit.pipeline.prepare import git_commit, versions
 from absa_edit.pipeline.stages.analyses import run_analysis
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.locate import locate_stage

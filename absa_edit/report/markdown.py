@@ -141,7 +141,7 @@ def _analysis(name: str, analysis: AnalysisRecord, figures: Sequence[str]) -> li
     lines = [f"## {section.title}", "", section.sentence]
     if section.table is not None:
         lines += ["", *markdown(section.table)]
-    return lines + _figure(f"{name}.png", section.title, figures)
+    return lines + _figure(f"analysis_{name}.png", section.title, figures)
 
 
 def _figure(name: str, caption: str, figures: Sequence[str]) -> list[str]:

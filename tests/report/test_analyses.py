@@ -33,10 +33,10 @@ def only(analysed: RunRecord) -> RunRecord:
 
 
 def test_markdown_has_a_section_with_table_and_figure(analysed: RunRecord) -> None:
-    text = report_markdown(analysed, figures=("probe.png",))
+    text = report_markdown(analysed, figures=("analysis_probe.png",))
     section = text.split("## What can be read off\n\n")[1].split("\n## ")[0]
     assert section.startswith("Layer 4 says `most`.\n\nWhat was read.\n\n| layer | read |\n| --- | --- |\n")
-    assert "| 4 | **40.0** of `all` |" in section and "![What can be read off](figures/probe.png)" in section
+    assert "| 4 | **40.0** of `all` |" in section and "![What can be read off](figures/analysis_probe.png)" in section
 
 
 def test_the_page_has_a_section_with_the_chart_in_it(analysed: RunRecord) -> None:
@@ -62,8 +62,8 @@ def test_a_section_needs_neither_table_nor_chart(analysed: RunRecord, analysis: 
 def test_the_chart_is_a_figure_of_the_run(
     analysed: RunRecord, make_effects: Callable[..., Effects], tmp_path: Path
 ) -> None:
-    assert write_figures(analysed, make_effects(), tmp_path)[-1] == "probe.png"
-    pixels = imread(tmp_path / "probe.png")[..., :3]
+    assert write_figures(analysed, make_effects(), tmp_path)[-1] == "analysis_probe.png"
+    pixels = imread(tmp_path / "analysis_probe.png")[..., :3]
     assert ((pixels < 0.99).any(-1)).mean() > 0.02
 
 
@@ -77,8 +77,8 @@ def test_the_terminal_shows_sentence_and_table(only: RunRecord) -> None:
 
 
 def test_a_run_of_analyses_only_has_reports(only: RunRecord, tmp_path: Path) -> None:
-    assert write_figures(only, None, tmp_path) == ("probe.png",)
-    text = report_markdown(only, figures=("probe.png",))
+    assert write_figures(only, None, tmp_path) == ("analysis_probe.png",)
+    text = report_markdown(only, figures=("analysis_probe.png",))
     assert "## What can be read off" in text and "## Scores" not in text
     assert re.findall(r'<section id="([\w-]+)">', report_html(only)) == ["analysis-probe", "run"]
 

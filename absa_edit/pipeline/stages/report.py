@@ -58,9 +58,9 @@ def report_stage(
             publish_trace(tracker, parts, trace, figures / "trace.png")
     for name, analysis in record.analyses.items():
         with tracker_for(ctx, name, job_type="analysis") as tracker:
-            chart = figures / f"{name}.png"
+            chart = figures / f"analysis_{name}.png"
             publish_analysis(tracker, name, analysis, chart if analysis.section.chart else None)
     if record.methods:
-        shared = [figures / name for name in names if name.removesuffix(".png") not in record.analyses]
+        shared = [figures / name for name in names if not name.startswith("analysis_")]
         with tracker_for(ctx, "compare", job_type="compare") as tracker:
             publish_comparison(tracker, record, shared)

@@ -63,8 +63,8 @@ def write_figures(record: RunRecord, effects: Effects | None, folder: Path) -> t
         written.append("learning.png")
     for name, analysis in record.analyses.items():
         if analysis.section.chart is not None:
-            chart_png(analysis.section.title, analysis.section.chart, folder / f"{name}.png")
-            written.append(f"{name}.png")
+            chart_png(analysis.section.title, analysis.section.chart, folder / f"analysis_{name}.png")
+            written.append(f"analysis_{name}.png")
     return tuple(written)
 
 
