@@ -29,7 +29,7 @@ log = logging.getLogger("absa_edit")
 
 @dataclass(frozen=True)
 class Context:
-    """What stages and plug-ins are given; `pipeline.prepare` makes one of settings, `absa_edit.api` one without folders."""
+    """What stages and plug-ins are given; `pipeline.prepare` makes one of settings, `api` one without folders."""
 
     settings: Settings
     lm: LanguageModel
