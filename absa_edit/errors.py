@@ -14,7 +14,7 @@ class ModelError(AbsaEditError):
 
 
 class PlanError(AbsaEditError):
-    """A plan that fits the model nowhere, or a localiser that cannot make one."""
+    """A plan that fits the model nowhere, or a localizer that cannot make one."""
 
 
 class FitError(AbsaEditError):

@@ -157,7 +157,7 @@ class EditPlan:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     source: str
-    """The localiser that made it."""
+    """The localizer that made it."""
     targets: tuple[Target, ...]
     parameters: int
     """Trainable parameters of the rank-limited deltas together: the budget that plans are compared at."""

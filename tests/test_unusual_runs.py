@@ -50,6 +50,16 @@ def test_the_size_of_a_batch_makes_no_other_run(tmp_path) -> None:
         assert key(some) == key(fewer) != key(other)
 
 
+def test_a_release_that_changes_no_arithmetic_throws_nothing_away(tmp_path, monkeypatch) -> None:
+    """Kept results are known by the version of the engine, not of the package."""
+    run = prepare(settings(tmp_path), root=ROOT)
+    key = run.trace_key()
+    monkeypatch.setattr("absa_edit.__version__", "99.0")
+    assert run.trace_key() == key
+    monkeypatch.setattr("absa_edit.context.ENGINE", -1)
+    assert run.trace_key() != key
+
+
 def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:
     estimated = settings(
         tmp_path, trace=TraceSettings(engine=Engine.attribution), fit=FitSettings(precision=Precision.float32)

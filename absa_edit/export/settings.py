@@ -10,6 +10,7 @@ class ExportSettings:
     """What is left to take away."""
 
     method: str | None = None
-    """The method to export; None is `edit` where it was run, else the last trained one."""
+    """The method to export, which is also the one that others are compared with; None is the first trained one, `none`
+    is no export."""
     merged: bool = True
     """Write the merged checkpoint too."""

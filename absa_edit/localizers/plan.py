@@ -1,4 +1,4 @@
-"""What every localiser ends with: sites and a rank as a checked `EditPlan`."""
+"""What every localizer ends with: sites and a rank as a checked `EditPlan`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The localiser that the settings name."""
+"""The localizer that the settings name."""
 
 from __future__ import annotations
 
