@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
@@ -12,20 +13,20 @@ from absa_edit.table import Section
 A = TypeVar("A", bound="type[Analysis]")
 
 
-class Analysis:
+class Analysis(ABC):
     """Runs once a run, on the base model; its record is kept, and its section stands in every report."""
 
     name: ClassVar[str]
     """Under which it is registered."""
     settings: ClassVar[type[AnalysisSettings]] = AnalysisSettings
 
+    @abstractmethod
     def run(self, ctx: Context, settings: AnalysisSettings) -> dict[str, Any]:
         """What was found, as plain JSON values with intervals; depends on nothing but `ctx` and `settings`."""
-        raise NotImplementedError(f"analysis {self.name} runs nothing")
 
+    @abstractmethod
     def section(self, record: dict[str, Any]) -> Section:
         """The record as reports show it."""
-        raise NotImplementedError(f"analysis {self.name} has no section")
 
 
 def analysis(name: str) -> Callable[[A], A]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
@@ -18,7 +19,7 @@ from absa_edit.records import EditPlan
 M = TypeVar("M", bound="type[Method]")
 
 
-class Method:
+class Method(ABC):
     """Makes an adapted model of a copy of the base model; what is exported of it, the adapted model says itself."""
 
     name: ClassVar[str]
@@ -27,17 +28,21 @@ class Method:
     trains: ClassVar[bool] = True
     """Whether there is anything to fit."""
     needs_plan: ClassVar[bool] = False
-    """Whether it trains what a plan names; then its settings are `LocatedSettings`."""
+    """Whether it always trains what a plan names; then its settings are `LocatedSettings`."""
     adapter: ClassVar[bool] = False
     """Whether an adapter can be exported, besides or instead of a merged checkpoint."""
 
+    @abstractmethod
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         """A copy of the base model (`ctx.copy_of_model()`) with what trains in it; untrained, it answers like the base.
 
         What trains is float32, whatever the base's dtype (AdamW's small steps would be lost). Random first weights come
         from torch's generator, which is seeded here. Raises `PlanError` for a plan that cannot be trained.
         """
-        raise NotImplementedError(f"method {self.name} says nothing of what it trains")
+
+    def located(self, settings: MethodSettings) -> bool:
+        """Whether it trains what a plan names."""
+        return self.needs_plan
 
     def check(self, runner: BlockRunner, plan: EditPlan, settings: MethodSettings) -> None:
         """Raise the `PlanError` that `apply` would raise, before anything is trained."""

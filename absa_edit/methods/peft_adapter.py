@@ -63,11 +63,13 @@ class AnyAdapter(Method):
     settings = PeftAdapter
     adapter = True
 
+    def located(self, settings: MethodSettings) -> bool:
+        return isinstance(settings, PeftAdapter) and settings.targets == [PLAN]
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert isinstance(settings, PeftAdapter)
         runner = BlockRunner(ctx.copy_of_model())
-        located = settings.targets == [PLAN]
-        if located and plan is None:
+        if self.located(settings) and plan is None:
             raise PlanError("method.<name>.targets=[plan] needs a plan: add `locate` to stages")
         config = self._config(ctx, runner, plan, settings)
         inside = with_adapters(runner.model, config, expected=None)
@@ -82,7 +84,7 @@ class AnyAdapter(Method):
             self.name,
             runner.model,
             inside,
-            plan=plan if located else None,
+            plan=plan,
             lr={"weights": settings.lr},
             start=first_block(runner.model),
             touched=touched,

@@ -38,11 +38,12 @@ def from_yaml(name: str) -> PeftAdapter:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_runs_from_yaml_to_a_reloaded_export(name: str, tmp_path: Path) -> None:
-    chosen = small_run(tmp_path, method={name: from_yaml(name)}, stages=[Stage.methods, Stage.export])
+    chosen = small_run(tmp_path, method={name: from_yaml(name)})
     run, record, _ = execute(chosen)
     row = record.methods[name]
     assert row.kind == "peft_adapter" and row.fit and 0 < row.trainable < run.lm.model.num_parameters()
     assert row.frozen_checked and row.touched_share > 0
+    assert record.plan is not None and row.plan is None, "the run's plan is none of its business"
     assert record.export and record.export.agreement == 1.0 and record.export.not_merged is None
     assert record.export.adapter and (run.folder / record.export.adapter / "adapter_model.safetensors").exists()
     assert record.export.merged and not list((run.folder / record.export.merged).glob("adapter_*"))

@@ -129,7 +129,7 @@ def own_plan(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | N
     Raises `PlanError` when the method cannot train what its plan names.
     """
     kind = method_of(method)
-    if plan is None or not isinstance(method, LocatedSettings):
+    if plan is None or not (kind.located(method) and isinstance(method, LocatedSettings)):
         return None
     rng = ctx.rng(f"locate {name}")
     if method.locate is not None:
