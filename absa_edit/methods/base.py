@@ -44,7 +44,7 @@ class Method(ABC):
         """Whether it trains what a plan names."""
         return self.needs_plan
 
-    def check(self, runner: BlockRunner, plan: EditPlan, settings: MethodSettings) -> None:
+    def check(self, runner: BlockRunner, plan: EditPlan, settings: MethodSettings) -> None:  # noqa: B027 - optional
         """Raise the `PlanError` that `apply` would raise, before anything is trained."""
 
     def layers_together(self, settings: MethodSettings) -> bool:
