@@ -52,7 +52,7 @@ class Context:
 
     @cached_property
     def labels(self) -> Labels:
-        """The tokens of each label's word. Raises `ModelError` where they cannot be told apart."""
+        """The tokens of each label's word. Raises `ModelError` where one begins another."""
         return label_ids(self.lm.tokenizer, self.settings.prompt, self.task.labels)
 
     def copy_of_model(self) -> PreTrainedModel:
@@ -60,7 +60,7 @@ class Context:
         return copy.deepcopy(self.lm.model).requires_grad_(False)
 
     def rng(self, use: str) -> np.random.Generator:
-        """A generator of its own for each use, so that one more draw here moves none there."""
+        """A separate generator for each use, so that one more draw here moves none there."""
         return np.random.default_rng([self.settings.seed, zlib.crc32(use.encode())])
 
     def encode(self, data: Dataset) -> list[Prompt]:

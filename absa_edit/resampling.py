@@ -20,7 +20,7 @@ def sentence_groups(sentence_ids: Sequence[str]) -> Int[np.ndarray, " example"]:
 
 
 def bootstrap_weights(sentence_ids: Sequence[str], draws: int, rng: np.random.Generator) -> Weights:
-    """How often each example stands in each resample of as many sentences as there are.
+    """How often each example is in each resample of as many sentences as there are.
 
     Source: cluster bootstrap, Davison and Hinkley 1997, section 3.8.
     """

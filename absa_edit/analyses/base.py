@@ -14,7 +14,7 @@ A = TypeVar("A", bound="type[Analysis]")
 
 
 class Analysis(ABC):
-    """Runs once a run, on the base model; its record is kept, and its section stands in every report."""
+    """Runs once a run, on the base model; its record is kept, and its section is part of every report."""
 
     name: ClassVar[str]
     """Under which it is registered."""

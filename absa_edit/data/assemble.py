@@ -19,7 +19,7 @@ class Row:
     """One aspect as a reader found it: already aligned, its label not yet read."""
 
     record: str
-    """Where it stands in the file, for error messages: `line 3`, `sentence 2339`."""
+    """Where it is in the file, for error messages: `line 3`, `sentence 2339`."""
     text: str
     start: int
     end: int
@@ -71,7 +71,7 @@ def squash(text: str) -> str:
 
 
 def occurrences(text: str, aspect: str) -> list[tuple[int, int]]:
-    """Where `aspect` stands in `text`, as character spans from left to right.
+    """Where `aspect` is in `text`, as character spans from left to right.
 
     Whole words as written win over parts of words, and these over other case or spacing; spans of
     one kind only are returned, so that "res" is the word and not a part of "screen".

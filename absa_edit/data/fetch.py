@@ -131,7 +131,7 @@ def _asked(public: PublicSet, what: str, get: Callable[[], T]) -> T:
 
 
 def _downloaded(public: PublicSet, split: str, sources: Sequence[Path]) -> _File:
-    """The split's file in what the user downloaded: the usual path's last parts, wherever they lie."""
+    """The split's file in what the user downloaded: found by the last parts of the usual path."""
     candidates = public.candidates(split)
     members = [member for source in sources for member in _members(source)]
     for wanted in dict.fromkeys((*candidates[1:-1], *(c.rsplit("/", 1)[-1] for c in candidates))):

@@ -184,7 +184,7 @@ def _has_sample(domain: str) -> bool:
 
 
 def _rng(settings: DataSettings, use: str) -> np.random.Generator:
-    """A stream of its own for each use, so that a limit or a further test set moves no other draw."""
+    """A separate stream for each use, so that a limit or a further test set moves no other draw."""
     return np.random.default_rng([settings.split_seed, zlib.crc32(use.encode())])
 
 

@@ -173,7 +173,7 @@ def _tables(aligned: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "examp
 
 
 def _seed_times(seeds: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw seed"]:
-    """How often each seed stands in each resample of as many seeds; one seed always once, without a draw."""
+    """How often each seed is in each resample of as many seeds; one seed always once, without a draw."""
     if seeds == 1:
         return np.ones((draws, 1))
     return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).astype(np.float64)

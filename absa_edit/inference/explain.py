@@ -67,7 +67,7 @@ Found = tuple[float, float, np.ndarray]
 def explain(
     classifier: Classifier, example: Example, *, samples: int = 5, seed: int = 0, batch_tokens: int = 16384
 ) -> Explanation:
-    """The explanation of the answer to one example, whatever its polarity says.
+    """The explanation of the answer to one example, which need not be the gold label.
 
     Raises `ModelError` when two label words begin with the same token.
     """

@@ -63,7 +63,7 @@ class Localizer:
     needs_trace: ClassVar[bool] = False
 
     def check(self, ctx: Context, settings: LocateSettings) -> None:
-        """Raise the `PlanError` that `plan` would raise whatever is found: that may take hours."""
+        """Raise the `PlanError` that `plan` would raise in any case: finding out by it may take hours."""
         plan_of(ctx.lm.runner, sites_possible(ctx.lm.runner, settings), settings.rank, self.name)
 
     def score(self, ctx: Context, settings: LocateSettings) -> SiteScores:
@@ -104,7 +104,7 @@ def locate(ctx: Context, settings: LocateSettings, rng: np.random.Generator) -> 
 
 
 def check(ctx: Context, settings: LocateSettings) -> None:
-    """Raise the `PlanError` that `locate` would raise whatever it finds."""
+    """Raise the `PlanError` that `locate` would raise in any case."""
     chosen: Localizer = LOCALIZERS[settings.kind]()
     chosen.check(ctx, settings)
 

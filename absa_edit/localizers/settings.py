@@ -23,7 +23,7 @@ class Shape(StrEnum):
 
 @dataclass
 class LocateSettings:
-    """Where the edit goes; a localizer with settings of its own adds them in a subclass."""
+    """Where the edit goes; a localizer with further settings adds them in a subclass."""
 
     kind: str = "trace"
     """A registered localizer: trace, random, all, manual, file, or one of your own."""

@@ -42,4 +42,4 @@ class LocatedSettings(MethodSettings):
     """Of methods that train what a plan names."""
 
     locate: str | None = None
-    """A localizer of its own for this method (the `random` control); None follows `locate`."""
+    """A separate localizer for this method (the `random` control); None follows `locate`."""

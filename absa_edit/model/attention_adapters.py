@@ -107,7 +107,7 @@ def _biased(
 
     So keys that are kept for later bring their bias along, whoever asks. Only the keys' part matters to the softmax;
     with the queries' part, scores of near keys are small and keep their digits where products are rounded to bfloat16.
-    Each part stands in three columns that bfloat16 holds exactly (24 bits); two empty ones make them eight.
+    Each part is in three columns that bfloat16 holds exactly (24 bits); two empty ones make them eight.
     """
     heads, width = query.shape[1], query.shape[-1]
     columns, rest = [], bias.float().transpose(1, 2).expand(len(query), -1, -1)

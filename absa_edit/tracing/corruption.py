@@ -58,7 +58,7 @@ def noisy(
 
 @dataclass(frozen=True)
 class Corrupter:
-    """Makes the corrupted inputs of prompts, as the settings say; the same ones whatever else is traced."""
+    """Makes the corrupted inputs of prompts, as the settings say; the same ones beside any other examples."""
 
     runner: BlockRunner
     settings: TraceSettings

@@ -12,7 +12,7 @@ log = logging.getLogger("absa_edit")
 
 @dataclass
 class MemoryBudget:
-    """One trace's, whatever is computed; a single row that needs more is computed all the same."""
+    """One trace's, for all that is computed; a single row that needs more is computed all the same."""
 
     states: int
     """Hidden states (rows x positions) in a batch."""

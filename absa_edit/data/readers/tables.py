@@ -93,7 +93,7 @@ def aligned(records: Iterable[Record], origin: Path | str, task: Task, *, labell
 
     Where they are not `labelled` the label is empty.
 
-    Rows without an ordinal whose aspect stands in the text more than once carry the note
+    Rows without an ordinal whose aspect is in the text more than once carry the note
     `several_occurrences`. Raises `DataError` naming the record.
     """
     for record, values in records:

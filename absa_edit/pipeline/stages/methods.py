@@ -124,7 +124,7 @@ def _forget_last_copy(ctx: Context) -> None:
 
 
 def own_plan(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> EditPlan | None:
-    """The plan of a method: the run's, or that of a localizer of its own; None for one without a plan.
+    """The plan of a method: the run's, or that of its own localizer; None for one without a plan.
 
     Raises `PlanError` when the method cannot train what its plan names.
     """
@@ -200,7 +200,7 @@ def _fit(
 
 
 def help_train(ctx: Context) -> None:
-    """In a process beside the first one: train with it whatever it trains, until it is done.
+    """In a process beside the first one: train with it what it trains, until it is done.
 
     Raises `FitError` when this process has other data, another model or other settings.
     """
