@@ -18,7 +18,7 @@ from absa_edit.tracing.clean_and_corrupted import clean_and_corrupted
 from absa_edit.tracing.corruption import embedding_sd, noisy
 from absa_edit.tracing.exact_patching import cells
 from absa_edit.tracing.memory_budget import MemoryBudget
-from absa_edit.tracing.tracer import Answer, restore
+from absa_edit.tracing.restoration import Answer, restore
 
 NOISE = 3.0
 """Standard deviation of the noise in standard deviations of the token embeddings, as in `trace.noise`."""

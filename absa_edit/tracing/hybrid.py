@@ -19,8 +19,9 @@ from absa_edit.records import Trace
 from absa_edit.resampling import bootstrap_weights, weighted_means
 from absa_edit.tracing.corruption import Corrupter
 from absa_edit.tracing.effects import layer_profile
+from absa_edit.tracing.restoration import Only
 from absa_edit.tracing.settings import Engine, TraceSettings
-from absa_edit.tracing.tracer import Only, trace_prompts
+from absa_edit.tracing.tracer import trace_prompts
 
 DRAWS = 200
 """Resamples of the sentences."""

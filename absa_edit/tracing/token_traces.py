@@ -16,8 +16,8 @@ from absa_edit.tracing.clean_and_corrupted import clean_and_corrupted
 from absa_edit.tracing.corruption import Corrupter
 from absa_edit.tracing.exact_patching import cells
 from absa_edit.tracing.memory_budget import MemoryBudget
+from absa_edit.tracing.restoration import Answer, first_words, restore
 from absa_edit.tracing.settings import TraceSettings
-from absa_edit.tracing.tracer import Answer, first_words, restore
 
 
 @torch.inference_mode()
