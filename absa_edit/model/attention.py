@@ -137,7 +137,8 @@ class _Enough(Exception):
 def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tuple[Keys, Keys] | None = None) -> Mixed:
     """Attention over the keys of `before` followed by the heads' own.
 
-    The rows of `before`, repeated as a whole, are those of `heads`; they are not copied for that. `allowed` has a
+    The rows of `before`, repeated as a whole, are those of `heads`; they are not copied for that. (Three cells of two
+    samples are the rows (cell 0, sample 0), (0, 1), (1, 0), ...: row r asks the keys `before[r % 2]`, then its own.) `allowed` has a
     column for each key, those of `before` first, and may differ from row to row ([row, 1, 1, query, key]); None allows
     all.
 

@@ -160,7 +160,18 @@ class _Row:
 
 @dataclass
 class _Sweep:
-    """Restorations at one set of positions, run to the end together."""
+    """Restorations at one set of positions, run to the end together: a row joins after the block it was restored in.
+
+    Of a model of four blocks, with windows of two layers for attn (block@0 restores what leaves block 0):
+
+        before block      1              2         3         answer
+        block@0           joins ─────────────────────────────>
+        attn@1 (0 and 1)  joins, put back in 1 ──────────────>
+        block@2                                    joins ────>
+
+    What a row has not reached yet is the corrupted run, which is known; only the positions from the first restored one
+    on are in a row.
+    """
 
     entries: Entries
     positions: list[int]
