@@ -138,9 +138,9 @@ def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tu
     """Attention over the keys of `before` followed by the heads' own.
 
     The rows of `before`, repeated as a whole, are those of `heads`; they are not copied for that. (Three cells of two
-    samples are the rows (cell 0, sample 0), (0, 1), (1, 0), ...: row r asks the keys `before[r % 2]`, then its own.) `allowed` has a
-    column for each key, those of `before` first, and may differ from row to row ([row, 1, 1, query, key]); None allows
-    all.
+    samples are the rows (cell 0, sample 0), (0, 1), (1, 0), ...: row r asks the keys `before[r % 2]`, then its own.)
+    `allowed` has a column for each key, those of `before` first, and may differ from row to row ([row, 1, 1, query,
+    key]); None allows all.
 
     Under autocast on a CPU the products are float32: of matrices as small as these oneDNN's in bfloat16 took twice
     MKL's time on two EPYC cores with AVX-512, and the casts came on top.
