@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,6 +12,7 @@ import pytest
 from runs import execute, settings
 
 from absa_edit.data.settings import DataSettings
+from absa_edit.localizers.settings import LocateSettings
 from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.model.tree_forward import TreeForward
 from absa_edit.pipeline.stages import trace as trace_stage
@@ -64,3 +66,11 @@ def test_other_settings_share_nothing(tmp_path: Path) -> None:
     second, *_ = execute(changed)
     assert first.trace_key() != second.trace_key()
     assert len(list((tmp_path / "cache" / "trace").iterdir())) == 2
+
+
+def test_a_run_without_the_stage_takes_no_trace_from_elsewhere(tmp_path: Path) -> None:
+    """Else what a run says would depend on what the cache happens to hold."""
+    execute(run_of(tmp_path, "first", 1e-3))
+    manual = LocateSettings(kind="manual", layers=[4])
+    _, record, _ = execute(replace(run_of(tmp_path, "second", 1e-3), locate=manual, stages=[Stage.locate]))
+    assert record.trace is None and record.plan is not None

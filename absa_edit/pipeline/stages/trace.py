@@ -26,13 +26,10 @@ TOKEN_FILES = ("tokens.safetensors", "tokens.json")
 
 
 def trace_found(ctx: Context) -> Trace | None:
-    """The trace in the run's folder, or shared by another run, if it was made with these settings."""
-    folder, key = ctx.folder / "trace", ctx.trace_key()
-    if found := load_trace(folder, key):
+    """The trace in the run's folder, if it was made with these settings."""
+    folder = ctx.folder / "trace"
+    if found := load_trace(folder, ctx.trace_key()):
         log.info("trace: found in %s", folder)
-    elif fetch(ctx, "trace", key, folder, TRACE_FILES):
-        log.info("trace: shared by an earlier run")
-        found = load_trace(folder, key)
     return found
 
 
@@ -40,6 +37,10 @@ def trace_stage(ctx: Context) -> Trace:
     """The trace of a seeded draw of training examples."""
     if found := trace_found(ctx):
         return found
+    if fetch(ctx, "trace", ctx.trace_key(), ctx.folder / "trace", TRACE_FILES):
+        log.info("trace: shared by an earlier run")
+        if found := trace_found(ctx):
+            return found
     settings = ctx.settings
     if settings.trace.engine is Engine.exact and settings.trace.dtype is Dtype.bfloat16:
         log.warning("trace: products in bfloat16, an approximation: effects move in the third digit")
@@ -69,12 +70,8 @@ def trace_stage(ctx: Context) -> Trace:
 
 
 def grids_found(ctx: Context) -> tuple[TokenGrid, ...] | None:
-    """The examples token by token in the run's folder, or shared by another run, if made with these settings."""
-    folder, key = ctx.folder / "trace", _grids_key(ctx)
-    found = load_token_grids(folder, key)
-    if found is None and fetch(ctx, "tokens", key, folder, TOKEN_FILES):
-        found = load_token_grids(folder, key)
-    return found
+    """The examples token by token in the run's folder, if they were made with these settings."""
+    return load_token_grids(ctx.folder / "trace", _grids_key(ctx))
 
 
 def token_stage(ctx: Context, trace: Trace) -> tuple[TokenGrid, ...]:
@@ -82,7 +79,8 @@ def token_stage(ctx: Context, trace: Trace) -> tuple[TokenGrid, ...]:
     settings = ctx.settings.trace
     if not settings.grids:
         return ()
-    if found := grids_found(ctx):
+    fetched = grids_found(ctx) or fetch(ctx, "tokens", _grids_key(ctx), ctx.folder / "trace", TOKEN_FILES)
+    if fetched and (found := grids_found(ctx)):
         return found
     every, ids = ctx.prompts_to_trace(), trace.example_ids[: settings.grids]
     grids = token_grids(
