@@ -255,7 +255,7 @@ class Trace:
         """Average indirect effect by part, role and layer; nan for roles that no example has."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-            return np.nanmean(self.restored - self.corrupted[:, None, None, None], axis=0)
+            return np.asarray(np.nanmean(self.restored - self.corrupted[:, None, None, None], axis=0))
 
     def __repr__(self) -> str:
         c = self.counts

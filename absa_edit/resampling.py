@@ -37,7 +37,7 @@ def weighted_means(weights: Weights, values: Float[np.ndarray, "example *rest"])
     sums = weights @ flat
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums / (weights @ known.reshape(len(values), -1).astype(np.float64))
-    return means.reshape(len(weights), *values.shape[1:])
+    return np.asarray(means.reshape(len(weights), *values.shape[1:]))
 
 
 def percentile_interval(value: float, resampled: Float[np.ndarray, " draw"], n: int, level: float = 0.95) -> Interval:
@@ -73,7 +73,7 @@ def class_f1(confusion: Float[np.ndarray, "*draw gold predicted"]) -> Float[np.n
     """F1 of each label; 0 for a label that is neither gold nor predicted."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     total = confusion.sum(-1) + confusion.sum(-2)
-    return np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
+    return np.asarray(np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0))
 
 
 def macro_f1(confusion: Float[np.ndarray, "*draw gold predicted"]) -> Float[np.ndarray, "*draw"]:

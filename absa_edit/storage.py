@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -72,7 +72,7 @@ def load(kind: type[R], path: Path) -> R:
     Raises `RecordError` naming the file and the field when it is not one.
     """
     try:
-        return _adapter(kind).validate_json(path.read_text(encoding="utf-8"))  # type: ignore[arg-type]
+        return cast("R", _adapter(kind).validate_json(path.read_text(encoding="utf-8")))  # type: ignore[arg-type]
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
         raise RecordError(f"{path} is not a {kind.__name__}: {where}") from None

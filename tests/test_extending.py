@@ -7,7 +7,8 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, method
 from absa_edit.methods.settings import METHODS, MethodSettings
 from absa_edit.methods.zero_shot import ZeroShot
+from absa_edit.pipeline.stages import methods as method_stage
 from absa_edit.records import EditPlan, Site
 from absa_edit.registry import load_plugins
 from absa_edit.settings import Settings, Stage
 from absa_edit.table import Chart, Point, Section, Table
 from absa_edit.tasks.base import TASKS, Task, task
 from absa_edit.tasks.settings import TaskSettings
+from absa_edit.tracking.wandb import NullTracker, Value
 
 LONGEST = 25
 STARS = ("awful", "poor", "mixed", "good", "great")
@@ -160,8 +163,23 @@ def test_plug_ins_are_short() -> None:
         assert len(inspect.getsource(plugin).splitlines()) - 2 <= LONGEST, plugin.__name__
 
 
-def test_plug_ins_run_from_end_to_end(registered: None, tmp_path: Path) -> None:
+class Notebook(NullTracker):
+    """A tracker that keeps the tables that it is given."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, str] = {}
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+        self.tables[name] = self.tables.get(name, "") + f"{list(columns)} {[list(row) for row in rows]}"
+
+
+def test_plug_ins_run_from_end_to_end(registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook()
+    monkeypatch.setattr(method_stage, "track", lambda *given, **about: nullcontext(notebook))
     run, record, terminal = execute(run_settings(tmp_path))
+    assert "How long" not in notebook.tables["compare/scores"] and "scales" in notebook.tables["compare/scores"]
+    assert "mean tokens" in notebook.tables["analysis/lengths"]
+    assert all(label in notebook.tables["predictions"] for label in STARS)
     kept = json.loads((run.folder / "results.json").read_text())
     assert (kept["task"], tuple(kept["labels"])) == ("stars", STARS)
     assert kept["data"]["train"]["source"] == "pipes" and list(kept["data"]["train"]["counts"]) == list(STARS)

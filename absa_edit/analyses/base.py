@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from absa_edit.analyses.settings import ANALYSES, AnalysisSettings
 from absa_edit.context import Context
@@ -34,7 +34,7 @@ def analysis(name: str) -> Callable[[A], A]:
 
     def register(kind: A) -> A:
         kind.name = name
-        return ANALYSES(name)(kind)
+        return cast("A", ANALYSES(name)(kind))
 
     return register
 

@@ -180,7 +180,7 @@ def _seed_times(seeds: int, draws: int, rng: np.random.Generator) -> Float[np.nd
 
 
 def _mean(values: Float[np.ndarray, "draw seed"], times: Float[np.ndarray, "draw seed"]) -> Float[np.ndarray, " draw"]:
-    return (values * times).sum(-1) / times.sum(-1)
+    return np.asarray((values * times).sum(-1) / times.sum(-1))
 
 
 def _listed(rows: BySeed) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -147,7 +148,7 @@ def merged(adapted: AdaptedModel) -> PreTrainedModel:
     dtype = adapted.model.dtype
     whole: PeftModel = copy.deepcopy(adapted.peft).to(torch.float32)
     try:
-        return whole.merge_and_unload(safe_merge=True).to(dtype)
+        return cast(PreTrainedModel, whole.merge_and_unload(safe_merge=True).to(dtype))
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
         kind = type(adapted.peft.peft_config["default"]).__name__.removesuffix("Config")
         reason = str(error).strip().splitlines()

@@ -84,4 +84,4 @@ def _bare(model: PreTrainedModel, peft: PeftModel | None) -> AdaptedModel:
 def _log_probabilities(rows: Sequence[Prediction]) -> np.ndarray:
     values = [list(row.probabilities.values()) for row in rows]
     with np.errstate(divide="ignore"):
-        return np.maximum(np.log(np.array(values)), np.log(torch.finfo(torch.float32).tiny))
+        return np.asarray(np.maximum(np.log(np.array(values)), np.log(torch.finfo(torch.float32).tiny)))

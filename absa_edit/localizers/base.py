@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -45,7 +45,7 @@ class SiteScores:
         whole = np.ones((1, len(self.sentence_ids)))
         every = (whole, bootstrap_weights(self.sentence_ids, draws, rng))
         means = np.concatenate([weighted_means(weights, self.values) for weights in every])
-        return np.fmax.reduce(means, axis=-2, initial=0.0)
+        return np.asarray(np.fmax.reduce(means, axis=-2, initial=0.0))
 
 
 class Localizer:
@@ -92,7 +92,7 @@ def localizer(name: str) -> Callable[[L], L]:
 
     def register(kind: L) -> L:
         kind.name = name
-        return LOCALIZERS(name)(kind)
+        return cast("L", LOCALIZERS(name)(kind))
 
     return register
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -57,7 +57,7 @@ def method(name: str) -> Callable[[M], M]:
 
     def register(kind: M) -> M:
         kind.name = name
-        return METHODS(name)(kind)
+        return cast("M", METHODS(name)(kind))
 
     return register
 

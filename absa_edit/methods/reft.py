@@ -40,14 +40,14 @@ class LoReFT(nn.Module):
         times as long.
         """
         q, r = torch.linalg.qr(self.rows.T)
-        return (q * r.diagonal().sign()).T
+        return cast(Tensor, (q * r.diagonal().sign()).T)
 
     def forward(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row hidden"]:
         with torch.autocast(hidden.device.type, enabled=False):  # R is orthonormal in float32 only
             state = hidden.float()
             rotation = self.rotation()
             change = (self.source(state) - state @ rotation.T) @ rotation
-            return (state + change).to(hidden.dtype)
+            return cast(Tensor, (state + change).to(hidden.dtype))
 
 
 class RepresentationEdit(nn.Module):

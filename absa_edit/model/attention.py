@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -112,7 +112,7 @@ def _ask(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 
 def is_ours(model: PreTrainedModel) -> bool:
     """Whether the model is inside `attention_by`."""
-    return model.config._attn_implementation == NAME
+    return bool(model.config._attn_implementation == NAME)
 
 
 def asked(model: PreTrainedModel, run: Callable[[], object]) -> Heads:
@@ -176,4 +176,4 @@ def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tu
     folded = early.reshape(-1, samples, groups, *early.shape[2:]).permute(1, 2, 0, 3, 4)
     flat = folded.reshape(samples, groups, -1, early.shape[-1]) @ values
     past = flat.view(*folded.shape[:-1], width).permute(2, 0, 1, 3, 4).reshape(rows, groups, -1, width)
-    return past.add(own @ heads.value).reshape(rows, count, queries, width)
+    return cast(Tensor, past.add(own @ heads.value).reshape(rows, count, queries, width))

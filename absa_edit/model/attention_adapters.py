@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -124,7 +124,7 @@ def _biased(
 def _bloom_bias(model: Any, length: int) -> Tensor:
     """In the model's dtype, as the model itself rounds it."""
     every = torch.ones(1, length, device=model.device, dtype=torch.long)
-    return model.transformer.build_alibi_tensor(every, model.config.n_head, model.dtype)[:, 0].T
+    return cast(Tensor, model.transformer.build_alibi_tensor(every, model.config.n_head, model.dtype)[:, 0].T)
 
 
 def _falcon_bias(model: Any, length: int) -> Tensor | None:
@@ -134,13 +134,13 @@ def _falcon_bias(model: Any, length: int) -> Tensor | None:
 
     every, heads = torch.ones(1, length, device=model.device, dtype=torch.long), model.config.num_attention_heads
     slopes = modeling_falcon.build_alibi_tensor(every, heads, model.dtype)[:, 0].T
-    return slopes.float() * (model.config.hidden_size // heads) ** -0.5
+    return cast("Tensor | None", slopes.float() * (model.config.hidden_size // heads) ** -0.5)
 
 
 def _mpt_bias(model: Any, length: int) -> Tensor:
     """Counted from the first position; the model counts from the last, which differs from run to run."""
     bias = model.transformer.build_mpt_alibi_tensor(model.config.n_heads, length, device=model.device)[:, 0].T
-    return bias - bias[:1]
+    return cast(Tensor, bias - bias[:1])
 
 
 ADAPTERS = {

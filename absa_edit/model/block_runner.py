@@ -68,7 +68,7 @@ class BlockInputs:
         mask = self.calls[layer][1].get("attention_mask")
         if mask is None:
             return torch.ones(length, length, dtype=torch.bool, device=self.hidden.device).tril()
-        return mask[0, 0]
+        return cast(Tensor, mask[0, 0])
 
 
 class _Placeholder(nn.Module):
@@ -144,7 +144,7 @@ class BlockRunner:
 
     def embed(self, input_ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos embedding"]:
         """Token embeddings, before positions or scaling are added."""
-        return self.embeddings(input_ids)
+        return cast(Tensor, self.embeddings(input_ids))
 
     def begin(
         self, embeds: Float[Tensor, "batch pos embedding"], positions: Int[Tensor, "batch pos"] | None = None
@@ -229,7 +229,7 @@ class BlockRunner:
         embeds = torch.zeros(len(hidden), 1, width, dtype=self.model.dtype, device=hidden.device)
         anywhere = self._standing_at(torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device), embeds)
         with self._standing_still(leaving=hidden[:, None]), self._only(words):
-            return self.model(inputs_embeds=embeds, use_cache=False, **anywhere).logits[:, 0]
+            return cast(Tensor, self.model(inputs_embeds=embeds, use_cache=False, **anywhere).logits[:, 0])
 
     @contextmanager
     def _only(self, words: Sequence[int] | None) -> Iterator[None]:

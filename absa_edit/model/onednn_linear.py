@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class _Forward:
             return _product(input, self.weight(dtype), bias)
         if dtype == torch.bfloat16:
             return nn.functional.linear(input, self.rounded, bias)
-        return _Linear.apply(input, self.linear.weight, bias, self)  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Linear.apply(input, self.linear.weight, bias, self))  # type: ignore[no-untyped-call]
 
     def _dtype(self, input: Tensor) -> torch.dtype | None:
         """Of the product; None where it is left to torch."""
@@ -146,7 +146,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], ""))
 
 
 def _flops(input: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:

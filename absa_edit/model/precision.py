@@ -17,12 +17,12 @@ def has_bfloat16_units(device: torch.device) -> bool:
     A CPU without (most have AVX2 and no more) took 17 times as long to train an edit in bfloat16 as in float32.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if platform.machine() in ("x86_64", "AMD64"):  # oneDNN says yes to all of AVX-512, and emulates
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def of_training(precision: Precision | str | None, model: nn.Module) -> Precision:

@@ -111,8 +111,8 @@ class PrefixTree:
     def lengths(self) -> Int[np.ndarray, " subtree"]:
         """Nodes of each subtree, without the root."""
         first = np.unique(self.subtree, return_index=True)[1]
-        return np.diff(self.shared_prefix[first])[:, 0] + np.bincount(self.subtree, np.diff(self.suffix)[:, 0]).astype(
-            int
+        return np.asarray(
+            np.diff(self.shared_prefix[first])[:, 0] + np.bincount(self.subtree, np.diff(self.suffix)[:, 0]).astype(int)
         )
 
     def buckets(self, tokens: int) -> Iterator[list[int]]:

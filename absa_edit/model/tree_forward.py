@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,7 +85,7 @@ class TreeForward:
 
 
 def _grouped(states: Float[Tensor, "1 head every width"], groups: int) -> Float[Tensor, "group head slot width"]:
-    return states[0].unflatten(1, (groups, -1)).transpose(0, 1)
+    return cast(Tensor, states[0].unflatten(1, (groups, -1)).transpose(0, 1))
 
 
 def _places(groups: Int[Tensor, " token"]) -> Int[Tensor, " token"]:

@@ -44,7 +44,7 @@ def indirect_effects(trace: Trace) -> Float[np.ndarray, "example part role layer
     0 means that restoring brings nothing back, the example's total effect that it brings back all.
     Source: IE of Meng et al. 2022 (arXiv 2202.05262), section 2.1.
     """
-    return trace.restored - trace.corrupted[:, None, None, None]
+    return np.asarray(trace.restored - trace.corrupted[:, None, None, None])
 
 
 def head_effects(trace: Trace) -> Float[np.ndarray, "example head role layer"]:
@@ -54,7 +54,7 @@ def head_effects(trace: Trace) -> Float[np.ndarray, "example head role layer"]:
 
 def mean_effect(effects: Float[np.ndarray, "example ..."]) -> np.ndarray:
     """Mean over the examples that have the role; nan where none has."""
-    return weighted_means(np.ones((1, len(effects))), effects)[0]
+    return np.asarray(weighted_means(np.ones((1, len(effects))), effects)[0])
 
 
 def trace_effects(trace: Trace, *, draws: int, rng: np.random.Generator) -> TraceEffects:
@@ -114,7 +114,7 @@ def layer_profile(mean: Float[np.ndarray, "*draw role layer"]) -> Float[np.ndarr
 
     The largest rather than the sum, so that a role with many tokens does not outweigh the others.
     """
-    return np.fmax.reduce(mean, axis=-2, initial=0.0)
+    return np.asarray(np.fmax.reduce(mean, axis=-2, initial=0.0))
 
 
 def _depth(effects: Float[np.ndarray, "example role layer"], weights: Weights, n: int) -> PartDepth:

@@ -95,4 +95,4 @@ def deciding_cells(estimated: Trace, rng: np.random.Generator) -> Bool[np.ndarra
     resampled = weighted_means(bootstrap_weights(estimated.sentence_ids, DRAWS, rng), effects)
     strongest = layer_profile(resampled)[:, :, None]
     large = strongest >= SMALL * strongest.max(-1, keepdims=True)
-    return ((resampled == strongest) & (strongest > 0) & large).mean(0) > OFTEN
+    return np.asarray(((resampled == strongest) & (strongest > 0) & large).mean(0) > OFTEN)

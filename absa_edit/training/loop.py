@@ -235,4 +235,4 @@ def _memory(device: torch.device) -> int:
     """Bytes in use now: allocated at most so far on a GPU, resident in this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return psutil.Process().memory_info().rss
+    return int(psutil.Process().memory_info().rss)

@@ -1,6 +1,6 @@
 """One way to train, in a process of its own: an epoch for each line that it reads, a line of JSON for each epoch.
 
-Context by `scripts/bench.py fit`, which interleaves several of these. What is not ours is done as its users do it: full
+Run by `benchmarks/bench.py fit`, which interleaves several of these. What is not ours is done as its users do it: full
 sequences in padded batches, logits of every token, `transformers.Trainer` where the name says so.
 """
 

@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from absa_edit.records import Part
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     import bench_trace as bench
 
     monkeypatch.setattr(bench, "VOCABULARY", 500)

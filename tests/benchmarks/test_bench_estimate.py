@@ -17,7 +17,7 @@ from absa_edit.records import Part
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import bench_estimate
 
     monkeypatch.setattr(bench_estimate, "DRAWS", 20)

@@ -15,7 +15,7 @@ from absa_edit.tasks.absc import ABSC
 
 @pytest.mark.slow
 def test_generation_and_scoring_agree(bundled: LanguageModel, examples, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import bench_predict
 
     monkeypatch.setattr(bench_predict, "ROUNDS", 1)

@@ -68,7 +68,7 @@ def _lap(way: str, worker: subprocess.Popen[str]) -> dict[str, float]:
     for line in worker.stdout:
         if line.startswith('{"seconds"'):
             return json.loads(line)
-    raise RuntimeError(f"{way}: training ended early; run scripts/fits.py with the same job to see why")
+    raise RuntimeError(f"{way}: training ended early; run benchmarks/fits.py with the same job to see why")
 
 
 def compared(model: str, arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Measure the project's speed on this machine against other tools and plain loops, each comparison in one run.
 
-python scripts/bench.py trace              # exact tracing; outputs/bench/trace.json and a table
-python scripts/bench.py trace --scaling    # also cost against layers, length and samples: trace_scaling.json, a figure
-python scripts/bench.py estimate           # estimated traces against exact ones; outputs/bench/estimate.json
-python scripts/bench.py fit                # training; outputs/bench/fit.json and a table
-python scripts/bench.py fit --scaling      # also cost against layers, length and examples: fit_scaling.json, a figure
-python scripts/bench.py score              # scoring an edit from kept states; outputs/bench/score.json
-python scripts/bench.py predict            # answers against generated ones; outputs/bench/predict.json
+python benchmarks/bench.py trace              # exact tracing; outputs/bench/trace.json and a table
+python benchmarks/bench.py trace --scaling    # also cost by layers, length and samples: trace_scaling.json, a figure
+python benchmarks/bench.py estimate           # estimated traces against exact ones; outputs/bench/estimate.json
+python benchmarks/bench.py fit                # training; outputs/bench/fit.json and a table
+python benchmarks/bench.py fit --scaling      # also cost by layers, length and examples: fit_scaling.json, a figure
+python benchmarks/bench.py score              # scoring an edit from kept states; outputs/bench/score.json
+python benchmarks/bench.py predict            # answers against generated ones; outputs/bench/predict.json
 """
 
 from __future__ import annotations
