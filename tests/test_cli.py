@@ -175,6 +175,6 @@ def test_what_hydra_refuses_is_one_line(override: str, told: str, monkeypatch: p
 
 @pytest.fixture
 def refuse_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    from absa_edit import context
+    from absa_edit.pipeline import prepare
 
-    monkeypatch.setattr(context, "load_model", Mock(side_effect=AssertionError("it is too early")))
+    monkeypatch.setattr(prepare, "load_model", Mock(side_effect=AssertionError("it is too early")))
