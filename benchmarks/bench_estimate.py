@@ -19,7 +19,8 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 import absa_edit
-from absa_edit.localizers.causal_trace import choices
+from absa_edit.localizers.base import choices
+from absa_edit.localizers.causal_trace import traced_scores
 from absa_edit.localizers.settings import LocateSettings, Shape
 from absa_edit.model.precision import has_bfloat16_units
 from absa_edit.records import Dataset, Part, Trace
@@ -43,7 +44,10 @@ LARGE = 0.005
 def same_plan(exact: Trace, other: Trace, model: absa_edit.Model, shape: Shape) -> float:
     """Share of resamples of the sentences in which both traces choose the same sites."""
     settings, rng = LocateSettings(shape=shape), np.random.default_rng
-    pairs = [choices(trace, model.lm.model, settings, draws=DRAWS, rng=rng(0))[1:] for trace in (exact, other)]
+    pairs = [
+        choices(model.lm.runner, traced_scores(trace, settings.parts), settings, draws=DRAWS, rng=rng(0))[1:]
+        for trace in (exact, other)
+    ]
     return statistics.mean(a == b for a, b in zip(*pairs, strict=True))
 
 

@@ -112,7 +112,7 @@ def test_a_log_in_a_file_is_lines(tmp_path: Path) -> None:
     told = log.read_text()
     assert "\r" not in told and "\x1b" not in told and "it/s" not in told and "Loading" not in told
     lines = told.splitlines()
-    (folder,) = (tmp_path / "out").glob("*/*/*")
+    (folder,) = (tmp_path / "out").glob("*/*/seed0")
     opening = r"reviewlm \(17\.5 M parameters\) · laptop-sample \(\d+ train, 24 test\) · \w+ · "
     opening += rf"trace float32, training \w+ · {folder}"
     assert re.fullmatch(rf"\[\d\d:\d\d:\d\d\] {opening}", lines[0])

@@ -49,23 +49,23 @@ def main(arguments: Sequence[str], _: Path) -> int:
 
 def facts(lm: LanguageModel) -> dict[str, str]:
     """What there is to tell of a loaded model, in the order of telling."""
-    from absa_edit.model.architectures import layout, site_shape
     from absa_edit.records import Part, Site
 
-    config, paths, summary = lm.model.config, layout(lm.model), lm.summary()
-    inner, states = site_shape(lm.model, Site(0, Part.mlp))
+    config, runner, summary = lm.model.config, lm.runner, lm.summary()
+    paths, experts = runner.layout, not runner.has(Part.mlp)
+    _, states = runner.shape(Site(0, Part.attn))
+    inner = "of experts" if experts else f"{runner.shape(Site(0, Part.mlp))[0]:,}"
     heads = config.num_attention_heads
     shared = getattr(config, "num_key_value_heads", None) or heads
     return {
         "model": lm.source,
         "family": f"{config.model_type} ({type(lm.model).__name__})",
         "layers": f"{summary.layers}",
-        "widths": f"states {states:,}, MLP {inner:,}, vocabulary {config.vocab_size:,}",
+        "widths": f"states {states:,}, MLP {inner}, vocabulary {config.vocab_size:,}",
         "heads": f"{heads} of queries, {shared} of keys and values",
         "parameters": f"{summary.parameters:,} in {summary.dtype}",
         "loads": "yes",
-        "traceable": "blocks, attention, MLPs and heads",
+        "traceable": "blocks, attention and heads" if experts else "blocks, attention, MLPs and heads",
         "blocks": f"{paths.blocks}.*",
         "attention": f"{paths.blocks}.*.{paths.attn}",
-        "MLPs": f"{paths.blocks}.*.{paths.mlp}",
-    }
+    } | ({} if experts else {"MLPs": f"{paths.blocks}.*.{paths.mlp}"})
