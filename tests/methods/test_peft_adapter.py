@@ -17,6 +17,7 @@ import absa_edit
 from absa_edit.compose import register, settings_from
 from absa_edit.errors import PlanError, SettingsError
 from absa_edit.evaluation.predict import log_probabilities
+from absa_edit.export.folder import merged
 from absa_edit.methods import base
 from absa_edit.methods.adapted_model import changed_elsewhere
 from absa_edit.methods.peft_adapter import PeftAdapter
@@ -84,6 +85,14 @@ def test_what_cannot_be_merged_is_exported_as_an_adapter_alone(tmp_path: Path, c
     assert not (run.folder / "export" / "merged").exists()
     assert "the adapter alone is exported" in caplog.text
     assert record.export.agreement == 1.0
+
+
+def test_deltas_that_are_no_numbers_are_not_passed_over_as_an_adapter_that_cannot_be_merged(bundled) -> None:
+    adapted = adapt(bundled.model, PeftAdapter(options={"r": 2}), None, seed=0)
+    with torch.no_grad():
+        next(iter(adapted.trainable().values())).fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaNs detected"):
+        merged(adapted)
 
 
 def test_adapters_at_the_located_sites_need_a_plan(bundled) -> None:
