@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None, *, root: Path | None = None) -> None
         logging.disable()  # some libraries take their leave there
         resumes = ": the same command goes on from here" if arguments[0] == "train" else ""
         sys.stderr.write(f"interrupted{resumes}\n")
+        # Where the signal came inside an `exec` of text, as imports of large libraries are full of, Python remembers it
+        # and kills `python -m` by the same signal in place of the exit code; the next `exec` of text forgets it.
+        exec("")
         sys.exit(INTERRUPTED)
     else:
         if code:

@@ -103,6 +103,15 @@ def test_ctrl_c_before_anything_is_loaded(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
+def test_ctrl_c_inside_an_exec_of_text(tmp_path: Path) -> None:
+    """As dataclasses run theirs while a library is imported."""
+    plugin = tmp_path / "interrupted.py"
+    plugin.write_text("import os\nexec('os.kill(os.getpid(), 2)\\nfor _ in range(10**8): pass')\n")
+    command = [*ABSA_EDIT, "train", "+experiment=smoke", f"plugins=[{plugin}]", f"output={tmp_path}"]
+    process = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == 130 and process.stderr.endswith("the same command goes on from here\n")
+
+
 @pytest.mark.slow
 def test_a_log_in_a_file_is_lines(tmp_path: Path) -> None:
     """Its first line says what runs where, its last two where to look and how to ask."""
