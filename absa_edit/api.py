@@ -67,8 +67,8 @@ def example(sentence: str, aspect: str, label: str, *, task: str = "absc") -> Ex
         raise DataError(f"label {label!r}: expected {', '.join(known.labels[:-1])} or {known.labels[-1]}")
     if not known.asks_aspect:
         return Example(sentence, sentence, sentence, "", 0, 0, label, "")
-    found = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", label)
-    return replace(found, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
+    located_example = classifiers.example(sentence, aspect, f"{sentence}/{aspect}", label)
+    return replace(located_example, sentence_id=sentence)  # intervals resample sentences, each with all its aspects
 
 
 class Model:

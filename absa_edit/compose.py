@@ -83,10 +83,10 @@ def told(error: HydraException) -> str:
 
 def _refuse_unknown(config: DictConfig) -> None:
     """Raise `SettingsError` for a key that nobody reads: Hydra's `+` adds any, at any depth."""
-    every = list(_keys(config))
-    for key, is_known in every:
+    all_keys = list(_keys(config))
+    for key, is_known in all_keys:
         if not is_known:
-            raise SettingsError(_unknown(key, [known for known, is_known in every if is_known]))
+            raise SettingsError(_unknown(key, [known for known, is_known in all_keys if is_known]))
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:

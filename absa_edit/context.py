@@ -46,9 +46,9 @@ class Context:
     @classmethod
     def of(cls, lm: LanguageModel, task: Task = ABSC, train: Sequence[Example] = (), **settings: Any) -> Context:
         """One without folders, for a loaded model; `settings` are groups of `Settings`, or its seed."""
-        whole = Settings("python", **{"stages": [Stage.methods], "prompt": task.prompt(), **settings})
+        run_settings = Settings("python", **{"stages": [Stage.methods], "prompt": task.prompt(), **settings})
         data = Dataset("python", "train", "python", tuple(train), {}, task.labels)
-        return cls(whole, lm, task, Splits(data, replace(data, split="dev", examples=()), (), ()))
+        return cls(run_settings, lm, task, Splits(data, replace(data, split="dev", examples=()), (), ()))
 
     @cached_property
     def labels(self) -> Labels:
@@ -81,8 +81,8 @@ class Context:
         data.append(sorted(self.splits.train.sha256.values()))
         lm = self.lm.sha256, self.lm.files_sha256, model
         plugins = [Path(file).read_text(encoding="utf-8") for file in self.settings.plugins]
-        asked = self.task.labels, self.settings.prompt, self.settings.seed
-        return content_hash(ENGINE, *plugins, *lm, *data, *asked, *parts)
+        task_and_seed = self.task.labels, self.settings.prompt, self.settings.seed
+        return content_hash(ENGINE, *plugins, *lm, *data, *task_and_seed, *parts)
 
     def trace_key(self) -> str:
         """Of the trace: all its settings that change it."""

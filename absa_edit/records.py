@@ -244,11 +244,11 @@ class Trace:
     def of(self, ids: Collection[str]) -> Trace:
         """The trace of some of its examples."""
         kept = [i for i, example in enumerate(self.example_ids) if example in ids]
-        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        field_values = {f.name: getattr(self, f.name) for f in fields(self)}
         cut: dict[str, Any] = {
-            n: value[kept] for n, value in every.items() if isinstance(value, np.ndarray) and value.size
+            n: value[kept] for n, value in field_values.items() if isinstance(value, np.ndarray) and value.size
         }
-        cut |= {name: tuple(every[name][i] for i in kept) for name in ("example_ids", "sentence_ids")}
+        cut |= {name: tuple(field_values[name][i] for i in kept) for name in ("example_ids", "sentence_ids")}
         return replace(self, **cut)
 
     def mean_effects(self) -> np.ndarray:

@@ -84,8 +84,8 @@ def load_plugins(files: Iterable[str]) -> None:
         except SettingsError:
             raise
         except Exception as error:
-            told = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise SettingsError(f"plugins={file}: it cannot be run ({told})") from error
+            message = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise SettingsError(f"plugins={file}: it cannot be run ({message})") from error
 
 
 def _origin(plugin: Any) -> str:

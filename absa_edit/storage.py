@@ -84,9 +84,9 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RecordError(
-            f"{path}, or what lies beside it, is cut or was changed ({told}); delete it, and it is made again"
+            f"{path}, or what lies beside it, is cut or was changed ({message}); delete it, and it is made again"
         ) from error
 
 
@@ -183,12 +183,12 @@ def load_predictions(path: Path) -> tuple[Prediction, ...]:
 
     Raises `RecordError` naming the line that is none.
     """
-    one = _adapter(Prediction)
+    adapter = _adapter(Prediction)
     rows = []
     lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split inside a text
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
-            rows.append(one.validate_json(line))
+            rows.append(adapter.validate_json(line))
         except ValidationError as error:
             what = error.errors()[0]["msg"]
             raise RecordError(

@@ -70,9 +70,9 @@ def _median_batch() -> tuple[tuple[int, int], tuple[int, int]]:
     forest = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])
     batches = batches_of(prompts, 1)
     laid_out = [forest.batch(batch, torch.device("cpu")) for batch in batches]
-    middling = sorted(laid_out, key=lambda batch: batch.own.node.numel())[len(batches) // 2]
+    middling = sorted(laid_out, key=lambda batch: batch.computed.node.numel())[len(batches) // 2]
     padded = sorted(max(len(prompts[i].ids) for i in batch) for batch in batches)[len(batches) // 2]
-    return (middling.groups, -(-middling.own.node.numel() // middling.groups)), (BATCH, padded)
+    return (middling.groups, -(-middling.computed.node.numel() // middling.groups)), (BATCH, padded)
 
 
 def _run(model: LlamaForCausalLM, start: int, rows: int, slots: int, answers: int) -> Tensor:

@@ -42,8 +42,8 @@ def analysis(name: str) -> Callable[[A], A]:
 def analysis_of(settings: AnalysisSettings, name: str) -> Analysis:
     """The analysis called `name`; or, under a name of a run's own, that which these are the settings of."""
     if name in ANALYSES:
-        found: Analysis = ANALYSES[name]()
-        return found
+        instance: Analysis = ANALYSES[name]()
+        return instance
     kinds = (ANALYSES[known] for known in ANALYSES)
-    found = next(kind for kind in kinds if kind.settings is type(settings))()
-    return found
+    instance = next(kind for kind in kinds if kind.settings is type(settings))()
+    return instance

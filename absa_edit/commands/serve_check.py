@@ -41,6 +41,6 @@ def tell(served: Served, console: Console) -> None:
     console.print(Text(str(served.folder), style="bold"))
     for problem in served.problems:
         mark = Text("  wrong  ", "bold red") if problem.fatal else Text("  note   ", "yellow")
-        console.print(mark + Text(f"{problem.found}\n         -> {problem.fix}"))
+        console.print(mark + Text(f"{problem.description}\n         -> {problem.fix}"))
     if served.works:
         console.print(Text("  serve   ", "bold green") + Text(served.command))

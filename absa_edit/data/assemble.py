@@ -38,10 +38,10 @@ class Skipped:
     reason: str
 
 
-def broken(origin: Path | str, record: str | None, found: str, fix: str) -> DataError:
-    """The error for `record` of the file or hub set `origin`; `found` and `fix` end without a stop."""
+def broken(origin: Path | str, record: str | None, problem: str, fix: str) -> DataError:
+    """The error for `record` of the file or hub set `origin`; `problem` and `fix` end without a stop."""
     where = f"{origin}, {record}" if record else str(origin)
-    return DataError(f"{where}: {found}. {fix}.")
+    return DataError(f"{where}: {problem}. {fix}.")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -78,11 +78,11 @@ def occurrences(text: str, aspect: str) -> list[tuple[int, int]]:
     """
     literal = re.escape(aspect.strip())
     loose = r"\s+".join(map(re.escape, aspect.split()))
-    whole = r"(?<!\w){}(?!\w)"
+    whole_word = r"(?<!\w){}(?!\w)"
     for pattern, flags in (
-        (whole.format(literal), re.NOFLAG),
+        (whole_word.format(literal), re.NOFLAG),
         (literal, re.NOFLAG),
-        (whole.format(loose), re.IGNORECASE),
+        (whole_word.format(loose), re.IGNORECASE),
         (loose, re.IGNORECASE),
     ):
         if spans := [match.span() for match in re.finditer(pattern, text, flags)]:

@@ -75,11 +75,11 @@ def _checked(public: PublicSet, split: str, file: _File, folder: Path, out: Path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.content)
     try:
-        found = read(path, name=public.name, split=split, domain=public.domain, task=ABSC)
-        public.check(found, file.origin)
+        dataset = read(path, name=public.name, split=split, domain=public.domain, task=ABSC)
+        public.check(dataset, file.origin)
     except DataError as error:
         raise DataError(str(error).replace(str(path), file.origin)) from None
-    positive, negative, neutral = found.counts().values()
+    positive, negative, neutral = dataset.counts().values()
     counts = positive, negative, neutral
     known = public.sha256.get(path.name)
     return Fetched(target, file.origin, counts, sha256, None if known is None else known == sha256)
@@ -135,14 +135,14 @@ def _downloaded(public: PublicSet, split: str, sources: Sequence[Path]) -> _File
     candidates = public.candidates(split)
     members = [member for source in sources for member in _members(source)]
     for wanted in dict.fromkeys((*candidates[1:-1], *(c.rsplit("/", 1)[-1] for c in candidates))):
-        found = [m for m in members if f"/{m.name}".lower().endswith(f"/{wanted}".lower())]
-        if len(found) > 1:
+        matches = [m for m in members if f"/{m.name}".lower().endswith(f"/{wanted}".lower())]
+        if len(matches) > 1:
             raise DataError(
-                f"{public.name}: {wanted} is there {len(found)} times: {', '.join(m.origin for m in found)}. "
+                f"{public.name}: {wanted} is there {len(matches)} times: {', '.join(m.origin for m in matches)}. "
                 "Give the folder that holds the one you mean."
             )
-        if found:
-            return _File(_place(candidates, wanted), found[0].origin, found[0].content())
+        if matches:
+            return _File(_place(candidates, wanted), matches[0].origin, matches[0].content())
     raise DataError(
         f"{public.name}: no {candidates[-1]} in {', '.join(map(str, sources))}. "
         f"Give the folders or zip files that hold the {' and the '.join(SPLITS)} file; --from takes several."

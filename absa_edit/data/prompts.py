@@ -100,15 +100,15 @@ def label_ids(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings, name
     texts = [stem, *(stem + settings.separator + word for word in settings.labels)]
     prompt, *answered = (ids for ids, _ in _tokens(texts, tokenizer, settings))
     labels: Labels = {}
-    for name, word, whole in zip(names, settings.labels, answered, strict=True):
-        if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
+    for name, word, answered_ids in zip(names, settings.labels, answered, strict=True):
+        if answered_ids[: len(prompt)] != prompt or len(answered_ids) == len(prompt):
             raise ModelError(
                 f"label word {word!r}: the tokenizer does not keep it apart from the prompt; "
                 "change prompt.separator, prompt.labels or the end of prompt.template"
             )
-        labels[name] = tuple(whole[len(prompt) :])
-    for one, other in permutations(labels.values(), 2):
-        if other[: len(one)] == one:  # it could never have a lower probability
+        labels[name] = tuple(answered_ids[len(prompt) :])
+    for first, second in permutations(labels.values(), 2):
+        if second[: len(first)] == first:  # it could never have a lower probability
             raise ModelError(f"prompt.labels={settings.labels}: one word's tokens begin (or are) another's")
     return labels
 
@@ -171,10 +171,10 @@ def _wrap(text: str, tokenizer: PreTrainedTokenizerBase, settings: PromptSetting
     if not tokenizer.chat_template:
         raise ModelError("prompt.chat=true, but the tokenizer has no chat template; use prompt.chat=false")
     turn = [{"role": "user", "content": text}]
-    whole = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-    if text not in whole:
+    chat_text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    if text not in chat_text:
         raise ModelError("the chat template changes the prompt's text; offsets cannot be kept")
-    return whole, whole.index(text)
+    return chat_text, chat_text.index(text)
 
 
 def _role(text: str, start: int, end: int, spans: Spans) -> Role:

@@ -49,12 +49,12 @@ class _Places:
         for folder in self.folders:
             paths = [public.path_in(folder, split) for split in splits]
             if None not in paths:
-                found = []
+                datasets = []
                 for path, split in zip(paths, splits, strict=True):
                     if path:
-                        found.append(read(path, name=public.name, split=split, domain=public.domain, task=ABSC))
-                        public.check(found[-1], path)
-                return tuple(found)
+                        datasets.append(read(path, name=public.name, split=split, domain=public.domain, task=ABSC))
+                        public.check(datasets[-1], path)
+                return tuple(datasets)
         if self.hub and public.hub:
             return self.hub.read(public, *splits)
         return None
@@ -76,15 +76,15 @@ def load_splits(settings: DataSettings, task: Task = ABSC, *, root: Path, enviro
     left; leaks are checked against the whole training file. Raises `DataError`.
     """
     main, everywhere = _places(settings, root, environ)
-    (whole, test), notices = _main(settings, task, main)
+    (full_train, test), notices = _main(settings, task, main)
     sampled = bool(notices)
-    others, left_out = _others(settings, whole.name, sampled, everywhere)
+    others, left_out = _others(settings, full_train.name, sampled, everywhere)
 
-    train = limit(whole, settings.limit_train, _rng(settings, "train"))
+    train = limit(full_train, settings.limit_train, _rng(settings, "train"))
     train, dev = split_dev(train, settings.dev_share, _rng(settings, "dev"))
     tests = tuple(
         limit(
-            without_leaks(each, whole, settings.leaks),
+            without_leaks(each, full_train, settings.leaks),
             settings.limit_test,
             _rng(settings, f"test {each.name}"),
         )
@@ -105,8 +105,8 @@ def _places(settings: DataSettings, root: Path, environ: Mapping[str, str]) -> t
     hub = Hub(environ)
     named = environ.get("ABSA_EDIT_DATA")
     usual = (*([Path(named).expanduser()] if named else []), root / "data")
-    own = (Path(settings.path).expanduser(),) if settings.path else ()
-    return _Places(own, None) if own else _Places(usual, hub), _Places((*own, *usual), hub)
+    own_folders = (Path(settings.path).expanduser(),) if settings.path else ()
+    return _Places(own_folders, None) if own_folders else _Places(usual, hub), _Places((*own_folders, *usual), hub)
 
 
 def _main(settings: DataSettings, task: Task, places: _Places) -> tuple[tuple[Dataset, Dataset], tuple[str, ...]]:
@@ -128,9 +128,9 @@ def _main(settings: DataSettings, task: Task, places: _Places) -> tuple[tuple[Da
     if domain:
         return (_sample(domain, "train"), _sample(domain, "test")), ()
     public = public_set(settings.name, "data.name")
-    found = places.find(public, "train", "test")
-    if found:
-        train, test = found
+    datasets = places.find(public, "train", "test")
+    if datasets:
+        train, test = datasets
         return (train, test), ()
     looked = places.looked(public, "train", "test")
     if settings.path or settings.strict or not _has_sample(public.domain):
@@ -146,7 +146,7 @@ def _others(settings: DataSettings, main: str, sampled: bool, places: _Places) -
     With `sampled` (the main set fell back to the sample) public sets are samples too: a score on a
     public set says nothing beside a model trained on the sample.
     """
-    found: dict[str, Dataset] = {}
+    test_sets: dict[str, Dataset] = {}
     notices: list[str] = []
     for name in settings.tests:
         domain = sample_domain(name)
@@ -154,17 +154,17 @@ def _others(settings: DataSettings, main: str, sampled: bool, places: _Places) -
         if public and sampled:
             domain = public.domain
         final = f"{domain}{SUFFIX}" if domain else name
-        if final == main or final in found:
+        if final == main or final in test_sets:
             continue
         if domain and (not sampled or _has_sample(domain)):
-            found[final] = _sample(domain, "test")
+            test_sets[final] = _sample(domain, "test")
         elif domain:
             notices.append(f"Test set {name} is left out: there is no bundled sample for {domain}.")
         elif public and (sets := places.find(public, "test")):
-            found[final] = sets[0]
+            test_sets[final] = sets[0]
         elif public:
             notices.append(f"Test set {name} is left out: {places.looked(public, 'test')}. {_how_to_get(public)}")
-    return list(found.values()), tuple(notices)
+    return list(test_sets.values()), tuple(notices)
 
 
 def _own_files(settings: DataSettings, task: Task, train: Path, test: Path) -> tuple[Dataset, Dataset]:

@@ -39,7 +39,7 @@ PREFIX, ENDINGS = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
 class Problem:
     """One thing that goes wrong, and what to do about it."""
 
-    found: str
+    description: str
     fix: str
     fatal: bool = True
     """Whether the folder fails to load or answers wrongly; else it is only worth knowing."""
@@ -60,12 +60,12 @@ class Adapter:
 
     def modules(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """Shapes of the tensors A and B by the path of the module that they change."""
-        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        modules: dict[str, dict[str, tuple[int, ...]]] = {}
         for name, shape in self.shapes.items():
             for end in ENDINGS:
                 if name.endswith(end):
-                    found.setdefault(name.removeprefix(PREFIX).removesuffix(end), {})[end[6]] = shape
-        return found
+                    modules.setdefault(name.removeprefix(PREFIX).removesuffix(end), {})[end[6]] = shape
+        return modules
 
     def scale(self, rank: int, alpha: int | float) -> float:
         """The factor of a delta."""

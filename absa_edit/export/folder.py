@@ -101,11 +101,11 @@ def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card:
             edit = adapted.representation
             state = {
                 f"{layer}.{name}": tensor.detach().contiguous().clone()
-                for layer, one in edit.by_layer().items()
+                for layer, layer_edit in edit.by_layer().items()
                 for name, tensor in (
-                    ("rotation", one.rotation()),
-                    ("source.weight", one.source.weight),
-                    ("source.bias", one.source.bias),
+                    ("rotation", layer_edit.rotation()),
+                    ("source.weight", layer_edit.source.weight),
+                    ("source.bias", layer_edit.source.bias),
                 )
             }
             save_file(state, temporary / REPRESENTATION)
@@ -115,16 +115,18 @@ def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card:
 
 def read_representation(folder: Path, about: Description, model: PreTrainedModel) -> RepresentationEdit | None:
     """The representation edit in a folder that `write_adapter` wrote, on the device of `model`."""
-    said = about.representation
-    if said is None:
+    representation = about.representation
+    if representation is None:
         return None
     state = load_file(folder / REPRESENTATION)
-    edit = RepresentationEdit(said.layers, model.config.hidden_size, said.rank, said.position)
+    edit = RepresentationEdit(
+        representation.layers, model.config.hidden_size, representation.rank, representation.position
+    )
     with torch.no_grad():
-        for layer, one in edit.by_layer().items():
-            one.rows.copy_(state[f"{layer}.rotation"])
-            one.source.weight.copy_(state[f"{layer}.source.weight"])
-            one.source.bias.copy_(state[f"{layer}.source.bias"])
+        for layer, layer_edit in edit.by_layer().items():
+            layer_edit.rows.copy_(state[f"{layer}.rotation"])
+            layer_edit.source.weight.copy_(state[f"{layer}.source.weight"])
+            layer_edit.source.bias.copy_(state[f"{layer}.source.bias"])
     return edit.to(model.device).requires_grad_(False)
 
 
@@ -147,9 +149,9 @@ def merged(adapted: AdaptedModel) -> PreTrainedModel:
     if adapted.peft is None:
         return adapted.model
     dtype = adapted.model.dtype
-    whole: PeftModel = copy.deepcopy(adapted.peft).to(torch.float32)
+    float32_copy: PeftModel = copy.deepcopy(adapted.peft).to(torch.float32)
     try:
-        return cast(PreTrainedModel, whole.merge_and_unload(safe_merge=True).to(dtype))
+        return cast(PreTrainedModel, float32_copy.merge_and_unload(safe_merge=True).to(dtype))
     except NotImplementedError as error:
         kind = type(adapted.peft.peft_config["default"]).__name__.removesuffix("Config")
         reason = str(error).strip().splitlines()

@@ -30,9 +30,9 @@ def push(folder: Path, repo: str, *, merged: bool = False, public: bool = False)
     except PushError:
         raise
     except Exception as error:  # of the hub's library, or of the HTTP library that it happens to use
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PushError(
-            f"{repo}: {told}; check the name and the connection, and log in with `hf auth login` or set HF_TOKEN"
+            f"{repo}: {message}; check the name and the connection, and log in with `hf auth login` or set HF_TOKEN"
         ) from error
 
 

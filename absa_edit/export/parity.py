@@ -64,10 +64,10 @@ def check(
     dtype = str(exported.model.dtype).removeprefix("torch.")
     differ = [(a, b) for a, b in zip(first, second, strict=True) if a.predicted != b.predicted]
     if len(differ) > (FLIPPED if merged and dtype != "float32" else 0) * len(first):
-        one, other = differ[0]
+        before, after = differ[0]
         raise ExportMismatch(
             f"{name}: {len(differ)} of {len(first)} test predictions differ from those of the model in memory (first: "
-            f"{one.test} example {one.id}, {one.predicted} became {other.predicted}; largest gap of a "
+            f"{before.test} example {before.id}, {before.predicted} became {after.predicted}; largest gap of a "
             f"log-probability {gap:.1e}); export in float32 (model.dtype=float32)"
         )
     if not gap <= GAP[dtype]:  # nan is no gap at all

@@ -51,13 +51,13 @@ def check_serving(folder: Path, *, max_rank: int = 16, base: str | None = None) 
     """
     if max_rank not in RANKS:
         raise SettingsError(f"--max-lora-rank {max_rank}: vLLM takes one of {', '.join(map(str, RANKS))}")
-    found = [at for at in (folder, folder / "export" / "adapter", folder / "export" / "merged") if _is_export(at)]
-    if not found:
+    exports = [at for at in (folder, folder / "export" / "adapter", folder / "export" / "merged") if _is_export(at)]
+    if not exports:
         raise RecordError(
             f"{folder}: nothing to serve in it; expected adapter_config.json (an adapter), config.json (a checkpoint), "
             "or a run folder with export/"
         )
-    return [_adapter(one, max_rank, base) if _is_adapter(one) else _checkpoint(one) for one in found]
+    return [_adapter(export, max_rank, base) if _is_adapter(export) else _checkpoint(export) for export in exports]
 
 
 def _is_adapter(folder: Path) -> bool:
@@ -127,9 +127,9 @@ def _checkpoint(folder: Path) -> Served:
 def _json(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
     """The object in a JSON file; None, and a problem, where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
         problems.append(Problem(f"{path.name} is no JSON object", "export it again"))
     except OSError:
         problems.append(Problem(f"no {path.name}", "export it again, or copy the whole folder"))

@@ -104,7 +104,7 @@ class Classifier:
 
     def score(self, data: Dataset, *, draws: int = 2000, seed: int = 0) -> Score:
         """Accuracy and macro-F1 on a data set, with intervals by bootstrap over sentences."""
-        found = self.answer(data.examples)
+        answers = self.answer(data.examples)
         rows = [
             Prediction(
                 self.adapted.kind,
@@ -117,7 +117,7 @@ class Classifier:
                 max(p, key=p.__getitem__),
                 p,
             )
-            for e, p in zip(data.examples, found, strict=True)
+            for e, p in zip(data.examples, answers, strict=True)
         ]
         return score(rows, draws=draws, rng=np.random.default_rng(seed))
 
@@ -161,9 +161,9 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        told = str(error).strip().splitlines()[0]
+        message = str(error).strip().splitlines()[0]
         raise RecordError(
-            f"{path}: its weights cannot be read, or do not fit this base model ({told}); copy it or export it again"
+            f"{path}: its weights cannot be read, or do not fit this base model ({message}); copy it or export it again"
         ) from error
     return Classifier(
         lm, AdaptedModel(about.kind, lm.model, peft, representation, None, {}, 0, 0), about.prompt, about.task()

@@ -86,13 +86,13 @@ def explain(
     case = Case(runner, embeds, corrupted, drowned[0], Answer(words, list(labels).index(label)), batch_tokens)
     if classifier.adapted.representation:
         with classifier.adapted.on(prompt):
-            found = _whole_runs(case)
+            traced_probabilities = _whole_runs(case)
     else:
-        found = _traced(case)
+        traced_probabilities = _traced(case)
     tokenizer = classifier.lm.tokenizer
     pieces = tokenizer.convert_ids_to_tokens(list(prompt.ids[case.first :]))
     tokens = tuple(tokenizer.convert_tokens_to_string([piece]) for piece in pieces)
-    return Explanation(label, tokens, prompt.roles[case.first :], *found)
+    return Explanation(label, tokens, prompt.roles[case.first :], *traced_probabilities)
 
 
 def _traced(case: Case) -> Found:
@@ -102,8 +102,8 @@ def _traced(case: Case) -> Found:
     clean = answer.means(runner.logits(runs.clean_last, answer.words).float())
     damaged = answer.means(runner.logits(runs.leaving[:, -1], answer.words).float())
     units = [[position] for position in range(case.first, runs.length)]
-    every = cells([Part.block], runner.layers, window=1)
-    grid = restore(runner, runs, units, every, answer, damaged, MemoryBudget(case.most))[Part.block]
+    all_cells = cells([Part.block], runner.layers, window=1)
+    grid = restore(runner, runs, units, all_cells, answer, damaged, MemoryBudget(case.most))[Part.block]
     return clean[0], damaged[0], grid[0]
 
 

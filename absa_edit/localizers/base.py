@@ -42,9 +42,9 @@ class SiteScores:
 
     def resampled(self, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw_and_first kind layer"]:
         """The score of each site over all examples, followed by that in each resample."""
-        whole = np.ones((1, len(self.sentence_ids)))
-        every = (whole, bootstrap_weights(self.sentence_ids, draws, rng))
-        means = np.concatenate([weighted_means(weights, self.values) for weights in every])
+        equal_weights = np.ones((1, len(self.sentence_ids)))
+        all_weights = (equal_weights, bootstrap_weights(self.sentence_ids, draws, rng))
+        means = np.concatenate([weighted_means(weights, self.values) for weights in all_weights])
         return np.asarray(np.fmax.reduce(means, axis=-2, initial=0.0))
 
 

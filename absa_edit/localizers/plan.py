@@ -54,7 +54,7 @@ def checked(plan: EditPlan, runner: BlockRunner) -> EditPlan:
     """
     if not plan.targets:
         raise PlanError(f"the plan from {plan.source} has no targets")
-    whole = {t.site.layer for t in plan.targets if t.site.part is Part.attn}
+    attention_layers = {t.site.layer for t in plan.targets if t.site.part is Part.attn}
     seen = set()
     for site, rank in ((t.site, t.rank) for t in plan.targets):
         if site.part is Part.block:
@@ -67,7 +67,7 @@ def checked(plan: EditPlan, runner: BlockRunner) -> EditPlan:
             raise PlanError(f"{site}: expected the head's index, 0 to {runner.heads - 1}")
         if site in seen:
             raise PlanError(f"{site}: stands in the plan twice")
-        if site.part is Part.head and site.layer in whole:
+        if site.part is Part.head and site.layer in attention_layers:
             raise PlanError(f"{site}: the plan edits all heads of the layer as attn@{site.layer}; take one of them out")
         most = min(runner.shape(site))
         if not 1 <= rank <= most:

@@ -65,14 +65,14 @@ def random_plan(
 def _sites_drawn(choices: dict[Part, list[Site]], counts: Counter[Part], rng: np.random.Generator) -> set[Site]:
     """As many sites of each part, wherever they fall."""
     sites: set[Site] = set()
-    for part, every in choices.items():  # attn before head: a layer's heads are edited one by one or together
-        free = [s for s in every if part is not Part.head or Site(s.layer, Part.attn) not in sites]
+    for part, candidates in choices.items():  # attn before head: a layer's heads are edited one by one or together
+        free = [s for s in candidates if part is not Part.head or Site(s.layer, Part.attn) not in sites]
         sites |= {free[i] for i in rng.choice(len(free), counts[part], replace=False)}
     return sites
 
 
 def _layers_moved(like: EditPlan, layers: range, rng: np.random.Generator) -> set[Site]:
     """Each layer's sites in a layer drawn for it."""
-    own = like.layers()
-    drawn = dict(zip(own, rng.choice(len(layers), len(own), replace=False).tolist(), strict=True))
+    edited_layers = like.layers()
+    drawn = dict(zip(edited_layers, rng.choice(len(layers), len(edited_layers), replace=False).tolist(), strict=True))
     return {replace(target.site, layer=drawn[target.site.layer]) for target in like.targets}

@@ -102,12 +102,12 @@ class AdaptedModel:
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
         """Put saved trained parameters back; every one must be there."""
-        own = self.trainable()
-        if own.keys() != state.keys():
-            odd = sorted(own.keys() ^ state.keys())[0]
+        trainable = self.trainable()
+        if trainable.keys() != state.keys():
+            odd = sorted(trainable.keys() ^ state.keys())[0]
             raise KeyError(f"trained parameters do not match those of the method: {odd}")
         with torch.no_grad():
-            for name, parameter in own.items():
+            for name, parameter in trainable.items():
                 parameter.copy_(state[name])
 
     def modes(self, training: bool) -> None:
@@ -137,6 +137,6 @@ def changed_elsewhere(adapted: AdaptedModel, base: PreTrainedModel) -> Iterator[
         name.replace(".base_layer.", "."): (name, parameter) for name, parameter in adapted.model.named_parameters()
     }
     for name, parameter in base.named_parameters():
-        own, value = current[name]
-        if own not in trained and not torch.equal(value, parameter.to(value.dtype)):
+        adapted_name, value = current[name]
+        if adapted_name not in trained and not torch.equal(value, parameter.to(value.dtype)):
             yield name

@@ -65,8 +65,8 @@ def method(name: str) -> Callable[[M], M]:
 def method_of(settings: MethodSettings) -> Method:
     """The method that these are the settings of."""
     kinds = (METHODS[name] for name in METHODS)
-    found: Method = next(kind for kind in kinds if kind.settings is type(settings))()
-    return found
+    instance: Method = next(kind for kind in kinds if kind.settings is type(settings))()
+    return instance
 
 
 def adapt(ctx: Context, settings: MethodSettings, plan: EditPlan | None) -> AdaptedModel:
@@ -85,13 +85,13 @@ def adapt(ctx: Context, settings: MethodSettings, plan: EditPlan | None) -> Adap
 def first_block(model: PreTrainedModel) -> int:
     """The first block that has to run where what trains in `model` changes; -1 where the embeddings train."""
     runner = BlockRunner(model)
-    prefix, found = f"{runner.layout.blocks}.", runner.layers
+    prefix, lowest_block = f"{runner.layout.blocks}.", runner.layers
     embeddings = {id(p) for p in model.get_input_embeddings().parameters()}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.startswith(prefix):
-            found = min(found, int(name.removeprefix(prefix).split(".")[0]))
+            lowest_block = min(lowest_block, int(name.removeprefix(prefix).split(".")[0]))
         elif id(parameter) in embeddings or "embed" in name:
             return -1
-    return found
+    return lowest_block

@@ -116,10 +116,10 @@ def _targets(runner: BlockRunner, plan: EditPlan | None, targets: Sequence[str])
         return list(dict.fromkeys(runner.layout.path(t.site) for t in plan.targets))
     inside = runner.layout.blocks + "."
     names = [name for name, _ in runner.model.named_modules() if name.startswith(inside)]
-    found = [name for name in names if any(name.endswith(f".{end}") for end in targets)]
-    if not found:
+    matches = [name for name in names if any(name.endswith(f".{end}") for end in targets)]
+    if not matches:
         raise SettingsError(f"method.<name>.targets={list(targets)}: no module of the model's blocks ends so")
-    return found
+    return matches
 
 
 def linear_layers(runner: BlockRunner) -> list[str]:

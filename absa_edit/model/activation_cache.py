@@ -51,15 +51,15 @@ class ActivationCache:
         reach = runner.reach(int(tree.position.max()) + 1)
         batches = [tree.batch(indices, runner.device) for indices in tree.buckets(batch_tokens)]
         for batch in progress(batches, "frozen states", len(batches)):
-            ids = torch.from_numpy(tree.ids).to(runner.device)[batch.own.node]
-            block_inputs = runner.begin(runner.embed(ids), batch.own.position)
+            ids = torch.from_numpy(tree.ids).to(runner.device)[batch.computed.node]
+            block_inputs = runner.begin(runner.embed(ids), batch.computed.position)
             self._fill(TreeForward(runner, reach, batch, block_inputs), tree, below)
         if store and not prefixes_known:
             _store(self._kept["states"], store)
 
     def states(self, batch: Batch) -> States:
         """What enters block `start`."""
-        return self._taken("states", batch.own.node)
+        return self._taken("states", batch.computed.node)
 
     def known(self, layer: int, batch: Batch) -> tuple[Keys, Keys]:
         """Keys and values of root and shared prefixes in a block."""
@@ -71,19 +71,19 @@ class ActivationCache:
         hidden = below.states(batch) if below else forward.block_inputs.hidden
         for layer in range(below.start if below else 0, self.start):
             hidden = forward.block(layer, hidden)
-        self._keep("states", hidden, batch, batch.own.subtree != PADDING, len(tree.ids))
+        self._keep("states", hidden, batch, batch.computed.subtree != PADDING, len(tree.ids))
         for layer in range(self.start, runner.layers if self.prefixes_known else self.start):
-            found: list[Heads] = []
-            hidden = forward.block(layer, hidden, found)
-            for what, states in (("key", found[0].key), ("value", found[0].value)):
-                in_prefix = batch.own.suffix == SHARED
+            attention_inputs: list[Heads] = []
+            hidden = forward.block(layer, hidden, attention_inputs)
+            for what, states in (("key", attention_inputs[0].key), ("value", attention_inputs[0].value)):
+                in_prefix = batch.computed.suffix == SHARED
                 self._keep(f"{layer} {what}", states.transpose(1, 2), batch, in_prefix, tree.shared_prefixes)
 
     def _keep(self, name: str, states: Tensor, batch: Batch, which: Tensor, nodes: int) -> None:
         """Put the states of some slots where `name` has those of all nodes."""
         if name not in self._kept:
             self._kept[name] = self._space((nodes, *states.shape[2:]), states.dtype)
-        self._kept[name][batch.own.node[which].cpu()] = states[which].cpu()
+        self._kept[name][batch.computed.node[which].cpu()] = states[which].cpu()
 
     def _taken(self, name: str, node: Tensor) -> Tensor:
         return self._kept[name][node.cpu()].to(node.device)

@@ -52,9 +52,9 @@ class AnswerLogits:
         self.at = at
         self.targets = answers
         self.last = [len(prompt) - 1 for prompt in prompts]
-        own = self.last if at is None else list(map(min, self.last, at))
+        prefix_limits = self.last if at is None else list(map(min, self.last, at))
         sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-        self.tree: PrefixTree = grow(sequences, own)
+        self.tree: PrefixTree = grow(sequences, prefix_limits)
         self.products = OneDNN(runner.model.get_output_embeddings())
         self.ids = torch.from_numpy(self.tree.ids).to(runner.device)
         self.reach = runner.reach(max(map(len, sequences), default=1))
@@ -82,7 +82,7 @@ class AnswerLogits:
         prefixes_known = frozen is not None and frozen.prefixes_known
         batch = self.tree.batch(indices, runner.device, prefixes_known=prefixes_known)
         with torch.no_grad() if frozen else nullcontext():
-            block_inputs = runner.begin(runner.embed(self.ids[batch.own.node]), batch.own.position)
+            block_inputs = runner.begin(runner.embed(self.ids[batch.computed.node]), batch.computed.position)
         forward = TreeForward(
             runner, self.reach, batch, block_inputs, frozen.known if frozen and prefixes_known else None
         )
@@ -93,13 +93,13 @@ class AnswerLogits:
             hidden = self._edit(start - 1, hidden, batch, at)
         for layer in range(start, runner.layers - 1):
             hidden = self._edit(layer, forward.block(layer, hidden), batch, at)
-        asked = self.asked(indices)
-        slots = asked.position + batch.shift[asked.sequence]
+        answer_tokens = self.asked(indices)
+        slots = answer_tokens.position + batch.shift[answer_tokens.sequence]
         if start == runner.layers:
             return hidden[0, slots]
         leaving = forward.last_block(hidden, slots)
         if at is not None and runner.layers - 1 in self.edits:
-            here = asked.position == at[asked.sequence]
+            here = answer_tokens.position == at[answer_tokens.sequence]
             leaving = leaving.index_put((here,), self.edits[runner.layers - 1](leaving[here]))
         return leaving
 

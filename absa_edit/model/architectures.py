@@ -103,15 +103,21 @@ def layout(model: PreTrainedModel) -> Layout:
 
 
 def _layout(model: PreTrainedModel) -> Layout:
-    there = [(one, [*found]) for one in LAYOUTS if (found := _module(model, one.blocks)) is not None]
-    for one, blocks in there:
-        if not any(_lacking(block, one.attn, one.mlp, *one.asking) for block in blocks):
-            return one
-    lacking = [[_lacking(block, one.attn, *one.asking) for block in blocks] for one, blocks in there]
-    for (one, blocks), paths in zip(there, lacking, strict=True):
+    candidates = [
+        (candidate, [*block_list])
+        for candidate in LAYOUTS
+        if (block_list := _module(model, candidate.blocks)) is not None
+    ]
+    for candidate, blocks in candidates:
+        if not any(_lacking(block, candidate.attn, candidate.mlp, *candidate.asking) for block in blocks):
+            return candidate
+    lacking = [
+        [_lacking(block, candidate.attn, *candidate.asking) for block in blocks] for candidate, blocks in candidates
+    ]
+    for (candidate, blocks), paths in zip(candidates, lacking, strict=True):
         if not any(paths):
-            first = next(i for i, block in enumerate(blocks) if _lacking(block, one.mlp))
-            return replace(one, mlp=None, without_mlp=first)
+            first = next(i for i, block in enumerate(blocks) if _lacking(block, candidate.mlp))
+            return replace(candidate, mlp=None, without_mlp=first)
     name = type(model).__name__
     for paths in lacking:
         if not all(paths):  # other blocks are of this family
@@ -120,7 +126,7 @@ def _layout(model: PreTrainedModel) -> Layout:
                 f"{name}: block {number} has no {paths[number]}, as block {paths.index(None)} has; expected blocks of "
                 "one kind with softmax attention in each; take another model (the README lists families)"
             )
-    known = ", ".join(dict.fromkeys(f"{one.blocks}.*.{one.attn}" for one in LAYOUTS))
+    known = ", ".join(dict.fromkeys(f"{candidate.blocks}.*.{candidate.attn}" for candidate in LAYOUTS))
     raise ModelError(
         f"{name}: no known family (looked for {known}); "
         "add its module paths to LAYOUTS in absa_edit/model/architectures.py"
@@ -134,10 +140,10 @@ def _lacking(block: nn.Module, *paths: str | None) -> str | None:
 
 def _module(root: nn.Module, path: str) -> Any:
     """The module at a dotted path; None where there is none."""
-    found: Any = root
+    module: Any = root
     for name in path.split("."):
-        found = getattr(found, "_modules", {}).get(name)
-    return found
+        module = getattr(module, "_modules", {}).get(name)
+    return module
 
 
 def output_width(projection: nn.Module) -> tuple[int, int]:

@@ -117,17 +117,17 @@ def is_ours(model: PreTrainedModel) -> bool:
 
 def asked(model: PreTrainedModel, run: Callable[[], object]) -> Heads:
     """What the first attention in `run` is asked; nothing after that is computed."""
-    found: list[Heads] = []
+    attention_inputs: list[Heads] = []
 
     def keep(heads: Heads) -> Mixed:
-        found.append(heads)
+        attention_inputs.append(heads)
         raise _Enough
 
     with suppress(_Enough), attention_by(model, keep):
         run()
-    if not found:
+    if not attention_inputs:
         raise ModelError(f"{type(model).__name__}: its attention goes round transformers' attention interface")
-    return found[0]
+    return attention_inputs[0]
 
 
 class _Enough(Exception):
@@ -172,8 +172,8 @@ def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tu
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     if before is None:
         return (weights @ heads.value).view(rows, count, queries, width)
-    early, own = weights.split((keys.shape[2], heads.key.shape[2]), -1)
+    early, own_weights = weights.split((keys.shape[2], heads.key.shape[2]), -1)
     folded = early.reshape(-1, samples, groups, *early.shape[2:]).permute(1, 2, 0, 3, 4)
     flat = folded.reshape(samples, groups, -1, early.shape[-1]) @ values
     past = flat.view(*folded.shape[:-1], width).permute(2, 0, 1, 3, 4).reshape(rows, groups, -1, width)
-    return cast(Tensor, past.add(own @ heads.value).reshape(rows, count, queries, width))
+    return cast(Tensor, past.add(own_weights @ heads.value).reshape(rows, count, queries, width))

@@ -123,8 +123,8 @@ def _biased(
 
 def _bloom_bias(model: Any, length: int) -> Tensor:
     """In the model's dtype, as the model itself rounds it."""
-    every = torch.ones(1, length, device=model.device, dtype=torch.long)
-    return cast(Tensor, model.transformer.build_alibi_tensor(every, model.config.n_head, model.dtype)[:, 0].T)
+    attention_mask = torch.ones(1, length, device=model.device, dtype=torch.long)
+    return cast(Tensor, model.transformer.build_alibi_tensor(attention_mask, model.config.n_head, model.dtype)[:, 0].T)
 
 
 def _falcon_bias(model: Any, length: int) -> Tensor | None:
@@ -132,8 +132,9 @@ def _falcon_bias(model: Any, length: int) -> Tensor | None:
         return None
     from transformers.models.falcon import modeling_falcon
 
-    every, heads = torch.ones(1, length, device=model.device, dtype=torch.long), model.config.num_attention_heads
-    slopes = modeling_falcon.build_alibi_tensor(every, heads, model.dtype)[:, 0].T
+    attention_mask = torch.ones(1, length, device=model.device, dtype=torch.long)
+    heads = model.config.num_attention_heads
+    slopes = modeling_falcon.build_alibi_tensor(attention_mask, heads, model.dtype)[:, 0].T
     return cast("Tensor | None", slopes.float() * (model.config.hidden_size // heads) ** -0.5)
 
 
@@ -176,14 +177,14 @@ def asking(model: PreTrainedModel, ask: Ask) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, method, own in before:
-            if own is None:
+        for module, method, previous in before:
+            if previous is None:
                 del vars(module)[method]
             else:
-                vars(module)[method] = own
+                vars(module)[method] = previous
 
 
 def window_mask(length: int, window: int, device: torch.device) -> Bool[Tensor, "1 1 query key"]:
     """What each position sees, itself included: the last `window` positions."""
-    every = torch.ones(1, 1, length, length, dtype=torch.bool, device=device)
-    return every.tril() & ~every.tril(-window)
+    all_pairs = torch.ones(1, 1, length, length, dtype=torch.bool, device=device)
+    return all_pairs.tril() & ~all_pairs.tril(-window)

@@ -37,7 +37,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 class BlockInputs:
     """What the model computes before its first block.
 
-    A inputs begun with one row serves any number of rows of the same length.
+    Inputs begun with one row serve any number of rows of the same length.
     """
 
     hidden: Hidden
@@ -51,11 +51,13 @@ class BlockInputs:
         Without masks: for blocks inside `attention_by`.
         """
         length = self.hidden.shape[1]
-        every = torch.arange(len(positions), device=positions.device)[:, None] if positions.ndim == 2 else slice(None)
+        all_rows = (
+            torch.arange(len(positions), device=positions.device)[:, None] if positions.ndim == 2 else slice(None)
+        )
 
         def cut(value: Any) -> Any:
             if isinstance(value, Tensor):
-                rows = 0 if positions.ndim == 2 and len(value) == 1 else every
+                rows = 0 if positions.ndim == 2 and len(value) == 1 else all_rows
                 return value[rows, positions] if value.ndim in (2, 3) and value.shape[1] == length else None
             return tuple(map(cut, value)) if isinstance(value, tuple) else value
 
@@ -152,7 +154,7 @@ class BlockRunner:
         """The inputs of a run over `embeds`.
 
         Rows are padded on the right: no mask is needed, since no position sees a later one. Where tokens stand at other
-        `positions` than their places in the row, the inputs is for blocks inside `attention_by`, which mind the masks.
+        `positions` than their places in the row, the inputs are for blocks inside `attention_by`, which mind the masks.
         Raises `ModelError` for a row that is longer than the model's table of positions.
         """
         if positions is None and self.positions is not None and embeds.shape[1] > self.positions:
@@ -173,11 +175,11 @@ class BlockRunner:
         """By block, the positions that each position sees in a sequence of that length; equal ones are one object."""
         ids = torch.zeros(1, length, dtype=torch.long, device=self.device)
         block_inputs = self.begin_with_masks(self.embed(ids))
-        found: list[Tensor] = []
+        masks: list[Tensor] = []
         for layer in range(self.layers):
             seen = block_inputs.allowed(layer)
-            found.append(next((one for one in found if torch.equal(one, seen)), seen))
-        return tuple(found)
+            masks.append(next((mask for mask in masks if torch.equal(mask, seen)), seen))
+        return tuple(masks)
 
     def run(self, hidden: Hidden, start: int, stop: int, block_inputs: BlockInputs) -> Hidden:
         """The states that leave block `stop - 1` when `hidden` enters block `start`."""
@@ -205,14 +207,14 @@ class BlockRunner:
 
         `attend` is asked by the chosen positions, with the keys and values of all.
         """
-        whole = self.asks(layer, hidden, block_inputs, queries=False)
-        every = torch.arange(len(hidden), device=hidden.device)[:, None]
+        all_positions = self.asks(layer, hidden, block_inputs, queries=False)
+        all_rows = torch.arange(len(hidden), device=hidden.device)[:, None]
 
         def of_all(heads: Heads) -> Mixed:
-            return attend(Heads(heads.query, whole.key, whole.value, heads.scale, heads.softcap))
+            return attend(Heads(heads.query, all_positions.key, all_positions.value, heads.scale, heads.softcap))
 
         with silent(self.blocks[layer], self.layout.asking[1:]), attention_by(self.model, of_all):
-            return self.run(hidden[every, chosen], layer, layer + 1, block_inputs.at(chosen))
+            return self.run(hidden[all_rows, chosen], layer, layer + 1, block_inputs.at(chosen))
 
     def begin_with_masks(self, embeds: Float[Tensor, "batch pos embedding"]) -> BlockInputs:
         """As `begin`, with every mask that is not plainly causal written out, whatever attention the model uses."""
@@ -234,33 +236,33 @@ class BlockRunner:
     @contextmanager
     def _only(self, words: Sequence[int] | None) -> Iterator[None]:
         """The model with an output layer of some tokens' rows."""
-        whole = self.model.get_output_embeddings()
+        output_layer = self.model.get_output_embeddings()
         if words is None:
             yield
             return
-        bias = getattr(whole, "bias", None)
-        few = nn.Linear(1, 1, bias=bias is not None, device="meta")
-        few.weight = nn.Parameter(cast(Tensor, whole.weight)[[*words]], requires_grad=False)
+        bias = getattr(output_layer, "bias", None)
+        reduced_layer = nn.Linear(1, 1, bias=bias is not None, device="meta")
+        reduced_layer.weight = nn.Parameter(cast(Tensor, output_layer.weight)[[*words]], requires_grad=False)
         if bias is not None:
-            few.bias = nn.Parameter(bias[[*words]], requires_grad=False)
-        self.model.set_output_embeddings(few)
+            reduced_layer.bias = nn.Parameter(bias[[*words]], requires_grad=False)
+        self.model.set_output_embeddings(reduced_layer)
         try:
             yield
         finally:
-            self.model.set_output_embeddings(whole)
+            self.model.set_output_embeddings(output_layer)
 
     @contextmanager
     def _standing_still(self, leaving: Tensor | None = None) -> Iterator[list[_Placeholder]]:
         modules = self.blocks._modules
         real = dict(modules)
-        standing = {
+        placeholders = {
             name: _Placeholder(block, pairs=self.layout.pairs) for name, block in real.items() if block is not None
         }
-        for one in standing.values():
-            one.leaving = leaving
-        modules.update(standing)
+        for placeholder in placeholders.values():
+            placeholder.leaving = leaving
+        modules.update(placeholders)
         try:
-            yield list(standing.values())
+            yield list(placeholders.values())
         finally:
             modules.update(real)
 
@@ -282,11 +284,11 @@ class BlockRunner:
         [row, position, head], so that it can be cut to some positions like all else.
         """
         adapters = [adapter for _, adapter in self._adapted]
-        told: dict[str, Tensor] = {}
+        bias_arguments: dict[str, Tensor] = {}
         if self._biased:
             at = torch.arange(length, device=self.device)[None] if positions is None else positions
             bias = adapters[0].bias(self.model, int(at.max()) + 1)
-            told[adapters[0].bias_keyword] = cast(Tensor, bias)[at]
+            bias_arguments[adapters[0].bias_keyword] = cast(Tensor, bias)[at]
         masks: dict[int | None, Tensor | None] = {None: None}
         for module, adapter in self._adapted if positions is None else ():
             window = adapter.window(module)
@@ -294,7 +296,7 @@ class BlockRunner:
                 masks[window] = window_mask(length, window, self.device)
         windows = [adapter.window(module) for module, adapter in self._adapted]
         return [
-            (args, {**kwargs, **told, "attention_mask": masks.get(window)})
+            (args, {**kwargs, **bias_arguments, "attention_mask": masks.get(window)})
             for (args, kwargs), window in zip(calls, windows, strict=True)
         ]
 

@@ -43,15 +43,15 @@ def check_weights(model: PreTrainedModel, report: Mapping[str, Any]) -> None:
             + _example(report["unexpected_keys"])
         )
     if mismatched := sorted(report["mismatched_keys"]):
-        weight, found, expected = mismatched[0]
+        weight, stored_shape, expected_shape = mismatched[0]
         raise ModelError(
             f"{name}: {len(mismatched)} weights have another shape than config.json says, the first {weight}: "
-            f"{[*found]}, expected {[*expected]}; get weights and config.json of one checkpoint"
+            f"{[*stored_shape]}, expected {[*expected_shape]}; get weights and config.json of one checkpoint"
         )
     runner = BlockRunner(model)
     if unexpected := sorted(report["unexpected_keys"]):
         of_block = re.compile(rf"(?:^|\.){re.escape(runner.layout.blocks.rpartition('.')[2])}\.(\d+)\.")
-        numbers = [int(found[1]) for key in unexpected if (found := of_block.search(key))]
+        numbers = [int(match[1]) for key in unexpected if (match := of_block.search(key))]
         if (most := max(numbers, default=-1)) >= runner.layers:
             raise ModelError(
                 f"{name}: config.json has {runner.layers} blocks, the weights go on to block {most}; a model without "
@@ -101,46 +101,46 @@ def check_run(model: PreTrainedModel, ids: Sequence[int]) -> None:
     most = min(TOKENS, runner.positions or TOKENS)
     tokens = torch.tensor([ids[:most]], device=runner.device)
     with _in_one_line(f"{name}: its own forward"):
-        own = _own_run(runner, tokens)
-    for layer, pairs in enumerate(own.pairs):
+        reference = _own_run(runner, tokens)
+    for layer, pairs in enumerate(reference.pairs):
         if pairs != runner.layout.pairs:
             what = "a tuple" if pairs else "its states alone"
             raise ModelError(
                 f"{name}: block {layer} returns {what}, expected {'a tuple' if runner.layout.pairs else 'its states'} "
                 "as other models with such module names do; take another model (the README lists families)"
             )
-    if not own.logits.isfinite().all():
-        first = next((i for i, states in enumerate(own.leaving) if not states.isfinite().all()), "none")
+    if not reference.logits.isfinite().all():
+        first = next((i for i, states in enumerate(reference.leaving) if not states.isfinite().all()), "none")
         raise ModelError(
             f"{name}: the model answers NaN or infinity (first in block: {first}); its weights are finite, so the "
             "numbers leave the dtype: take model.dtype=bfloat16 or float32"
         )
-    _compare(runner, tokens, own)
+    _compare(runner, tokens, reference)
 
 
 def _own_run(runner: BlockRunner, tokens: Int[Tensor, "1 pos"]) -> _OwnRun:
-    own, parts = _OwnRun(), [part for part in (Part.attn, Part.mlp) if runner.has(part)]
+    reference, parts = _OwnRun(), [part for part in (Part.attn, Part.mlp) if runner.has(part)]
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         pair = isinstance(output, tuple | list)
-        own.entering.append((args[0] if args else kwargs["hidden_states"]).clone())
-        own.leaving.append((output[0] if pair else output).clone())
-        own.pairs.append(pair)
+        reference.entering.append((args[0] if args else kwargs["hidden_states"]).clone())
+        reference.leaving.append((output[0] if pair else output).clone())
+        reference.pairs.append(pair)
 
     with ExitStack() as stack:
-        found = []
+        recordings = []
         for layer, block in enumerate(runner.blocks):
             stack.callback(block.register_forward_hook(keep, with_kwargs=True).remove)
-            found.append(
+            recordings.append(
                 {part: stack.enter_context(recorded(runner.module(Site(layer, part)))) for part in parts},
             )
-        own.logits = runner.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    if len(own.leaving) != runner.layers:
+        reference.logits = runner.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    if len(reference.leaving) != runner.layers:
         raise ModelError(
-            f"{type(runner.model).__name__}: {runner.layers} blocks are called {len(own.leaving)} times, expected each "
-            "once; take another model (the README lists families)"
+            f"{type(runner.model).__name__}: {runner.layers} blocks are called {len(reference.leaving)} times, "
+            "expected each once; take another model (the README lists families)"
         )
-    for layer, outputs in enumerate(found):
+    for layer, outputs in enumerate(recordings):
         for part, each in outputs.items():
             if len(each) != 1:
                 path = runner.path(Site(layer, part))
@@ -148,17 +148,17 @@ def _own_run(runner: BlockRunner, tokens: Int[Tensor, "1 pos"]) -> _OwnRun:
                     f"{type(runner.model).__name__}: block {layer} calls {path} {len(each)} times, expected once: "
                     "nothing can be restored there; take another model (the README lists families)"
                 )
-        own.projected.append({part: each[0] for part, each in outputs.items()})
-    return own
+        reference.projected.append({part: each[0] for part, each in outputs.items()})
+    return reference
 
 
-def _compare(runner: BlockRunner, tokens: Int[Tensor, "1 pos"], own: _OwnRun) -> None:
+def _compare(runner: BlockRunner, tokens: Int[Tensor, "1 pos"], reference: _OwnRun) -> None:
     length, name = tokens.shape[1], type(runner.model).__name__
     order = torch.arange(length, device=tokens.device).flip(0)
-    tolerance = TOLERANCE[own.leaving[0].dtype]
+    tolerance = TOLERANCE[reference.leaving[0].dtype]
 
-    def hold(where: str, found: Tensor, expected: Tensor, *, median: bool = False) -> None:
-        by_position = (found.float() - expected.float()).abs().flatten(0, -2).amax(-1)
+    def hold(where: str, actual: Tensor, expected: Tensor, *, median: bool = False) -> None:
+        by_position = (actual.float() - expected.float()).abs().flatten(0, -2).amax(-1)
         scale = float(expected.float().abs().max())
         difference = float(by_position.median() if median else by_position.max()) / max(scale, 1e-30)
         if not difference <= tolerance:
@@ -171,52 +171,55 @@ def _compare(runner: BlockRunner, tokens: Int[Tensor, "1 pos"], own: _OwnRun) ->
     with _in_one_line(f"{name}: what comes before block 0"):
         reach = runner.reach(length)
         inputs = runner.begin(runner.embed(tokens)[:, order], order[None])
-        hold("the states that enter block 0", inputs.hidden, own.entering[0][:, order])
+        hold("the states that enter block 0", inputs.hidden, reference.entering[0][:, order])
     for layer in range(runner.layers):
-        if layer and not torch.equal(own.entering[layer], own.leaving[layer - 1]):
+        if layer and not torch.equal(reference.entering[layer], reference.leaving[layer - 1]):
             raise ModelError(
                 f"{name}: what enters block {layer} is not what leaves block {layer - 1}; expected blocks one after "
                 "the other with nothing between them; take another model (the README lists families)"
             )
-        allowed, asked = reach[layer][order][:, order], 0
-        entering = own.entering[layer][:, order]
+        allowed, attention_calls = reach[layer][order][:, order], 0
+        entering = reference.entering[layer][:, order]
 
         def attend(heads: Heads, allowed: Bool[Tensor, "query key"] = allowed) -> Mixed:
-            nonlocal asked
-            asked += 1
+            nonlocal attention_calls
+            attention_calls += 1
             return mix(heads, allowed)
 
         with _in_one_line(f"{name}: block {layer}"), ExitStack() as stack:
-            found = {
-                part: stack.enter_context(recorded(runner.module(Site(layer, part)))) for part in own.projected[layer]
+            recordings = {
+                part: stack.enter_context(recorded(runner.module(Site(layer, part))))
+                for part in reference.projected[layer]
             }
             with attention_by(runner.model, attend):
                 leaving = runner.run(entering, layer, layer + 1, inputs)
-        if asked != 1:
+        if attention_calls != 1:
             raise ModelError(
-                f"{name}: block {layer} asks transformers' attention function {asked} times, expected once (its "
-                "attention goes round it, or has several): nothing can be restored there; take another model (the "
+                f"{name}: block {layer} asks transformers' attention function {attention_calls} times, expected once "
+                "(its attention goes round it, or has several): nothing can be restored there; take another model (the "
                 "README lists families)"
             )
-        for part, outputs in found.items():
-            rows = own.projected[layer][part].view((*leaving.shape[:-1], -1))[:, order]
+        for part, outputs in recordings.items():
+            rows = reference.projected[layer][part].view((*leaving.shape[:-1], -1))[:, order]
             hold(f"block {layer}: the outputs of its {part.value}", outputs[0].view_as(rows), rows)
-        hold(f"block {layer}: the states that leave it", leaving, own.leaving[layer][:, order], median=True)
+        hold(f"block {layer}: the states that leave it", leaving, reference.leaving[layer][:, order], median=True)
     last = runner.layers - 1
     with _in_one_line(f"{name}: block {last} at the last position alone"):
         here = torch.zeros(1, 1, dtype=torch.long, device=tokens.device)  # the last token stands first
         states = runner.run_at(last, entering, here, inputs, lambda heads: mix(heads, allowed[:1]))[:, 0]
     if runner.has(Part.mlp):  # after rounding a token may go to other experts
-        hold(f"block {last}: the states that leave it at the last position alone", states, own.leaving[last][:, -1])
+        hold(
+            f"block {last}: the states that leave it at the last position alone", states, reference.leaving[last][:, -1]
+        )
     with _in_one_line(f"{name}: block {last} with queries, keys and values that are known"), ExitStack() as stack:
         known = runner.asks(last, entering, inputs)
         stack.enter_context(silent(runner.blocks[last], runner.layout.asking))
         stack.enter_context(attention_by(runner.model, lambda _: mix(known, allowed)))
         states = runner.run(entering, last, last + 1, inputs)
     where = f"block {last}: the states that leave it with queries, keys and values that are known"
-    hold(where, states, own.leaving[last][:, order], median=True)
+    hold(where, states, reference.leaving[last][:, order], median=True)
     with _in_one_line(f"{name}: what comes after block {last}"):
-        hold("the logits of the last position", runner.logits(own.leaving[last][:, -1]), own.logits)
+        hold("the logits of the last position", runner.logits(reference.leaving[last][:, -1]), reference.logits)
 
 
 @contextmanager
@@ -227,9 +230,9 @@ def _in_one_line(what: str) -> Iterator[None]:
     except (AbsaEditError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0]
+        message = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
-            f"{what} does not run here: {type(error).__name__}: {said}; take a model of another family (the README "
+            f"{what} does not run here: {type(error).__name__}: {message}; take a model of another family (the README "
             "lists them)"
         ) from error
 

@@ -147,8 +147,8 @@ def _check_on_one_device(model: PreTrainedModel, device_map: str | None) -> None
 def choose_device(name: str) -> torch.device:
     """The device called `name`; `auto` is the GPU where there is one, each process's own where there are several."""
     if name == "auto":
-        own = int(os.environ.get("LOCAL_RANK", 0))  # set by accelerate and torchrun
-        return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))  # set by accelerate and torchrun
+        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"model.device={name}: torch sees no CUDA device here; use cpu or auto")
     try:
@@ -190,8 +190,8 @@ def _weights_hash(where: str, revision: str | None) -> str:
 def _files_hash(where: str) -> str:
     """SHA-256 of the small files of a folder, with their names; nothing for a hub model, whose commit says it all."""
     kinds = (".json", ".jinja", ".txt", ".model", ".py")
-    found = sorted(f for f in Path(where).glob("*") if f.suffix in kinds) if Path(where).is_dir() else []
+    small_files = sorted(f for f in Path(where).glob("*") if f.suffix in kinds) if Path(where).is_dir() else []
     digest = hashlib.sha256()
-    for file in found:
+    for file in small_files:
         digest.update(hashlib.sha256(file.name.encode()).digest() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest() if found else ""
+    return digest.hexdigest() if small_files else ""

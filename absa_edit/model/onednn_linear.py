@@ -56,21 +56,21 @@ class OneDNN:
     @contextmanager
     def on(self) -> Iterator[None]:
         """The model with them inside the block."""
-        replaced = [one for one in self._forwards if "forward" not in vars(one.linear)]
-        for one in replaced:
-            vars(one.linear)["forward"] = one
+        replaced = [forward for forward in self._forwards if "forward" not in vars(forward.linear)]
+        for forward in replaced:
+            vars(forward.linear)["forward"] = forward
         try:
             yield
         finally:
-            for one in replaced:
-                del vars(one.linear)["forward"]
+            for forward in replaced:
+                del vars(forward.linear)["forward"]
 
 
 def _suits(linear: nn.Linear) -> bool:
     weight = linear.weight
-    own = "forward" not in vars(linear)  # not accelerate's, which moves weights about
+    unpatched = "forward" not in vars(linear)  # not accelerate's, which moves weights about
     return (
-        own
+        unpatched
         and weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
         and min(weight.shape) >= WIDTH
@@ -136,11 +136,11 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (input,), asked, rows = ctx.saved_tensors, ctx.needs_input_grad, grad.flatten(0, -2)
+        (input,), needs_grad, rows = ctx.saved_tensors, ctx.needs_input_grad, grad.flatten(0, -2)
         return (
-            _product(grad, ctx.by.weight(grad.dtype, transposed=True), None) if asked[0] else None,
-            rows.t() @ input.flatten(0, -2) if asked[1] else None,
-            rows.sum(0) if asked[2] else None,
+            _product(grad, ctx.by.weight(grad.dtype, transposed=True), None) if needs_grad[0] else None,
+            rows.t() @ input.flatten(0, -2) if needs_grad[1] else None,
+            rows.sum(0) if needs_grad[2] else None,
             None,
         )
 

@@ -53,18 +53,18 @@ class Batch:
     """
 
     known: Slots
-    """Root and shared prefixes that nothing changes and that are not computed; if there, then not in `own`."""
-    own: Slots
+    """Root and shared prefixes that nothing changes and that are not computed; if there, then not in `computed`."""
+    computed: Slots
     root: int
-    """Slots of the root in `own`."""
+    """Slots of the root in `computed`."""
     groups: int
     shift: Int[Tensor, " sequence"]
-    """Slot in `own` less position, for the tokens of each sequence's suffix."""
+    """Slot in `computed` less position, for the tokens of each sequence's suffix."""
 
     @property
     def width(self) -> int:
         """Slots of a group."""
-        return (self.own.node.shape[1] - self.root) // self.groups
+        return (self.computed.node.shape[1] - self.root) // self.groups
 
     def grouped(self, slots: Int[Tensor, "1 every"]) -> Int[Tensor, "group slot"]:
         """What belongs to the slots of each group."""
@@ -72,15 +72,15 @@ class Batch:
 
     def keys(self, what: str) -> Int[Tensor, "group key"]:
         """A field of the slots that a group may see: those that are known or the root's, then its own."""
-        own = getattr(self.own, what)
-        before = torch.cat((getattr(self.known, what), own[:, : self.root]), 1)
-        return torch.cat((before.expand(self.groups, -1), self.grouped(own)), 1)
+        values = getattr(self.computed, what)
+        before = torch.cat((getattr(self.known, what), values[:, : self.root]), 1)
+        return torch.cat((before.expand(self.groups, -1), self.grouped(values)), 1)
 
     def visible(self) -> Bool[Tensor, "group slot key"]:
         """Whether a slot's sequence holds each key, before or after it."""
         subtree, suffix = self.keys("subtree")[:, None], self.keys("suffix")[:, None]
-        same = (suffix == self.grouped(self.own.suffix)[:, :, None]) | (suffix == SHARED)
-        return same & (subtree == self.grouped(self.own.subtree)[:, :, None]) | (subtree == ROOT)
+        same = (suffix == self.grouped(self.computed.suffix)[:, :, None]) | (suffix == SHARED)
+        return same & (subtree == self.grouped(self.computed.subtree)[:, :, None]) | (subtree == ROOT)
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ class PrefixTree:
 
     def subtrees(self) -> list[list[int]]:
         """The sequences of each subtree."""
-        found: list[list[int]] = [[] for _ in range(int(self.subtree.max(initial=-1)) + 1)]
+        members: list[list[int]] = [[] for _ in range(int(self.subtree.max(initial=-1)) + 1)]
         for sequence, subtree in enumerate(self.subtree):
-            found[subtree].append(sequence)
-        return found
+            members[subtree].append(sequence)
+        return members
 
     def lengths(self) -> Int[np.ndarray, " subtree"]:
         """Nodes of each subtree, without the root."""
@@ -141,15 +141,15 @@ class PrefixTree:
             groups = [[shared_prefix, *spans] for shared_prefix, spans in zip(shared_prefixes, suffixes, strict=True)]
         sizes = [sum(len(nodes) for *_, nodes in spans) for spans in groups]
         fill: list[Span] = [(PADDING, PADDING, [0] * (max(sizes) - size)) for size in sizes]
-        own = [*first, *(span for spans, more in zip(groups, fill, strict=True) for span in (*spans, more))]
+        computed = [*first, *(span for spans, more in zip(groups, fill, strict=True) for span in (*spans, more))]
         shift, slot = np.zeros(len(indices), dtype=int), 0
-        for _, suffix, nodes in own:
+        for _, suffix, nodes in computed:
             if suffix > SHARED:
                 shift[suffix - 1] = slot - self.position[nodes[0]]
             slot += len(nodes)
         return Batch(
             known=self._slots(known, device),
-            own=self._slots(own, device),
+            computed=self._slots(computed, device),
             root=0 if prefixes_known else self.root,
             groups=len(groups),
             shift=torch.from_numpy(shift).to(device),
@@ -163,23 +163,27 @@ class PrefixTree:
         return Slots(*(torch.from_numpy(array)[None].to(device) for array in fields))
 
 
-def grow(sequences: Sequence[Ids], own: Sequence[int]) -> PrefixTree:
-    """The tree of `sequences`; from position `own[i]` on, sequence `i` has its tokens for itself.
+def grow(sequences: Sequence[Ids], prefix_limits: Sequence[int]) -> PrefixTree:
+    """The tree of `sequences`; from position `prefix_limits[i]` on, sequence `i` has its tokens for itself.
 
     Sequences share a prefix that is more than half of each of them: a shorter one is not worth its long group.
     """
     groups: list[list[int]] = []
     shared_prefixes: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: (tuple(sequences[i]), i)):
-        shared = min(own[i], shared_prefixes[-1], _common(sequences[groups[-1][-1]], sequences[i])) if groups else 0
+        shared = (
+            min(prefix_limits[i], shared_prefixes[-1], _common(sequences[groups[-1][-1]], sequences[i]))
+            if groups
+            else 0
+        )
         if groups and 2 * shared > max(len(sequences[j]) for j in (*groups[-1], i)):
             groups[-1].append(i)
             shared_prefixes[-1] = shared
         else:
             groups.append([i])
-            shared_prefixes.append(own[i])
+            shared_prefixes.append(prefix_limits[i])
     # In sorted order, what the first and the last begin with is what all begin with.
-    root = min(*own, _common(sequences[groups[0][0]], sequences[groups[-1][-1]])) if len(groups) > 1 else 0
+    root = min(*prefix_limits, _common(sequences[groups[0][0]], sequences[groups[-1][-1]])) if len(groups) > 1 else 0
     subtree = np.zeros(len(sequences), dtype=int)
     spans = np.zeros((2, len(sequences), 2), dtype=int)
     ids = [*sequences[0][:root]] if root else []
@@ -197,9 +201,11 @@ def grow(sequences: Sequence[Ids], own: Sequence[int]) -> PrefixTree:
     return PrefixTree(np.array(ids, dtype=int), np.array(position, dtype=int), root, spans[0], spans[1], subtree)
 
 
-def _common(one: Ids, other: Ids) -> int:
+def _common(first: Ids, second: Ids) -> int:
     """Number of tokens that both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def length_buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -32,20 +32,20 @@ class TreeForward:
     """Keys and values of `batch.known`, where it is not empty."""
     masks: dict[int, Bool[Tensor, "group 1 1 slot key"]] = field(default_factory=dict)
 
-    def block(self, layer: int, hidden: States, found: list[Heads] | None = None) -> States:
-        """The states that leave a block; `found` receives what its attention was asked."""
+    def block(self, layer: int, hidden: States, attention_inputs: list[Heads] | None = None) -> States:
+        """The states that leave a block; `attention_inputs` receives what its attention was asked."""
         root, groups = self.batch.root, self.batch.groups
 
         def attend(heads: Heads) -> Mixed:
-            if found is not None:
-                found.append(heads)
+            if attention_inputs is not None:
+                attention_inputs.append(heads)
             mixed = self._mix(layer, _grouped(heads.query[:, :, root:], groups), heads, self._mask(layer))
-            every = mixed.transpose(1, 2).flatten(0, 1)[None]
+            all_slots = mixed.transpose(1, 2).flatten(0, 1)[None]
             if root:
                 query, key, value = (x[:, :, :root] for x in (heads.query, heads.key, heads.value))
                 alone = mix(Heads(query, key, value, heads.scale, heads.softcap), self.reach[layer][:root, :root])
-                every = torch.cat((alone.transpose(1, 2), every), 1)
-            return every.transpose(1, 2)
+                all_slots = torch.cat((alone.transpose(1, 2), all_slots), 1)
+            return all_slots.transpose(1, 2)
 
         with attention_by(self.runner.model, attend):
             return self.runner.run(hidden, layer, layer + 1, self.block_inputs)
@@ -71,15 +71,15 @@ class TreeForward:
         batch = self.batch
         before = self.known(layer, batch) if self.known else (x[:, :, : batch.root] for x in (heads.key, heads.value))
         key, value = (
-            torch.cat((first.expand(batch.groups, -1, -1, -1), _grouped(own[:, :, batch.root :], batch.groups)), 2)
-            for first, own in zip(before, (heads.key, heads.value), strict=True)
+            torch.cat((first.expand(batch.groups, -1, -1, -1), _grouped(states[:, :, batch.root :], batch.groups)), 2)
+            for first, states in zip(before, (heads.key, heads.value), strict=True)
         )
         return mix(Heads(query, key, value, heads.scale, heads.softcap), mask)
 
     def _mask(self, layer: int) -> Bool[Tensor, "group 1 1 slot key"]:
         reach, batch = self.reach[layer], self.batch
         if id(reach) not in self.masks:
-            query, key = batch.grouped(batch.own.position)[:, :, None], batch.keys("position")[:, None]
+            query, key = batch.grouped(batch.computed.position)[:, :, None], batch.keys("position")[:, None]
             self.masks[id(reach)] = (batch.visible() & reach[query, key])[:, None, None]
         return self.masks[id(reach)]
 

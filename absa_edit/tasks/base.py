@@ -59,8 +59,8 @@ class Task:
         Raises `SettingsError` for a template or words that do not go with the task.
         """
         given = settings or PromptSettings()
-        own = replace(self, template=given.template or self.template, words=tuple(given.labels) or self.words)
-        return replace(given, template=own.template, labels=list(own.words))
+        adjusted_task = replace(self, template=given.template or self.template, words=tuple(given.labels) or self.words)
+        return replace(given, template=adjusted_task.template, labels=list(adjusted_task.words))
 
     def label_of(self, written: str) -> str | None:
         """The label that a data file writes so, in any case; None when it is none."""
@@ -73,9 +73,9 @@ class Task:
 
     def expected(self) -> str:
         """What data files may write, for messages."""
-        every = [*self.labels, *self.dropped]
+        names = [*self.labels, *self.dropped]
         short = f" (or {', '.join(self.spellings)})" if self.spellings else ""
-        return ", ".join(every[:-1]) + f" or {every[-1]}{short}"
+        return ", ".join(names[:-1]) + f" or {names[-1]}{short}"
 
 
 TASKS: Registry[Task] = Registry("task", "absa_edit.tasks")
@@ -88,15 +88,15 @@ def task_of(settings: TaskSettings, prompt: PromptSettings) -> Task:
 
     Raises `SettingsError` for an unknown task or what makes none.
     """
-    found, words = TASKS[settings.kind], tuple(prompt.labels)
+    chosen_task, words = TASKS[settings.kind], tuple(prompt.labels)
     if settings.labels is not None:
         labels = tuple(settings.labels)
-        known = {written: label for written, label in found.spellings.items() if label in labels}
-        found = replace(found, labels=labels, words=words, spellings=known)
+        known = {written: label for written, label in chosen_task.spellings.items() if label in labels}
+        chosen_task = replace(chosen_task, labels=labels, words=words, spellings=known)
     if settings.spellings:
-        found = replace(
-            found, spellings={**found.spellings, **{k.casefold(): v for k, v in settings.spellings.items()}}
+        chosen_task = replace(
+            chosen_task, spellings={**chosen_task.spellings, **{k.casefold(): v for k, v in settings.spellings.items()}}
         )
     if settings.dropped is not None:
-        found = replace(found, dropped=tuple(settings.dropped))
-    return replace(found, template=prompt.template or found.template, words=words or found.words)
+        chosen_task = replace(chosen_task, dropped=tuple(settings.dropped))
+    return replace(chosen_task, template=prompt.template or chosen_task.template, words=words or chosen_task.words)

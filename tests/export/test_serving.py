@@ -37,7 +37,7 @@ def only(folder: Path, **options: Any) -> Served:
 
 
 def fatal(folder: Path, **options: Any) -> list[str]:
-    return [problem.found for problem in only(folder, **options).problems if problem.fatal]
+    return [problem.description for problem in only(folder, **options).problems if problem.fatal]
 
 
 def configure(folder: Path, **fields: object) -> None:
@@ -93,7 +93,7 @@ def test_a_run_folder_is_checked_whole(small, trained, about, tmp_path) -> None:
 def test_a_config_that_is_refused(adapter, fields, said) -> None:
     configure(adapter, **fields)
     (found,) = [problem for problem in only(adapter).problems if problem.fatal][:1]
-    assert re.search(said, found.found)
+    assert re.search(said, found.description)
     assert found.fix and not only(adapter).works
 
 
@@ -108,7 +108,7 @@ def test_unequal_scaling_is_found_at_its_site(adapter) -> None:
     )
     configure(adapter, alpha_pattern={"layers.0.self_attn.o_proj": 4})
     served = only(adapter)
-    assert served.works and any("llama.cpp" in problem.found for problem in served.problems)
+    assert served.works and any("llama.cpp" in problem.description for problem in served.problems)
 
 
 def test_rank_limit_is_the_servers(adapter) -> None:
@@ -155,9 +155,9 @@ def test_a_file_that_is_missing_or_broken(adapter, name) -> None:
 def test_a_base_that_is_not_here_is_a_note(small, trained, about, base_folder, tmp_path) -> None:
     adapted = trained(small)
     write_adapter(adapted, tmp_path / "a", about(adapted, base="hub/base"), "")
-    notes = [problem.found for problem in only(tmp_path / "a").problems]
+    notes = [problem.description for problem in only(tmp_path / "a").problems]
     assert any("the base model's files are not here" in note for note in notes)
-    notes = [problem.found for problem in only(tmp_path / "a", base=str(base_folder)).problems]
+    notes = [problem.description for problem in only(tmp_path / "a", base=str(base_folder)).problems]
     assert not any("not here" in note for note in notes)
 
 
@@ -166,10 +166,12 @@ def test_families_that_vllm_takes_no_adapters_for(tiny, trained, about, tmp_path
     tiny.model.save_pretrained(tmp_path / "base")
     adapted = trained(tiny)
     write_adapter(adapted, tmp_path / "a", about(adapted, base=str(tmp_path / "base")), "")
-    (problem,) = [p for p in only(tmp_path / "a").problems if "takes no adapters" in p.found]
+    (problem,) = [p for p in only(tmp_path / "a").problems if "takes no adapters" in p.description]
     name = type(tiny.model).__name__
-    assert problem.found.endswith(f"takes no adapters for {name}") and problem.fatal == (name == "GPT2LMHeadModel")
-    assert fatal(tmp_path / "a") == ([problem.found] if problem.fatal else [])
+    assert problem.description.endswith(f"takes no adapters for {name}") and problem.fatal == (
+        name == "GPT2LMHeadModel"
+    )
+    assert fatal(tmp_path / "a") == ([problem.description] if problem.fatal else [])
 
 
 def test_a_base_that_names_its_weights_without_the_head(small, trained, about, base_folder, tmp_path) -> None:
@@ -195,7 +197,7 @@ def test_a_representation_edit_needs_this_package(small, trained, about, tmp_pat
     adapted = trained(small, Edit(lr=1e-3, weights=weights, representation=True))
     write_adapter(adapted, tmp_path / "a", about(adapted), "")
     (problem,) = only(tmp_path / "a").problems
-    assert problem.fatal and "a representation edit acts at the aspect" in problem.found
+    assert problem.fatal and "a representation edit acts at the aspect" in problem.description
     assert "merged" not in problem.fix, "it cannot be merged"
 
 

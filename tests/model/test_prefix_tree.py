@@ -75,13 +75,13 @@ def test_slots_see_their_own_sequence_and_nothing_else(sequences, subtrees, pref
     for place, i in enumerate(chosen):
         last = len(sequences[i]) - 1
         slot = last + int(batch.shift[place])
-        assert int(batch.own.position[0, slot]) == last
+        assert int(batch.computed.position[0, slot]) == last
         group, inside = divmod(slot - batch.root, batch.width)
         seen = visible[group, inside] & (batch.keys("subtree")[group] != PADDING)
         assert keys[group][seen].tolist() == nodes(tree, i)
         assert batch.keys("position")[group][seen].tolist() == list(range(len(sequences[i])))
     assert batch.groups == (1 if prefixes_known else subtrees)  # a group a subtree, or suffixes alone without padding
-    assert (batch.own.subtree[0] == ROOT).tolist() == [True] * batch.root + [False] * batch.groups * batch.width
+    assert (batch.computed.subtree[0] == ROOT).tolist() == [True] * batch.root + [False] * batch.groups * batch.width
     assert batch.root == (0 if prefixes_known else tree.root)
 
 

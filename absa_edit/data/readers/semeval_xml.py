@@ -81,18 +81,18 @@ def _row(aspect: Element, name: str, sentence: Element, record: str, path: Path)
 
 def _trimmed(text: str, term: str, start: int, end: int, record: str, path: Path) -> tuple[int, int]:
     """The span without white space at its ends, where `term` differs from it in case or spacing only."""
-    found = text[start:end] if 0 <= start < end else ""
-    if not found.strip() or squash(found) != squash(term):
+    marked_text = text[start:end] if 0 <= start < end else ""
+    if not marked_text.strip() or squash(marked_text) != squash(term):
         places = " or ".join(f"{a} to {b}" for a, b in occurrences(text, term)) if term.strip() else ""
         hint = f"; it stands at {places}" if places else "; the sentence does not hold it"
         raise broken(
             path,
             record,
-            f"text[{start}:{end}] is {found!r}, not the aspect {term!r}{hint}",
+            f"text[{start}:{end}] is {marked_text!r}, not the aspect {term!r}{hint}",
             "Correct `from` and `to`: characters counted from 0, `to` just after the aspect",
         )
-    start += len(found) - len(found.lstrip())
-    return start, start + len(found.strip())
+    start += len(marked_text) - len(marked_text.lstrip())
+    return start, start + len(marked_text.strip())
 
 
 def _twin(aspect: Element, term: str, record: str, path: Path) -> Twin | None:

@@ -42,8 +42,8 @@ def pairs(file: BufferedIOBase, kind: str, origin: str, task: Task = ABSC) -> It
         return
     rows = json_records if kind == "jsonl" else csv_records
     for where, values in rows(_lines(file, origin), origin):
-        (found,) = aligned([(where, values)], origin, task, labelled=False)
-        yield Pair(values, _example(where, found.text, found.start, found.end))
+        (aligned_row,) = aligned([(where, values)], origin, task, labelled=False)
+        yield Pair(values, _example(where, aligned_row.text, aligned_row.start, aligned_row.end))
 
 
 def _example(where: str, text: str, start: int, end: int) -> Example:
@@ -81,10 +81,10 @@ def _span(element: ElementTree.Element, name: str, text: str, where: str, origin
     term = element.get(name) or ""
     try:
         start, end = int(element.get("from", "")), int(element.get("to", ""))
-        found = text[start:end] if 0 <= start < end else ""
-        if found.strip() and squash(found) == squash(term):
-            start += len(found) - len(found.lstrip())
-            return start, start + len(found.strip())
+        marked_text = text[start:end] if 0 <= start < end else ""
+        if marked_text.strip() and squash(marked_text) == squash(term):
+            start += len(marked_text) - len(marked_text.lstrip())
+            return start, start + len(marked_text.strip())
     except ValueError:
         if spans := occurrences(text, term) if term.strip() else []:
             return spans[0]
