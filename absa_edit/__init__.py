@@ -4,20 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.3.0"
-__all__ = ["Classifier", "Model", "example", "load", "read", "reviewlm"]
+__all__ = ["Classifier", "Model", "example", "load", "model_folder", "read", "reviewlm"]
 
 if TYPE_CHECKING:
     from absa_edit.api import Model, example, read
     from absa_edit.inference.classifier import Classifier, load
-    from absa_edit.model.loading import reviewlm
+    from absa_edit.model.sources import model_folder, reviewlm
 
 _HOMES = {
     "Classifier": "absa_edit.inference.classifier",
     "Model": "absa_edit.api",
     "example": "absa_edit.api",
     "load": "absa_edit.inference.classifier",
+    "model_folder": "absa_edit.model.sources",
     "read": "absa_edit.api",
-    "reviewlm": "absa_edit.model.loading",
+    "reviewlm": "absa_edit.model.sources",
 }
 
 

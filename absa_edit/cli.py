@@ -69,6 +69,7 @@ def _run(arguments: list[str], root: Path | None) -> int | None:
     if not sys.stderr.isatty():  # the libraries' bars redraw one line; read when the libraries are imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's, and with them transformers'
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")  # of what draws its own
     command = import_module(f"absa_edit.commands.{name.replace('-', '_')}")
     code: int | None = command.main(arguments[1:], root or Path.cwd())
     return code

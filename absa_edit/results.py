@@ -196,12 +196,14 @@ class ModelSummary:
     name: str
     """Last part of `source`, as in the run folder's path."""
     source: str
-    """`reviewlm`, a hub id or a folder."""
+    """A name that the package knows (`reviewlm`), a hub id or a folder."""
     sha256: str
     """Of the weight files, or the hub revision."""
     parameters: int
     layers: int
     dtype: str
+    weights: str = ""
+    """What was done to them before they came here, e.g. `dequantised from Q4_1`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,10 @@ from absa_edit.methods.reft import LoReFT
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.hooks import edited
-from absa_edit.model.loading import LanguageModel, load_model, reviewlm
+from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.prefix_tree import grow
 from absa_edit.model.settings import ModelSettings, Precision
+from absa_edit.model.sources import reviewlm
 from absa_edit.records import EditPlan, Part, Role, Site
 from absa_edit.tasks.absc import ABSC
 from absa_edit.training.loop import epoch_batches, fit

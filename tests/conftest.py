@@ -15,8 +15,9 @@ from families import CONFIGS, FIRST
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from absa_edit.data.prompts import Prompt, encode, label_ids
-from absa_edit.model.loading import LanguageModel, load_model, reviewlm
+from absa_edit.model.loading import LanguageModel, load_model
 from absa_edit.model.settings import ModelSettings
+from absa_edit.model.sources import reviewlm
 from absa_edit.records import Example, Twin
 from absa_edit.tasks.absc import ABSC, Polarity
 

@@ -14,7 +14,8 @@ from absa_edit.localizers.settings import LocateSettings
 from absa_edit.methods import base as methods
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.settings import MethodSettings
-from absa_edit.model.loading import LanguageModel, reviewlm
+from absa_edit.model.loading import LanguageModel
+from absa_edit.model.sources import reviewlm
 from absa_edit.records import EditPlan, Trace
 
 

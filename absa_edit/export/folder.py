@@ -22,6 +22,7 @@ from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import CannotMerge
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.reft import RepresentationEdit
+from absa_edit.model.known import is_named
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role
 from absa_edit.storage import write_json
@@ -55,7 +56,7 @@ class Description:
 
     kind: str
     base: str
-    """Hub id, absolute folder, or `reviewlm`."""
+    """Hub id, absolute folder, or a name that the package knows, such as `reviewlm`."""
     base_sha256: str
     """Of the base model's weight files; of a hub model, its commit."""
     revision: str | None
@@ -175,8 +176,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def base_of(model: ModelSettings) -> str:
-    """The base model's name for use from anywhere: a hub id, an absolute folder, or `reviewlm`."""
-    is_folder = model.name != "reviewlm" and Path(model.name).is_dir()
+    """The base model's name for use from anywhere: a hub id, an absolute folder, or a name that the package knows."""
+    is_folder = not is_named(model.name) and Path(model.name).is_dir()
     return str(Path(model.name).resolve()) if is_folder else model.name
 
 

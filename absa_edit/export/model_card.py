@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from absa_edit.export.adapter_rules import served_rank
 from absa_edit.export.folder import Description
+from absa_edit.model.known import PACKAGED, is_named
 from absa_edit.report.formatting import ROLES
 from absa_edit.report.tables import method_table
 from absa_edit.results import RunRecord
@@ -57,13 +58,14 @@ def _card(record: RunRecord, method: str, about: Description, library: str, note
     where = ", ".join(str(t.site) for t in row.plan.targets) if row.plan else "all layers"
     scores = "\n".join(markdown(method_table(row.scores)))
     damage = "not finite" if row.perplexity is None else f"{row.perplexity:.1f}"
+    made = f" ({record.model.weights})" if record.model.weights else ""
     return f"""---
 {data.to_yaml()}
 ---
 
 # {record.experiment}, {method}
 
-`{_base(about, base)}` adapted with absa_edit to {_task(about)}. It answers a prompt with one of the label words.
+`{_base(about, base)}`{made} adapted with absa_edit to {_task(about)}. It answers a prompt with one of the label words.
 
 {row.trainable:,} parameters were trained ({100 * row.share:.3f} % of the model), seed {record.seed}.{note}
 
@@ -131,11 +133,12 @@ def _base(about: Description, name: str) -> str:
 
 def _metadata(about: Description, name: str, library: str, **more: Any) -> ModelCardData:
     local = Path(about.base).is_absolute()
+    base = PACKAGED[about.base].upstream if about.base in PACKAGED else about.base
     return ModelCardData(
         language="en",
         library_name=library,
         pipeline_tag="text-generation",
-        base_model=None if local else about.base,
+        base_model=None if local else base,
         base_model_relation=None if local else "finetune" if library == "transformers" else "adapter",
         tags=["aspect-based-sentiment" if about.task().asks_aspect else "sentence-classification", "absa_edit"],
         **more,
@@ -145,10 +148,11 @@ def _metadata(about: Description, name: str, library: str, **more: Any) -> Model
 def _use(about: Description, name: str, use: str) -> str:
     """How to ask the model, here and with what `use` tells of."""
     base = _base(about, name)
-    bundled = base == "reviewlm"
-    filled = use.replace("SOURCE", "absa_edit.reviewlm()" if bundled else f'"{base}"').replace("DTYPE", about.dtype)
-    filled = filled.replace("IMPORT", "import absa_edit\n" if bundled else "")
-    filled = filled.replace("BASE", "<folder that absa_edit.reviewlm() names>" if bundled else base)
+    named = is_named(base)
+    source = f'absa_edit.model_folder("{base}")' if named else f'"{base}"'
+    filled = use.replace("SOURCE", source).replace("DTYPE", about.dtype)
+    filled = filled.replace("IMPORT", "import absa_edit\n" if named else "")
+    filled = filled.replace("BASE", f"<folder that absa_edit.model_folder({base!r}) names>" if named else base)
     turn = ", as a user turn in the chat template" if about.prompt.chat else ""
     words = ", ".join(f"`{about.prompt.separator}{word}`" for word in about.prompt.labels)
     return f"""## Use

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.export.adapter_rules import ADAPTER_RULES, RANKS, Adapter, Problem, Shapes
 from absa_edit.export.folder import REPRESENTATION
-from absa_edit.model.loading import reviewlm
+from absa_edit.model.known import is_named
+from absa_edit.model.sources import model_folder
 
 REQUIRED: dict[str, tuple[str, tuple[type, ...]]] = {
     "r": ("positive number", (int,)),
@@ -83,7 +84,7 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
         what = f"adapter_config.json: {wrong[0]} is missing or no {REQUIRED[wrong[0]][0]}"
         problems.append(Problem(what, "export it again"))
     name = base or read.get("base_model_name_or_path") or "<base model>"
-    where = reviewlm() if name == "reviewlm" else Path(name)
+    where = model_folder(name) if is_named(name) else Path(name)
     if config is not None and shapes is not None and not wrong:
         there = (where / "config.json").exists()
         settings = (_json(where / "config.json", []) if there else None) or {}

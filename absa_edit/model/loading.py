@@ -1,13 +1,11 @@
-"""Load a causal language model and its tokenizer from the package, a folder or the hub."""
+"""Load a causal language model and its tokenizer from the package, a folder, a GGUF file or the hub."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,10 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from absa_edit.errors import ModelError
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.check import check_run, check_weights
+from absa_edit.model.gguf import gguf_source
+from absa_edit.model.known import is_named
 from absa_edit.model.settings import ModelSettings
+from absa_edit.model.sources import find_model
 from absa_edit.results import ModelSummary
 
 TRIED = (
@@ -48,6 +49,8 @@ class LanguageModel:
     """Of the weights; the commit of a hub model."""
     files_sha256: str = ""
     """Of what else of a folder results depend on: configuration, tokenizer, chat template."""
+    weights: str = ""
+    """What was done to the weights before they came here, e.g. `dequantised from Q4_1`."""
 
     @cached_property
     def runner(self) -> BlockRunner:
@@ -56,18 +59,14 @@ class LanguageModel:
 
     def settings(self) -> ModelSettings:
         """What loads the same weights again; a hub model by its commit, which is its hash."""
-        is_here = self.source == "reviewlm" or Path(self.source).is_dir()
+        is_here = is_named(self.source) or Path(self.source).is_dir()
         return ModelSettings(name=self.source, revision=None if is_here else self.sha256)
 
     def summary(self) -> ModelSummary:
         """What `results.json` says of the model."""
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return ModelSummary(self.name, self.source, self.sha256, self.model.num_parameters(), self.runner.layers, dtype)
-
-
-def reviewlm() -> Path:
-    """The folder of the bundled model."""
-    return Path(str(files("absa_edit") / "assets" / "reviewlm"))
+        parameters, layers = self.model.num_parameters(), self.runner.layers
+        return ModelSummary(self.name, self.source, self.sha256, parameters, layers, dtype, self.weights)
 
 
 def load_model(settings: ModelSettings) -> LanguageModel:
@@ -76,8 +75,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     Raises `ModelError` when it cannot be found, is of no known family, or does not pass `absa_edit.model.check`:
     weights that did not load or are not finite, and a short run that is not the model's own.
     """
-    where = str(reviewlm()) if settings.name == "reviewlm" else settings.name
-    _check_path(Path(where), settings.name)
+    where = find_model(settings)
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     placement: dict[str, object] = {"device_map": settings.device_map} if settings.device_map else {}
     device = choose_device(settings.device)
@@ -98,7 +96,7 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"model.name={settings.name}: {' '.join(str(error).split())[:300]} (expected `reviewlm`, a folder with "
-            "config.json, model.safetensors and a tokenizer, or a hub id that can be reached)"
+            "config.json, model.safetensors and a tokenizer, a GGUF file, or a hub id that can be reached)"
         ) from error
     model: PreTrainedModel = loaded[0]
     if not placement:
@@ -109,28 +107,17 @@ def load_model(settings: ModelSettings) -> LanguageModel:
     check_weights(model, loaded[1])
     check_run(model, tokenizer(TRIED)["input_ids"])
     sha256 = _weights_hash(where, settings.revision)
-    return LanguageModel(slug(settings.name), settings.name, model, tokenizer, sha256, _files_hash(where))
-
-
-def _check_path(path: Path, name: str) -> None:
-    """Raises `ModelError` for a file, an adapter or a GGUF file where a model's folder is expected."""
-    expected = "expected a folder with config.json, model.safetensors and a tokenizer"
-    if path.is_file():
-        what = "a GGUF file; convert it to safetensors first" if path.suffix == ".gguf" else "a file"
-        raise ModelError(f"model.name={name}: {what}; {expected}: name the folder that has them")
-    if not path.is_dir() or (path / "config.json").is_file():
-        return
-    adapter = path / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        raise ModelError(
-            f"model.name={name}: an adapter of {base}, and no model; name a merged checkpoint (export/merged of the "
-            "same run), or ask the adapter with absa_edit.load"
-        )
-    if any(path.glob("*.gguf")):
-        raise ModelError(
-            f"model.name={name}: a folder of GGUF files; {expected}: convert the model to safetensors first"
-        )
+    quantised = gguf_source(Path(where))
+    is_file = quantised and not is_named(settings.name)  # the folder that it became loads everywhere
+    return LanguageModel(
+        slug(settings.name) if settings.gguf is None else Path(settings.gguf).stem,
+        where if is_file else settings.name,
+        model,
+        tokenizer,
+        sha256,
+        _files_hash(where),
+        f"dequantised from {quantised.quantization}" if quantised else "",
+    )
 
 
 def _check_on_one_device(model: PreTrainedModel, device_map: str | None) -> None:
@@ -168,8 +155,8 @@ def _attention(device: torch.device, config: PreTrainedConfig) -> str | None:
 
 
 def slug(name: str) -> str:
-    """The last part of a hub id or folder, as used in the run folder's path."""
-    return Path(name.rstrip("/")).name
+    """The last part of a hub id, folder or GGUF file, as used in the run folder's path."""
+    return Path(name.rstrip("/")).name.removesuffix(".gguf")
 
 
 def _weights_hash(where: str, revision: str | None) -> str:

@@ -29,7 +29,9 @@ class ModelSettings:
     """The language model to trace and edit."""
 
     name: str = MISSING
-    """`reviewlm` (bundled), a hub id, or a folder."""
+    """`reviewlm` (bundled), one that `absa-edit model fetch` brings, a folder, a GGUF file, or a hub id."""
+    gguf: str | None = None
+    """Name of a GGUF file in the folder or hub repository `name`; its weights are dequantised once, into the cache."""
     revision: str | None = None
     dtype: str = "float32"
     """float32, bfloat16 or float16: the dtype that weights are loaded in."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absa_edit.errors import SettingsError
+from absa_edit.model.known import is_named
 from absa_edit.settings import Settings
 from absa_edit.storage import content_hash
 
@@ -43,7 +44,7 @@ def experiment_name(settings: Settings, trained_on: str, overrides: Sequence[str
 def run_folder(settings: Settings, experiment: str, model: str) -> Path:
     """The folder of a run; models of the same name in different folders have different ones."""
     local = Path(settings.model.name)
-    own = settings.model.name != "reviewlm" and local.is_dir()
+    own = not is_named(settings.model.name) and local.exists()
     part = _with_hash(model, content_hash(str(local.resolve()))) if own else path_part(model)
     return Path(settings.output) / experiment / part / f"seed{settings.seed}"
 

@@ -13,9 +13,10 @@ BRIEF = 0.05
 
 def model(of: ModelSummary) -> str:
     """Which model a run stood on."""
+    made = f", {of.weights}" if of.weights else ""
     return (
         f"Model **{of.name}**: {of.parameters:,} parameters, {of.layers} layers, {of.dtype}, "
-        f"weights `{of.sha256[:12]}`."
+        f"weights `{of.sha256[:12]}`{made}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from absa_edit.model.known import is_named
 from absa_edit.report import descriptions, formatting
 from absa_edit.report.conclusions import caveats, control, findings, main_test, warnings
 from absa_edit.report.lookup import METRICS, tests_in_order
@@ -175,14 +176,14 @@ def _export(record: RunRecord) -> list[str]:
 
 
 def _adapter_lines(model: ModelSummary, adapter: str) -> list[str]:
-    bundled = model.source == "reviewlm"
+    named = is_named(model.source)
     return [
         "# or the adapter on its base",
-        *["from importlib.resources import files"] * bundled,
+        *["from absa_edit import model_folder"] * named,
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        'base = str(files("absa_edit") / "assets" / "reviewlm")' if bundled else f'base = "{model.source}"',
+        f'base = model_folder("{model.source}")' if named else f'base = "{model.source}"',
         f'model = AutoModelForCausalLM.from_pretrained(base, dtype="{model.dtype}")',
         f'model = PeftModel.from_pretrained(model, "{adapter}")',
     ]

@@ -85,8 +85,17 @@ def test_a_folder_of_this_machine_is_not_named() -> None:
     assert ModelCard(text).data.base_model is None and "/home/me" not in text
 
 
-def test_the_bundled_base_is_found_through_the_package() -> None:
-    assert "from_pretrained(absa_edit.reviewlm()" in adapter_card(record(PLAN), "edit", about(base="reviewlm"), rank=4)
+def test_a_base_that_the_package_knows_is_found_through_it() -> None:
+    for name in ("reviewlm", "gemma3_270m_q4"):
+        card = adapter_card(record(PLAN), "edit", about(base=name), rank=4)
+        assert f'from_pretrained(absa_edit.model_folder("{name}")' in card
+    assert "base_model: google/gemma-3-270m\n" in card
+
+
+def test_a_card_says_that_weights_were_dequantised() -> None:
+    plain = record(PLAN)
+    run = replace(plain, model=replace(plain.model, weights="dequantised from Q4_1"))
+    assert "` (dequantised from Q4_1) adapted with absa_edit" in adapter_card(run, "edit", about(), rank=4)
 
 
 def test_figures_stand_beside_the_card(tmp_path) -> None:

@@ -19,8 +19,9 @@ from families import GROUPED
 from safetensors.torch import load_file, save_file
 
 from absa_edit.errors import ModelError
-from absa_edit.model.loading import LanguageModel, choose_device, load_model, reviewlm, slug
+from absa_edit.model.loading import LanguageModel, choose_device, load_model, slug
 from absa_edit.model.settings import ModelSettings
+from absa_edit.model.sources import reviewlm
 
 
 def test_bundled_model_is_ready_to_trace(bundled) -> None:
@@ -246,12 +247,7 @@ def test_an_adapter_is_no_model(folder) -> None:
         loaded(folder)
 
 
-def test_files_and_gguf_are_no_model(tmp_path) -> None:
-    file = tmp_path / "model.Q4_1.gguf"
-    file.write_bytes(b"GGUF")
-    for path, message in ((file, "a GGUF file; convert"), (tmp_path, "a folder of GGUF files")):
-        with pytest.raises(ModelError, match=message):
-            loaded(path)
+def test_a_file_is_no_model(tmp_path) -> None:
     other = tmp_path / "config.json"
     other.write_text("{}")
     with pytest.raises(ModelError, match=r"config\.json: a file; expected a folder"):

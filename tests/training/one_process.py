@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 from absa_edit.data.prompts import encode, label_ids
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.low_rank_edit import Edit
-from absa_edit.model.loading import reviewlm
 from absa_edit.model.settings import Precision
+from absa_edit.model.sources import reviewlm
 from absa_edit.records import Part, Site
 from absa_edit.tasks.absc import ABSC
 from absa_edit.training.loop import fit
