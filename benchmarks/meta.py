@@ -64,7 +64,7 @@ def model_7b() -> LlamaForCausalLM:
 def _median_batch() -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and slots of a middling batch of the bundled sample: as trees, the stem shared out, and padded.
 
-    So a few keys of the stem are missing in the attention of the first, whose products are a hundredth of all.
+    So a few keys of the stem are missing in the attention of the first, whose products are a small share of all.
     """
     prompts, _ = prompts_of(Job("edit", examples=512))
     forest = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])

@@ -19,8 +19,6 @@ from absa_edit.progress import Progress, silent
 from absa_edit.results import Prediction
 from absa_edit.storage import content_hash
 
-"""The tokens of each label word."""
-
 
 @torch.no_grad()
 def log_probabilities(
