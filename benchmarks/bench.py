@@ -44,13 +44,15 @@ def exponents(rows: Sequence[dict[str, float]], axis: str) -> dict[str, float]:
     return {who: float(np.polyfit(x, np.log([row[who] for row in rows]), 1)[0]) for who in rows[0] if who != axis}
 
 
-def draw_scaling(found: dict[str, Any], what: str, path: Path) -> None:
+def draw_scaling(results: dict[str, Any], what: str, path: Path) -> None:
     """A panel for each size that changes, both axes logarithmic; `what` is measured."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, (axis, one) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
-        sizes = [row[axis] for row in one["rows"]]
-        for who, exponent in one["exponents"].items():
-            axes.loglog(sizes, [row[who] for row in one["rows"]], marker="o", label=f"{who}, exponent {exponent:.2f}")
+    for axes, (axis, result) in zip(figure.subplots(1, len(results), sharey=True), results.items(), strict=True):
+        sizes = [row[axis] for row in result["rows"]]
+        for who, exponent in result["exponents"].items():
+            axes.loglog(
+                sizes, [row[who] for row in result["rows"]], marker="o", label=f"{who}, exponent {exponent:.2f}"
+            )
         axes.set_xlabel(axis)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
@@ -62,35 +64,37 @@ def draw_scaling(found: dict[str, Any], what: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = parser.add_subparsers(dest="what", required=True)
-    trace, estimate, fit, score, predict = (every.add_parser(part) for part in PARTS)
+    subparsers = parser.add_subparsers(dest="what", required=True)
+    trace, estimate, fit, score, predict = (subparsers.add_parser(part) for part in PARTS)
     trace.add_argument("--layers", type=int, default=12)
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
     estimate.add_argument("--data", default="laptop14", help="training data; the sample if not found")
     estimate.add_argument("--examples", type=int, default=100, help="looked at")
     estimate.add_argument("--samples", type=int, default=10, help="noise samples an example (ROME takes 10, a run 3)")
-    for one in (fit, score):
-        one.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
-        one.add_argument("--examples", type=int, default=128)
+    for subparser in (fit, score):
+        subparser.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
+        subparser.add_argument("--examples", type=int, default=128)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     predict.add_argument("--model", default="reviewlm", help="or a hub id, or a folder")
     predict.add_argument("--device", default="auto")
     predict.add_argument("--dtype", default="float32")
     predict.add_argument("--examples", type=int, default=480)
-    for one in every.choices.values():
-        one.add_argument("--threads", type=int, default=2)
-    for one in (trace, fit):
-        one.add_argument(
+    for subparser in subparsers.choices.values():
+        subparser.add_argument("--threads", type=int, default=2)
+    for subparser in (trace, fit):
+        subparser.add_argument(
             "--meta", action="store_true", help="also count FLOPs and bytes of a 7B model, without running it"
         )
-        one.add_argument("--scaling", action="store_true", help="also measure other sizes (a quarter to half an hour)")
+        subparser.add_argument(
+            "--scaling", action="store_true", help="also measure other sizes (a quarter to half an hour)"
+        )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(highlight=False)
     bench = import_module(f"bench_{arguments.what}")  # the tools of another part need not be there
-    found = bench.main(arguments, console)
-    scaling = found.pop("scaling", None)  # in a file of its own, that a run without it leaves alone
-    for name, result in ((arguments.what, found), (f"{arguments.what}_scaling", scaling)):
+    results = bench.main(arguments, console)
+    scaling = results.pop("scaling", None)  # in a file of its own, that a run without it leaves alone
+    for name, result in ((arguments.what, results), (f"{arguments.what}_scaling", scaling)):
         if result:
             write_json({"machine": machine(), **result}, OUT / f"{name}.json")
             console.print(f"written to {OUT / name}.json")

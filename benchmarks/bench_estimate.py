@@ -86,12 +86,12 @@ def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples:
     counts = {engine: asdict(trace.counts) for engine, trace in traces.items()}
     shared = set.intersection(*(set(trace.example_ids) for trace in traces.values()))  # bfloat16 may move the filter
     traces = {engine: trace.of(shared) for engine, trace in traces.items()}
-    exact, found = traces.pop("exact"), {engine: statistics.mean(took) for engine, took in seconds.items()}
+    exact, mean_seconds = traces.pop("exact"), {engine: statistics.mean(took) for engine, took in seconds.items()}
     return {
         "counts": counts,
         "compared": len(shared),
-        "seconds": found,
-        "times_faster": {engine: found["exact"] / found[engine] for engine in traces},
+        "seconds": mean_seconds,
+        "times_faster": {engine: mean_seconds["exact"] / mean_seconds[engine] for engine in traces},
         "agreement": {
             engine: asdict(compared)
             for engine, trace in traces.items()
@@ -106,23 +106,26 @@ def compared(model: absa_edit.Model, data: Dataset, parts: list[Part], examples:
     }
 
 
-def show(found: dict[str, Any], parts: str, console: Console) -> None:
-    table = Table(f"{parts}: {found['compared']} kept", "seconds", "times faster", "rank", "top", "same plan")
-    for engine, took in found["seconds"].items():
+def show(result: dict[str, Any], parts: str, console: Console) -> None:
+    table = Table(f"{parts}: {result['compared']} kept", "seconds", "times faster", "rank", "top", "same plan")
+    for engine, took in result["seconds"].items():
         if engine == "exact":
             table.add_row(engine, f"{took:.1f}")
             continue
-        trust = found["agreement"].get(engine, {})  # nothing where no cells differ
+        trust = result["agreement"].get(engine, {})  # nothing where no cells differ
         near = [trust[key] for key in ("rank_correlation", "overlap") if trust]
         table.add_row(
             engine,
             f"{took:.1f}",
-            f"{found['times_faster'][engine]:.1f}",
-            *([f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for one in near] or ["-", "-"]),
-            ", ".join(f"{shape} {share:.3f}" for shape, share in found["same_plan"][engine].items()),
+            f"{result['times_faster'][engine]:.1f}",
+            *(
+                [f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]" for interval in near]
+                or ["-", "-"]
+            ),
+            ", ".join(f"{shape} {share:.3f}" for shape, share in result["same_plan"][engine].items()),
         )
     console.print(table)
-    console.print(f"attribution without heads, by cells of {100 * LARGE:.1f} points of effect: {found['cells_apart']}")
+    console.print(f"attribution without heads, by cells of {100 * LARGE:.1f} points of effect: {result['cells_apart']}")
 
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -47,17 +47,17 @@ def measured(jobs: Sequence[Job], console: Console) -> dict[str, dict[str, float
         for way, worker in workers.items():
             laps[way].append(_lap(way, worker))
         console.print(f"epoch {turn + 1} of {jobs[0].epochs}")
-    found = {}
+    results = {}
     for way, worker in workers.items():
         rest, _ = worker.communicate("\n")
         counted = [json.loads(line) for line in rest.splitlines() if line.startswith('{"flops"')]
-        found[way] = {
+        results[way] = {
             "seconds": statistics.median(lap["seconds"] for lap in laps[way][1:]),
             "first_seconds": laps[way][0]["seconds"],
             "bytes": max(lap["bytes"] for lap in laps[way]),
             **(counted[0] if counted else {}),
         }
-    return found
+    return results
 
 
 def _lap(way: str, worker: subprocess.Popen[str]) -> dict[str, float]:
@@ -78,52 +78,52 @@ def compared(model: str, arguments: argparse.Namespace, console: Console) -> dic
             threads=arguments.threads)
         for way in (*OURS, *THEIRS)
     ]  # fmt: skip
-    found = measured(jobs, console)
+    ways = measured(jobs, console)
     rate = gemm_rate(arguments.precision)
-    for one in found.values():
-        if "flops" in one:
-            one["seconds_over_floor"] = one["seconds"] * rate / one["flops"]
+    for measures in ways.values():
+        if "flops" in measures:
+            measures["seconds_over_floor"] = measures["seconds"] * rate / measures["flops"]
     return {
-        "ways": found,
+        "ways": ways,
         "profile": {job.way: profiled(replace(job, epochs=2)) for job in jobs if job.way in PROFILED},
-        "over_peft_lora_trainer": _over(found, "peft_lora_trainer"),
-        "over_our_lora": _over(found, "lora"),
+        "over_peft_lora_trainer": _over(ways, "peft_lora_trainer"),
+        "over_our_lora": _over(ways, "lora"),
         "gemm_flops_per_second": rate,
     }
 
 
-def _over(found: dict[str, dict[str, float]], other: str) -> dict[str, dict[str, float]]:
+def _over(ways: dict[str, dict[str, float]], other: str) -> dict[str, dict[str, float]]:
     """Throughput and memory of each way as ratios to those of another."""
     return {
         way: {
-            "throughput": found[other]["seconds"] / one["seconds"],
-            "memory": one["bytes"] / found[other]["bytes"],
+            "throughput": ways[other]["seconds"] / measures["seconds"],
+            "memory": measures["bytes"] / ways[other]["bytes"],
         }
-        for way, one in found.items()
+        for way, measures in ways.items()
     }
 
 
-def show(model: str, found: dict[str, Any], console: Console) -> None:
+def show(model: str, result: dict[str, Any], console: Console) -> None:
     """The table of one model."""
     table = Table(f"{model}: way", "s / epoch", "first", "MB above weights", "x LoRA in Trainer", "memory", "s / floor")
-    for way, one in found["ways"].items():
-        over = found["over_peft_lora_trainer"][way]
-        floor = f"{one['seconds_over_floor']:.2f}" if "flops" in one else ""
+    for way, measures in result["ways"].items():
+        over = result["over_peft_lora_trainer"][way]
+        floor = f"{measures['seconds_over_floor']:.2f}" if "flops" in measures else ""
         table.add_row(
-            way, f"{one['seconds']:.2f}", f"{one['first_seconds']:.2f}", f"{one['bytes'] / 1e6:.0f}",
+            way, f"{measures['seconds']:.2f}", f"{measures['first_seconds']:.2f}", f"{measures['bytes'] / 1e6:.0f}",
             f"{over['throughput']:.2f}", f"{over['memory']:.2f}", floor,
         )  # fmt: skip
     console.print(table)
-    kinds = list(next(iter(found["profile"].values())))[:-1]
+    kinds = list(next(iter(result["profile"].values())))[:-1]
     shares = Table("share of the time", *kinds)
-    for way, profile in found["profile"].items():
+    for way, profile in result["profile"].items():
         shares.add_row(way, *(f"{profile[kind]:.2f}" for kind in kinds))
     console.print(shares)
 
 
 def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Seconds of an epoch of `edit` and `lora` as one of the sizes changes, and the exponents."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for axis, sizes in SIZES.items():
         rows = []
         for size in sizes:
@@ -132,23 +132,23 @@ def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
                 Job(way, epochs=3, precision=arguments.precision, threads=arguments.threads, **changed)
                 for way in ("edit", "lora", "peft_lora_trainer")
             ]
-            rows.append({axis: size, **{way: one["seconds"] for way, one in measured(jobs, console).items()}})
+            rows.append({axis: size, **{way: measures["seconds"] for way, measures in measured(jobs, console).items()}})
             console.print(rows[-1])
-        found[axis] = {"rows": rows, "exponents": exponents(rows, axis)}
-    return found
+        results[axis] = {"rows": rows, "exponents": exponents(rows, axis)}
+    return results
 
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/fit.json`, also shown."""
-    found: dict[str, Any] = {"precision": arguments.precision, "examples": arguments.examples}
+    result: dict[str, Any] = {"precision": arguments.precision, "examples": arguments.examples}
     for model in arguments.models:
-        found[model] = compared(model, arguments, console)
-        show(model, found[model], console)
-    found["over_peft_lora_trainer"] = found[arguments.models[0]]["over_peft_lora_trainer"]
+        result[model] = compared(model, arguments, console)
+        show(model, result[model], console)
+    result["over_peft_lora_trainer"] = result[arguments.models[0]]["over_peft_lora_trainer"]
     if arguments.meta:
-        found["meta_7b"] = counted()
-        console.print_json(data=found["meta_7b"])
+        result["meta_7b"] = counted()
+        console.print_json(data=result["meta_7b"])
     if arguments.scaling:
-        found["scaling"] = scaling(arguments, console)
-        draw_scaling(found["scaling"], "seconds an epoch", OUT / "figures" / "fit_scaling.png")
-    return found
+        result["scaling"] = scaling(arguments, console)
+        draw_scaling(result["scaling"], "seconds an epoch", OUT / "figures" / "fit_scaling.png")
+    return result

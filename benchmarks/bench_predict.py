@@ -97,9 +97,9 @@ def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     lm = load_model(ModelSettings(name=arguments.model, device=arguments.device, dtype=arguments.dtype))
     classifier = Classifier(lm, adapt(Context.of(lm), ZeroShot(), None), ABSC.prompt(), ABSC)
     splits = load_splits(DataSettings(name="laptop-sample"), root=Path(), environ={})
-    found = bench(classifier, list(splits.tests[0].examples)[: arguments.examples])
+    result = bench(classifier, list(splits.tests[0].examples)[: arguments.examples])
     table = Table("answers a second", "one at a time", "batched", "ratio", "same answer")
-    rates = (f"{found[f'{name}_per_second']:.1f}" for name in ("one_at_a_time", "batched"))
-    table.add_row(found["model"], *rates, f"{found['ratio']:.1f}", f"{100 * found['agreement']:.0f} %")
+    rates = (f"{result[f'{name}_per_second']:.1f}" for name in ("one_at_a_time", "batched"))
+    table.add_row(result["model"], *rates, f"{result['ratio']:.1f}", f"{100 * result['agreement']:.0f} %")
     console.print(table)
-    return found
+    return result

@@ -70,27 +70,27 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
             call()
             if turn:
                 seconds[way].append(time.perf_counter() - began)
-    found = {way: statistics.median(took) for way, took in seconds.items()}
-    whole = found["full pass"]
+    medians = {way: statistics.median(took) for way, took in seconds.items()}
+    full_pass = medians["full pass"]
     return {
-        "seconds": found,
-        "examples_per_second": {way: len(prompts) / took for way, took in found.items()},
-        "over_full_pass": {way: took / whole for way, took in found.items()},
+        "seconds": medians,
+        "examples_per_second": {way: len(prompts) / took for way, took in medians.items()},
+        "over_full_pass": {way: took / full_pass for way, took in medians.items()},
         "left_of_the_model": {f"edit from block {start}": (layers - start) / layers for start in starts},
     }
 
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/score.json`, also shown."""
-    result: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for model in arguments.models:
-        found = result[model] = measured(model, arguments)
+        measures = results[model] = measured(model, arguments)
         table = Table(f"{model}: scoring", "seconds", "examples / s", "of a full pass", "of the blocks")
-        for way, took in found["seconds"].items():
-            left = found["left_of_the_model"].get(way)
+        for way, took in measures["seconds"].items():
+            left = measures["left_of_the_model"].get(way)
             table.add_row(
-                way, f"{took:.2f}", f"{found['examples_per_second'][way]:.0f}", f"{found['over_full_pass'][way]:.2f}",
-                f"{left:.2f}" if left else "",
+                way, f"{took:.2f}", f"{measures['examples_per_second'][way]:.0f}",
+                f"{measures['over_full_pass'][way]:.2f}", f"{left:.2f}" if left else "",
             )  # fmt: skip
         console.print(table)
-    return result
+    return results

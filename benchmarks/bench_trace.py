@@ -93,10 +93,10 @@ def exact(
     runs = clean_and_corrupted(runner, embeds, corrupted)
     answer = Answer(work.words, 0)
     units = units or [[t] for t in range(work.ids.shape[1])]
-    every = cells(parts, runner.layers, WINDOW, runner.heads)
+    all_cells = cells(parts, runner.layers, WINDOW, runner.heads)
     corrupted_run = answer.means(runner.logits(runs.leaving[:, -1], work.words).float())
     with OneDNN(runner.blocks, lay_out=True).on():  # `trace_prompts` does so once for all prompts
-        grids = restore(runner, runs, units, every, answer, corrupted_run, MemoryBudget(16384))
+        grids = restore(runner, runs, units, all_cells, answer, corrupted_run, MemoryBudget(16384))
     return {part: grid[0] for part, grid in grids.items()}
 
 
@@ -133,8 +133,8 @@ def floor_flops(
                 total += late * (rest + mixing * (length - (late - 1) / 2)) + asking * (known or late)
         return total
 
-    whole = asking + rest + mixing * (length + 1) / 2
-    total = (length + samples * (length - first)) * layers * whole
+    per_position = asking + rest + mixing * (length + 1) / 2
+    total = (length + samples * (length - first)) * layers * per_position
     for part in parts:
         windows = cells([part], layers, WINDOW, heads=1)
         rows = samples * (config.num_attention_heads if part is Part.head else 1)
@@ -154,8 +154,8 @@ def floor_flops(
 def floor_of(work: Workload, parts: Sequence[Part]) -> float:
     """`floor_flops` of a grid over every token."""
     length = work.ids.shape[1]
-    every = [[position] for position in range(length)]
-    return floor_flops(work.model.config, length, len(work.noise), work.corrupted[0], parts, every)
+    units = [[position] for position in range(length)]
+    return floor_flops(work.model.config, length, len(work.noise), work.corrupted[0], parts, units)
 
 
 def measured_peers(work: Workload, parts: Sequence[Part], console: Console, rounds: int) -> dict[str, dict[str, float]]:
@@ -174,24 +174,24 @@ def measured_peers(work: Workload, parts: Sequence[Part], console: Console, roun
         for part in parts
     }
     ours = exact(work, parts)
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     tools: dict[str, Measure] = {name: prepare(work) for name, prepare in available().items()}
     seconds: dict[tuple[str, Part], list[float]] = {}
     for turn in range(rounds + 1):  # the first warms up
         for name, measure in tools.items():
-            for part, asked in chosen.items():
-                took, values = timed(lambda measure=measure, asked=asked: measure(asked))
+            for part, picked in chosen.items():
+                took, values = timed(lambda measure=measure, picked=picked: measure(picked))
                 if turn:
-                    seconds.setdefault((name, part), []).append(took / len(asked))
+                    seconds.setdefault((name, part), []).append(took / len(picked))
                 else:
-                    gap = max(abs(v - ours[part][t, c.layer]) for v, (c, t) in zip(values, asked, strict=True))
-                    found.setdefault(name, {"gap": 0.0})["gap"] = max(found.get(name, {"gap": 0.0})["gap"], gap)
+                    gap = max(abs(v - ours[part][t, c.layer]) for v, (c, t) in zip(values, picked, strict=True))
+                    results.setdefault(name, {"gap": 0.0})["gap"] = max(results.get(name, {"gap": 0.0})["gap"], gap)
         console.print(f"round {turn} of {rounds}")
     for (name, part), took in seconds.items():
-        found[name][part.value] = statistics.median(took) * length * layers
-    for tool in found.values():
+        results[name][part.value] = statistics.median(took) * length * layers
+    for tool in results.values():
         tool["all"] = sum(tool[part.value] for part in parts)
-    return found
+    return results
 
 
 def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def bfloat16(work: Workload) -> dict[str, Any]:
 
 def scaling(console: Console) -> dict[str, Any]:
     """Seconds of our grid of all parts, and of the fastest tool's, as one of the sizes changes."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for axis, sizes in SIZES.items():
         rows = []
         for size in sizes:
@@ -266,13 +266,13 @@ def scaling(console: Console) -> dict[str, Any]:
                 {axis: size, "absa_edit": took, "fastest_peer": min(peers[p]["all"] for p in PEERS if p in peers)}
             )
             console.print(rows[-1])
-        found[axis] = {
+        results[axis] = {
             "rows": rows,
             "exponents": exponents(rows, axis),
             "ratio_at_least": min(row["fastest_peer"] / row["absa_edit"] for row in rows),
         }
-        console.print(found[axis]["exponents"], f"at least {found[axis]['ratio_at_least']:.1f} times as fast")
-    return found
+        console.print(results[axis]["exponents"], f"at least {results[axis]['ratio_at_least']:.1f} times as fast")
+    return results
 
 
 def counted_7b(examples: int = 8, samples: int = 3) -> dict[str, float]:
@@ -299,30 +299,30 @@ def counted_7b(examples: int = 8, samples: int = 3) -> dict[str, float]:
     }  # fmt: skip
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def show(result: dict[str, Any], console: Console) -> None:
     grids = (*GRIDS, "head")
     table = Table("seconds a grid", *grids)
-    for name, row in found["seconds"].items():
+    for name, row in result["seconds"].items():
         table.add_row(name, *(f"{row[grid]:.1f}" for grid in grids if grid in row))
     for key in ("ratio_over_fastest_peer", "ratio_over_hook_loop", "time_over_floor"):
-        table.add_row(key.replace("_", " "), *(f"{found[key][grid]:.2f}" for grid in grids if grid in found[key]))
-    table.add_row("FLOPs over floor", *(f"{found['flops'][grid]['over_floor']:.3f}" for grid in grids))
-    table.add_row("bfloat16 over float32", *(f"{found['bfloat16']['over_float32'][grid]:.2f}" for grid in GRIDS))
+        table.add_row(key.replace("_", " "), *(f"{result[key][grid]:.2f}" for grid in grids if grid in result[key]))
+    table.add_row("FLOPs over floor", *(f"{result['flops'][grid]['over_floor']:.3f}" for grid in grids))
+    table.add_row("bfloat16 over float32", *(f"{result['bfloat16']['over_float32'][grid]:.2f}" for grid in GRIDS))
     console.print(table)
     console.print(
-        f"largest difference to another tool {found['max_abs_difference']:.1e}; bfloat16: single cells off by up to "
-        f"{found['bfloat16']['max_abs_difference']:.3f}, rank correlation {found['bfloat16']['rank_correlation']:.4f}"
+        f"largest difference to another tool {result['max_abs_difference']:.1e}; bfloat16: single cells off by up to "
+        f"{result['bfloat16']['max_abs_difference']:.3f}, rank correlation {result['bfloat16']['rank_correlation']:.4f}"
     )
 
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/trace.json`, also shown."""
-    found = bench_trace(arguments.layers, arguments.length, console)
-    show(found, console)
+    result = bench_trace(arguments.layers, arguments.length, console)
+    show(result, console)
     if arguments.meta:
-        found["counted_7b"] = counted_7b()
-        console.print_json(data=found["counted_7b"])
+        result["counted_7b"] = counted_7b()
+        console.print_json(data=result["counted_7b"])
     if arguments.scaling:
-        found["scaling"] = scaling(console)
-        draw_scaling(found["scaling"], "seconds, all three grids", OUT / "figures" / "trace_scaling.png")
-    return found
+        result["scaling"] = scaling(console)
+        draw_scaling(result["scaling"], "seconds, all three grids", OUT / "figures" / "trace_scaling.png")
+    return result

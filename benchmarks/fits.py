@@ -198,8 +198,8 @@ def trainer(job: Job) -> None:
         epoch = 0
 
         def get_train_dataloader(self) -> Any:
-            every = [batches_of(prompts, epoch) for epoch in range(1, job.epochs + 1)]
-            sampler = _Epochs(every)
+            epochs = [batches_of(prompts, epoch) for epoch in range(1, job.epochs + 1)]
+            sampler = _Epochs(epochs)
             return torch.utils.data.DataLoader(
                 prompts,  # type: ignore[arg-type]
                 batch_sampler=sampler,
@@ -230,15 +230,15 @@ def trainer(job: Job) -> None:
 class _Epochs:
     """Each pass over it gives the next epoch's batches."""
 
-    def __init__(self, every: list[list[list[int]]]) -> None:
-        self.every = every
+    def __init__(self, epochs: list[list[list[int]]]) -> None:
+        self.epochs = epochs
         self.passes = 0
 
     def __len__(self) -> int:
-        return len(self.every[0])
+        return len(self.epochs[0])
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self.every[self.passes % len(self.every)]
+        yield from self.epochs[self.passes % len(self.epochs)]
         self.passes += 1
 
 

@@ -39,7 +39,7 @@ WAYS["lora, padded rows"] = WAYS["lora"]  # a row an example and logits everywhe
 def counted() -> dict[str, dict[str, float]]:
     """FLOPs of a step and bytes by kind for each way, and for inference on the same batch."""
     shared, padded = _median_batch()
-    found: dict[str, dict[str, float]] = {"batch": {"rows": shared[0], "slots": shared[1], "padded": padded[1]}}
+    counts: dict[str, dict[str, float]] = {"batch": {"rows": shared[0], "slots": shared[1], "padded": padded[1]}}
     for way, (modules, start) in WAYS.items():
         rows, slots = padded if way == "lora, padded rows" else shared
         model: Any = model_7b()
@@ -49,9 +49,9 @@ def counted() -> dict[str, dict[str, float]]:
             rank = 4 if way == "edit" else 8
             config = LoraConfig(r=rank, lora_alpha=16, target_modules=modules, task_type=TaskType.CAUSAL_LM)
             model = get_peft_model(model, config).get_base_model()
-        found[way] = _step(model, start, rows, slots, rows * slots if way == "lora, padded rows" else BATCH)
-    found["inference"] = _inference(model_7b(), *shared)
-    return found
+        counts[way] = _step(model, start, rows, slots, rows * slots if way == "lora, padded rows" else BATCH)
+    counts["inference"] = _inference(model_7b(), *shared)
+    return counts
 
 
 def model_7b() -> LlamaForCausalLM:
@@ -64,7 +64,7 @@ def model_7b() -> LlamaForCausalLM:
 def _median_batch() -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and slots of a middling batch of the bundled sample: as trees, the stem shared out, and padded.
 
-    So a few keys of the stem are missing in the attention of the first, whose products are a hundredth of all.
+    So a few keys of the stem are missing in the attention of the first, whose products are a small share of all.
     """
     prompts, _ = prompts_of(Job("edit", examples=512))
     forest = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])

@@ -31,13 +31,13 @@ def pictures(run: Path) -> dict[str, Path]:
         raise RecordError(f"{run}: no results.json in it; expected the folder of a finished run")
     record = load(RunRecord, run / "results.json")
     name, figures = record.experiment, run / "figures"  # a variant's is not the README's
-    found = {f"{name}_trace.png": figures / "trace.png"}
+    paths = {f"{name}_trace.png": figures / "trace.png"}
     if sample_domain(record.data["train"].name):
-        found = {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
-    for path in found.values():
+        paths = {f"{name}_tokens.png": figures / "trace_tokens_1.png", f"{name}_report.png": run / "report.html"}
+    for path in paths.values():
         if not path.exists():
             raise RecordError(f"{run}: no {path.relative_to(run)} in it; run its experiment with all stages")
-    return found
+    return paths
 
 
 def photograph(page: Path, picture: Path) -> None:

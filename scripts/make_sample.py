@@ -22,7 +22,7 @@ from xml.sax.saxutils import quoteattr
 from sample.grammar import (
     SIGN,
     TURNED,
-    BlockInputs,
+    Frame,
     Line,
     Piece,
     capital,
@@ -90,7 +90,7 @@ class Pool:
     """The material one split may use, and how often it has."""
 
     lines: list[Line]
-    frames: list[BlockInputs]
+    frames: list[Frame]
     used: Counter[str] = field(default_factory=Counter)
 
     def clause(self, sign: str, kind: str, taken: set[str], plain: bool, rng: random.Random) -> Line | None:
@@ -99,15 +99,15 @@ class Pool:
         fit = [
             line
             for line in self.lines
-            if line.sign == sign and not line.whole and line.kind in ("", kind) and line.group not in taken
+            if line.sign == sign and not line.is_sentence and line.kind in ("", kind) and line.group not in taken
         ]
         if plain:
             fit = [line for line in fit if "~" not in line.text] or fit
         if not fit:
             return None
         least = min(self.used[line.key] for line in fit)
-        line = rng.choice(sorted({line.key for line in fit if self.used[line.key] == least}))
-        return rng.choice([one for one in fit if one.key == line])
+        key = rng.choice(sorted({line.key for line in fit if self.used[line.key] == least}))
+        return rng.choice([candidate for candidate in fit if candidate.key == key])
 
 
 def wording(line: Line) -> str:
@@ -120,15 +120,20 @@ def wording(line: Line) -> str:
 
 def wordings(line: Line) -> list[Line]:
     """The line with its alternatives settled in every way, in both orientations."""
-    both = (line, turned(line))
-    return [replace(one, text=text) for one in both if one for text in settled(one.text)]
+    orientations = (line, turned(line))
+    return [
+        replace(orientation, text=text)
+        for orientation in orientations
+        if orientation
+        for text in settled(orientation.text)
+    ]
 
 
 def deal(lines: list[Line], rng: random.Random) -> dict[str, list[Line]]:
     """The settled lines by split, dealt within each group, polarity and shape."""
     cells: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        shape = ("twin" if "~" in line.text else "", "whole" if line.whole else "")
+        shape = ("twin" if "~" in line.text else "", "sentence" if line.is_sentence else "")
         cells.setdefault((line.kind, line.group, line.sign, *shape), []).append(line)
     dealt: dict[str, list[Line]] = {"train": [], "test": []}
     taken: dict[str, str] = {}
@@ -140,13 +145,13 @@ def deal(lines: list[Line], rng: random.Random) -> dict[str, list[Line]]:
         carry -= held
         for index, line in enumerate(cell):
             split = "test" if index < held else "train"
-            every = wordings(line)
-            shared += SHARED * (len(every) > 1 and not line.whole)
+            variants = wordings(line)
+            shared += SHARED * (len(variants) > 1 and not line.is_sentence)
             both = shared >= 1
             shared -= both
-            for one in every:
-                own = ("test" if rng.random() < SHARED_TEST else "train") if both else split
-                dealt[taken.setdefault(wording(one), own)].append(one)
+            for variant in variants:
+                variant_split = ("test" if rng.random() < SHARED_TEST else "train") if both else split
+                dealt[taken.setdefault(wording(variant), variant_split)].append(variant)
     return dealt
 
 
@@ -162,7 +167,7 @@ def slip(pieces: list[Piece], rng: random.Random) -> list[Piece]:
     return pieces
 
 
-def signs_of(frame: BlockInputs, x: str) -> str:
+def signs_of(frame: Frame, x: str) -> str:
     """The polarities of the frame's slots when `x` is this one."""
     return frame.signs.replace("x", x).replace("y", TURNED[x])
 
@@ -200,11 +205,11 @@ def write_split(pool: Pool, split: str, target: int, taken: set[str], rng: rando
         done.append(pieces)
         return True
 
-    whole: dict[str, list[Line]] = {}
+    sentence_lines: dict[str, list[Line]] = {}
     for line in pool.lines:
-        if line.whole:
-            whole.setdefault(line.key, []).append(line)
-    for settled_lines in whole.values():
+        if line.is_sentence:
+            sentence_lines.setdefault(line.key, []).append(line)
+    for settled_lines in sentence_lines.values():
         for line in rng.sample(settled_lines, min(len(settled_lines), VARIANTS[split])):
             add(capital(realise(line, rng)))
     while (total := counts.total()) < target:
@@ -278,8 +283,8 @@ def make(domain: str, tokenizer: Tokenizer, seed: int) -> dict[str, str]:
     taken: set[str] = set()
     files = {}
     for split in ("test", "train"):
-        own = [f for f in frames if f.test == (split == "test") or f.text == "$1."]
-        sentences = write_split(Pool(dealt[split], own), split, TARGET[split][domain], taken, rng)
+        split_frames = [f for f in frames if f.test == (split == "test") or f.text == "$1."]
+        sentences = write_split(Pool(dealt[split], split_frames), split, TARGET[split][domain], taken, rng)
         files[f"{domain}_{split}.xml"] = to_xml(sentences, f"{domain}-{split}", tokenizer)
     return files
 

@@ -61,7 +61,7 @@ def pretrain(
     text: Path,
     out: Path,
     *,
-    every: int = 200,
+    checkpoint_every: int = 200,
     device: torch.device | None = None,
     report: Callable[[int, float, float], None] = lambda step, loss, validation: None,
 ) -> LlamaForCausalLM:
@@ -101,7 +101,7 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % every == 0 or step + 1 == settings.steps:
+        if (step + 1) % checkpoint_every == 0 or step + 1 == settings.steps:
             save(checkpoint, key, step + 1, model, optimizer)
             with torch.no_grad():
                 parts = np.array_split(held_out, -(-len(held_out) // settings.batch))
@@ -156,19 +156,19 @@ def weak_prompts(document: str) -> Iterator[str]:
     opinions, prompt = opinion_words(), ABSC.prompt()
     for sentence in re.split(r"(?<=[.!?])\s+", document):
         for clause in re.split(r"[,;:.!?]|\b(?:but|although|though|while|whereas)\b", sentence):
-            found = re.search(r"\b(?:[Tt]he|[Ii]ts|[Mm]y|[Tt]his) (\w+(?: \w+)?) (?:is|are|was|were)\b", clause)
-            if not found:
+            match = re.search(r"\b(?:[Tt]he|[Ii]ts|[Mm]y|[Tt]his) (\w+(?: \w+)?) (?:is|are|was|were)\b", clause)
+            if not match:
                 continue
-            said = re.findall(r"[\w']+", clause.lower())
+            words = re.findall(r"[\w']+", clause.lower())
             signs = set()
-            for index, word in enumerate(said):
+            for index, word in enumerate(words):
                 for sign, other in (("positive", "negative"), ("negative", "positive")):
                     if word in opinions[sign]:
-                        negated = any(w in opinions["negation"] for w in said[max(0, index - 3) : index])
+                        negated = any(w in opinions["negation"] for w in words[max(0, index - 3) : index])
                         signs.add(other if negated else sign)
             if len(signs) < 2:
                 label = signs.pop() if signs else "neutral"
-                yield prompt.template.format(sentence=sentence, aspect=found[1]) + prompt.separator + label
+                yield prompt.template.format(sentence=sentence, aspect=match[1]) + prompt.separator + label
 
 
 @cache
@@ -259,16 +259,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and the model")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--device", default="auto")
-    for one in fields(Settings):
-        parser.add_argument(f"--{one.name}", type=type(one.default), default=one.default, **one.metadata)
+    for setting in fields(Settings):
+        parser.add_argument(
+            f"--{setting.name}", type=type(setting.default), default=setting.default, **setting.metadata
+        )
     arguments = parser.parse_args()
-    settings = Settings(**{one.name: getattr(arguments, one.name) for one in fields(Settings)})
+    settings = Settings(**{setting.name: getattr(arguments, setting.name) for setting in fields(Settings)})
     try:
         pretrain(
             settings,
             arguments.text,
             arguments.out,
-            every=arguments.every,
+            checkpoint_every=arguments.every,
             device=choose_device(arguments.device),
             report=lambda step, loss, validation: print(f"step {step}: loss {loss:.3f}, validation {validation:.3f}"),
         )

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -43,14 +43,23 @@ def main(arguments: Sequence[str], _: Path) -> None:
 def write(groups: Sequence[Group], chosen: argparse.Namespace) -> None:
     """Print the tables, and write the files that were asked for."""
     from absa_edit.leaderboard.tables import markdown, show
-    from absa_edit.storage import atomic, to_json, write_json
+    from absa_edit.storage import atomic, write_json
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    for one in groups:
-        show(one, console)
+    for group in groups:
+        show(group, console)
     if chosen.markdown:
         with atomic(chosen.markdown) as temporary:
             temporary.write_text("\n".join(line for g in groups for line in markdown(g)), encoding="utf-8")
     if chosen.json:
-        plain = {"resamples": chosen.resamples, "groups": [to_json(one) for one in groups]}
+        plain = {"resamples": chosen.resamples, "groups": [group_json(group) for group in groups]}
         write_json(plain, chosen.json)
+
+
+def group_json(group: Group) -> dict[str, Any]:
+    """A group as JSON values; `is_own_test` of a line is `own` there."""
+    from absa_edit.storage import to_json
+
+    plain: dict[str, Any] = to_json(group)
+    lines = [{"own" if key == "is_own_test" else key: value for key, value in line.items()} for line in plain["lines"]]
+    return {**plain, "lines": lines}

@@ -68,13 +68,13 @@ def show_model(chosen: argparse.Namespace) -> int:
 
     settings = ModelSettings(name=chosen.name, dtype=chosen.dtype, device=chosen.device, revision=chosen.revision)
     try:
-        told = facts(load_model(settings))
+        entries = facts(load_model(settings))
     except ModelError as error:
-        told = {"model": chosen.name, "loads": f"no: {error}"}
+        entries = {"model": chosen.name, "loads": f"no: {error}"}
     console = Console(soft_wrap=True)
-    for name, text in told.items():
+    for name, text in entries.items():
         console.print(Text(f"{name:<12}", style="bold") + Text(text, style="not bold"))
-    return 0 if told["loads"] == "yes" else 1
+    return 0 if entries["loads"] == "yes" else 1
 
 
 def facts(lm: LanguageModel) -> dict[str, str]:

@@ -51,12 +51,12 @@ def main(arguments: Sequence[str], _: Path) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-tokens", type=int, help="tokens in a batch, padding included (default: by device)")
     chosen = parser.parse_args(arguments)
-    one = chosen.sentence is not None or chosen.aspect is not None
-    if one and (chosen.file or not chosen.sentence or chosen.aspect == ""):
+    single_pair = chosen.sentence is not None or chosen.aspect is not None
+    if single_pair and (chosen.file or not chosen.sentence or chosen.aspect == ""):
         parser.error("give --sentence (and --aspect), or --file")
-    if chosen.explain and not one:
+    if chosen.explain and not single_pair:
         parser.error("--explain goes with --sentence (and --aspect)")
-    (answer_one if one else answer_many)(chosen)
+    (answer_one if single_pair else answer_many)(chosen)
 
 
 def load(chosen: argparse.Namespace) -> Classifier:
@@ -89,15 +89,17 @@ def explain_one(classifier: Classifier, chosen: argparse.Namespace, console: Con
     from absa_edit.report.token_grid import token_grid
 
     sentence, aspect = chosen.sentence, chosen.aspect
-    asked = example(sentence, aspect, "pair") if aspect else Example("pair", "pair", sentence, "", 0, 0, "", "")
+    single_example = (
+        example(sentence, aspect, "pair") if aspect else Example("pair", "pair", sentence, "", 0, 0, "", "")
+    )
     with console.status("tracing"):
-        found = explain(classifier, asked)
-    total = found.clean - found.corrupted
+        explanation = explain(classifier, single_example)
+    total = explanation.clean - explanation.corrupted
     console.print(
-        f"p({found.answer}) is {found.clean:.3f}, with noise on the sentence {found.corrupted:.3f}. "
+        f"p({explanation.answer}) is {explanation.clean:.3f}, with noise on the sentence {explanation.corrupted:.3f}. "
         "Put back after a layer (across), at a token (down), the model's own state brings back:"
     )
-    console.print(token_grid(found.tokens, found.effects, full=max(abs(total), 0.01)))
+    console.print(token_grid(explanation.tokens, explanation.effects, full=max(abs(total), 0.01)))
     if total < 0.05:
         console.print(Text("The noise hardly changes this answer: the grid says little.", style="yellow"))
 
@@ -118,17 +120,17 @@ def answer_many(chosen: argparse.Namespace) -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
         classifier, origin = load(chosen), str(path or "standard input")
-        every = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, origin, classifier.task)
-        count = write(classifier, bar(every, "pairs", unit="pair"), chosen.batch_tokens)
+        all_pairs = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, origin, classifier.task)
+        count = write(classifier, bar(all_pairs, "pairs", unit="pair"), chosen.batch_tokens)
     if not count:
         aspect = " and aspect" if classifier.task.asks_aspect else ""
         raise DataError(f"{origin}: no pairs in it; expected rows with sentence{aspect}")
 
 
-def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | None) -> int:
+def write(classifier: Classifier, pairs: Iterable[Pair], batch_tokens: int | None) -> int:
     """Answer pairs in the order they come, one JSON object a line; their number."""
     count = 0
-    for some, error in chunks(every):
+    for some, error in chunks(pairs):
         for pair, p in answered(classifier, some, batch_tokens):
             row = {**pair.row, "predicted": max(p, key=p.__getitem__), "probabilities": p}
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -139,11 +141,11 @@ def write(classifier: Classifier, every: Iterable[Pair], batch_tokens: int | Non
     return count
 
 
-def chunks(every: Iterable[Pair]) -> Iterator[tuple[list[Pair], DataError | None]]:
+def chunks(pairs: Iterable[Pair]) -> Iterator[tuple[list[Pair], DataError | None]]:
     """`TOGETHER` pairs at a time; with the last ones the error that ended the reading, if one did."""
     some: list[Pair] = []
     try:
-        for pair in every:
+        for pair in pairs:
             some.append(pair)
             if len(some) == TOGETHER:
                 yield some, None

@@ -30,10 +30,10 @@ def main(arguments: Sequence[str], _: Path) -> int:
     chosen = parser.parse_args(arguments)
     from absa_edit.export.serving import check_serving
 
-    found = check_serving(chosen.folder, max_rank=chosen.max_lora_rank, base=chosen.base)
-    for served in found:
+    checked = check_serving(chosen.folder, max_rank=chosen.max_lora_rank, base=chosen.base)
+    for served in checked:
         tell(served, Console(soft_wrap=True))
-    return 0 if all(served.works for served in found) else 1
+    return 0 if all(served.works for served in checked) else 1
 
 
 def tell(served: Served, console: Console) -> None:

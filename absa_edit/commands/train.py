@@ -121,8 +121,8 @@ def _keep_settings(run: Context, config: DictConfig, overrides: Sequence[str]) -
     config.fit.precision, config.trace.dtype = run.settings.fit.precision, run.settings.trace.dtype
     OmegaConf.save(config, run.folder / ".hydra" / "config.yaml", resolve=True)
     OmegaConf.save(OmegaConf.create(list(overrides)), run.folder / ".hydra" / "overrides.yaml")
-    told = "".join(f"{override}\n" for override in overrides)
-    (run.folder / "overrides.txt").write_text(told, encoding="utf-8")
+    text = "".join(f"{override}\n" for override in overrides)
+    (run.folder / "overrides.txt").write_text(text, encoding="utf-8")
 
 
 def opening(run: Context) -> str:

@@ -82,7 +82,7 @@ def seed_difference(metric: str, a: BySeed, b: BySeed, *, draws: int, rng: np.ra
     seeds = tuple(sorted(a))
     if seeds != tuple(sorted(b)):
         raise DataError(f"seeds {_listed(a)} beside seeds {_listed(b)}: expected the same seeds; give those of both")
-    aligned = _aligned([one[s] for one in (a, b) for s in seeds], [f"seed {s}" for s in seeds * 2])
+    aligned = _aligned([rows[s] for rows in (a, b) for s in seeds], [f"seed {s}" for s in seeds * 2])
     first, second = aligned[0][0], aligned[len(seeds)][0]
     tables_a, tables_b = _tables(aligned[: len(seeds)]), _tables(aligned[len(seeds) :])
     score, sentences = METRICS[metric], _sentences(aligned)
@@ -120,7 +120,7 @@ def compare_seeds(
     `rows[method][test][seed]` are predictions. A pair is compared on the seeds that both methods have for the test
     set, and left out where there are none.
     """
-    found = []
+    comparisons = []
     for a, b in pairs:
         for test, mine in rows[a].items():
             theirs = rows[b].get(test, {})
@@ -128,30 +128,30 @@ def compare_seeds(
             if not both:
                 continue
             pair = {s: mine[s] for s in both}, {s: theirs[s] for s in both}
-            found += [seed_difference(metric, *pair, draws=draws, rng=rng) for metric in METRICS]
-    adjusted = corrected([c.p for c in found])
-    return tuple(replace(c, p_corrected=p) for c, p in zip(found, adjusted, strict=True))
+            comparisons += [seed_difference(metric, *pair, draws=draws, rng=rng) for metric in METRICS]
+    adjusted = corrected([c.p for c in comparisons])
+    return tuple(replace(c, p_corrected=p) for c, p in zip(comparisons, adjusted, strict=True))
 
 
-def _aligned(every: Sequence[Sequence[Prediction]], names: Sequence[str]) -> list[list[Prediction]]:
+def _aligned(all_rows: Sequence[Sequence[Prediction]], names: Sequence[str]) -> list[list[Prediction]]:
     """All rows in the order of the first; they must be of the same examples."""
-    if not every or not every[0]:
+    if not all_rows or not all_rows[0]:
         raise DataError("no predictions: expected at least one seed with one example; run it again")
     aligned = []
-    for rows, name in zip(every, names, strict=True):
+    for rows, name in zip(all_rows, names, strict=True):
         by_id = {r.id: r for r in rows}
-        where = f"{every[0][0].test}: {rows[0].method if rows else 'a method'}, {name}"
+        where = f"{all_rows[0][0].test}: {rows[0].method if rows else 'a method'}, {name}"
         if len(by_id) != len(rows):
             raise DataError(f"{where} has {len(rows)} predictions of {len(by_id)} examples: expected one an example")
-        expected = {_question(r) for r in every[0]}
+        expected = {_question(r) for r in all_rows[0]}
         different = expected ^ {_question(r) for r in rows}
         if different:
             ids = sorted({question[0] for question in different})
             raise DataError(
-                f"{where} answers other examples than {every[0][0].method}, {names[0]}: {len(ids)} differ, the first "
-                f"is {ids[0]!r}; expected one test set for all seeds, so run them again on the same data"
+                f"{where} answers other examples than {all_rows[0][0].method}, {names[0]}: {len(ids)} differ, the "
+                f"first is {ids[0]!r}; expected one test set for all seeds, so run them again on the same data"
             )
-        aligned.append([by_id[r.id] for r in every[0]])
+        aligned.append([by_id[r.id] for r in all_rows[0]])
     return aligned
 
 

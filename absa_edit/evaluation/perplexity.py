@@ -28,6 +28,6 @@ def perplexity(adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase, texts:
     """
     sequences = [tokenizer(text)["input_ids"] for text in texts]
     answers = AnswerLogits(adapted.runner, [s[:1] for s in sequences], [s[1:] for s in sequences])
-    every = range(len(sequences))
-    found = float(cross_entropy(answers.logits(every).float(), answers.asked(every).target).double().exp())
-    return found if math.isfinite(found) else None
+    indices = range(len(sequences))
+    value = float(cross_entropy(answers.logits(indices).float(), answers.asked(indices).target).double().exp())
+    return value if math.isfinite(value) else None

@@ -19,8 +19,6 @@ from absa_edit.progress import Progress, silent
 from absa_edit.results import Prediction
 from absa_edit.storage import content_hash
 
-"""The tokens of each label word."""
-
 
 @torch.no_grad()
 def log_probabilities(
@@ -45,14 +43,16 @@ def log_probabilities(
     scores = np.zeros((len(answers.targets), len(words) if one_token else 1))
     batches = list(answers.tree.buckets(batch_tokens))
     for batch in progress(batches, name, len(batches)):
-        tokens = answers.logits(batch, frozen).float().log_softmax(-1)
+        log_probs = answers.logits(batch, frozen).float().log_softmax(-1)
         if one_token:
-            found = tokens[:, [word[0] for word in words]]
+            label_scores = log_probs[:, [word[0] for word in words]]
         else:
-            asked = answers.asked(batch)
-            own = tokens.gather(1, asked.target[:, None])[:, 0]
-            found = own.new_zeros(len(batch)).index_add(0, asked.sequence, own)[:, None]
-        scores[batch] = found.cpu().double().numpy()
+            answer_tokens = answers.asked(batch)
+            token_scores = log_probs.gather(1, answer_tokens.target[:, None])[:, 0]
+            label_scores = token_scores.new_zeros(len(batch)).index_add(0, answer_tokens.sequence, token_scores)[
+                :, None
+            ]
+        scores[batch] = label_scores.cpu().double().numpy()
     if wrong := int(np.isnan(scores).any(1).sum()):
         raise ModelError(
             f"{name}: the model's answers to {wrong} of {len(scores)} prompts are not numbers: its states or weights "

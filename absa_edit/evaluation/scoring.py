@@ -58,7 +58,7 @@ def compare(
 
     `rows[method][test]` are that method's predictions, in the same order for every method.
     """
-    found = []
+    comparisons = []
     for a, b in pairs:
         for test in rows[a]:
             mine, theirs = rows[a][test], rows[b][test]
@@ -71,6 +71,6 @@ def compare(
             sentences = [r.sentence_id for r in mine]
             for metric in METRICS:
                 d, p = paired_difference(metric, gold, predicted_a, predicted_b, len(labels), sentences, draws, rng)
-                found.append(Comparison(a, b, test, metric, d.value, d.low, d.high, p, p, d.n))
-    adjusted = corrected([c.p for c in found])
-    return tuple(replace(c, p_corrected=p) for c, p in zip(found, adjusted, strict=True))
+                comparisons.append(Comparison(a, b, test, metric, d.value, d.low, d.high, p, p, d.n))
+    adjusted = corrected([c.p for c in comparisons])
+    return tuple(replace(c, p_corrected=p) for c, p in zip(comparisons, adjusted, strict=True))

@@ -45,7 +45,7 @@ class Line:
     """One method on one test set, over the seeds that have it."""
 
     test: str
-    own: bool
+    is_own_test: bool
     method: str
     score: SeedScore
     trainable: tuple[int, ...]

@@ -54,7 +54,7 @@ def _about(group: Group) -> list[str]:
             f"a row has one seed). Resampling {len(group.seeds)} seeds shows {100 - 100 // len(group.seeds)} % of the "
             "variance between seeds."
         )
-    if any(line.own for line in group.lines) and not all(line.own for line in group.lines):
+    if any(line.is_own_test for line in group.lines) and not all(line.is_own_test for line in group.lines):
         notes.append("Own: the test set of the training data; the others are other sets, of its domain or of others.")
     if group.comparisons:
         notes.append(
@@ -72,7 +72,7 @@ def score_table(group: Group) -> Table:
         few, many = min(line.trainable), max(line.trainable)
         rows.append(
             (
-                f"{line.test} (own)" if line.own else line.test,
+                f"{line.test} (own)" if line.is_own_test else line.test,
                 line.method,
                 line.score.accuracy.percent(),
                 line.score.macro_f1.percent(),

@@ -69,9 +69,9 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         exported = exported and method_to_export(ctx, plans)  # it may be one that was left out
         tests = {data.name: ctx.encode(data) for data in ctx.splits.tests}
         base = base_states(ctx, plans.values())
-        for name, own in plans.items():
+        for name, method_plan in plans.items():
             with _timed(seconds, name):
-                records[name], rows[name] = run_method(ctx, name, settings.method[name], own, tests, base)
+                records[name], rows[name] = run_method(ctx, name, settings.method[name], method_plan, tests, base)
     analyses: dict[str, AnalysisRecord] = {}
     if Stage.analyses in settings.stages:
         for name in settings.analysis:

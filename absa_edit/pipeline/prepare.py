@@ -59,13 +59,13 @@ def _check_first_words(ctx: Context) -> None:
     first: dict[int, str] = {}
     for label, ids in ctx.labels.items():
         if (other := first.setdefault(ids[0], label)) != label:
-            told = (
+            message = (
                 f"the words of the labels {other} and {label} begin with the same token, all that a trace reads of "
                 "them; choose other words (prompt.labels)"
             )
             if Stage.trace in ctx.settings.stages:
-                raise ModelError(told)
-            log.warning(told)
+                raise ModelError(message)
+            log.warning(message)
 
 
 def make_way(ctx: Context) -> None:
@@ -83,14 +83,14 @@ def make_way(ctx: Context) -> None:
     if kept.config_hash != ctx.config_hash():
         return path.unlink()
     lost_trace = kept.trace and not load_trace(ctx.folder / "trace", ctx.trace_key())
-    told = {
+    kept_results = {
         Stage.trace: lost_trace,
         Stage.locate: kept.plan,
         Stage.methods: kept.methods,
         Stage.analyses: kept.analyses,
         Stage.export: kept.export,
     }
-    lost = [stage.value for stage, result in told.items() if result and stage not in ctx.settings.stages]
+    lost = [stage.value for stage, result in kept_results.items() if result and stage not in ctx.settings.stages]
     if lost:
         raise SettingsError(
             f"stages: {path} already tells what came of {', '.join(lost)}: add them to stages, or give another "

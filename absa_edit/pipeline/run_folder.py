@@ -32,9 +32,9 @@ def experiment_name(settings: Settings, trained_on: str, overrides: Sequence[str
     `trained_on` is the data that was found: a bundled sample is never called by the public set's name. What the command
     line changed (`overrides`) is told after it, and in the hash that ends it.
     """
-    name, asked = settings.name, settings.data.name
-    if trained_on != asked:
-        name = name.replace(asked, trained_on) if asked in name else f"{name}-{trained_on}"
+    name, requested = settings.name, settings.data.name
+    if trained_on != requested:
+        name = name.replace(requested, trained_on) if requested in name else f"{name}-{trained_on}"
     changed = changes(overrides)
     if not changed:
         return path_part(name)
@@ -44,8 +44,8 @@ def experiment_name(settings: Settings, trained_on: str, overrides: Sequence[str
 def run_folder(settings: Settings, experiment: str, model: str) -> Path:
     """The folder of a run; models of the same name in different folders have different ones."""
     local = Path(settings.model.name)
-    own = not is_named(settings.model.name) and local.exists()
-    part = _with_hash(model, content_hash(str(local.resolve()))) if own else path_part(model)
+    from_folder = not is_named(settings.model.name) and local.exists()
+    part = _with_hash(model, content_hash(str(local.resolve()))) if from_folder else path_part(model)
     return Path(settings.output) / experiment / part / f"seed{settings.seed}"
 
 

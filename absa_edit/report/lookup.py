@@ -31,7 +31,7 @@ class Row:
     method: str
     kind: str
     test: str
-    own: bool
+    is_own_test: bool
     """Whether the test set belongs to the training set."""
     accuracy: Interval
     macro_f1: Interval
@@ -45,7 +45,7 @@ class Row:
     def flat(self) -> dict[str, Value]:
         """The row as scalars: each interval as its value, `_low` and `_high`, and `n` once."""
         plain: dict[str, Value] = {"method": self.method, "kind": self.kind}
-        plain |= {"test": self.test, "own": self.own, "n": self.macro_f1.n}
+        plain |= {"test": self.test, "own": self.is_own_test, "n": self.macro_f1.n}
         for metric in METRICS:
             interval: Interval = getattr(self, metric)
             plain |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
@@ -160,13 +160,13 @@ def score_rows(record: RunRecord) -> tuple[Row, ...]:
     )
 
 
-def _row(name: str, method: MethodRecord, test: str, own: bool) -> Row:
+def _row(name: str, method: MethodRecord, test: str, is_own_test: bool) -> Row:
     score, fit = method.scores[test], method.fit
     return Row(
         name,
         method.kind,
         test,
-        own,
+        is_own_test,
         score.accuracy,
         score.macro_f1,
         method.trainable,

@@ -69,25 +69,25 @@ def clean_and_corrupted(
     layers = []
     for index in range(runner.layers):
         allowed = block_inputs.allowed(index)
-        found: list[Heads] = []
+        attention_inputs: list[Heads] = []
         with ExitStack() as stack:
-            there = [Site(index, part) for part in PROJECTED if runner.has(part)]
-            kept = {site.part: stack.enter_context(recorded(runner.module(site))) for site in there}
+            sites = [Site(index, part) for part in PROJECTED if runner.has(part)]
+            kept = {site.part: stack.enter_context(recorded(runner.module(site))) for site in sites}
             kept[Part.head] = stack.enter_context(entering(runner.module(Site(index, Part.head))))
-            stack.enter_context(attention_by(runner.model, _keeping(found, allowed)))
+            stack.enter_context(attention_by(runner.model, _keeping(attention_inputs, allowed)))
             clean = runner.run(clean, index, index + 1, whole_inputs)
         states = {part: outputs[0].reshape(length, -1) for part, outputs in kept.items()}
         states[Part.block] = clean[0]
-        early = found[0].key[:, :, :first], found[0].value[:, :, :first]
-        found.clear()
+        early = attention_inputs[0].key[:, :, :first], attention_inputs[0].value[:, :, :first]
+        attention_inputs.clear()
         before, entered = (early if first else None), hidden
-        with attention_by(runner.model, _keeping(found, allowed[first:], before)):
+        with attention_by(runner.model, _keeping(attention_inputs, allowed[first:], before)):
             hidden = runner.run(hidden, index, index + 1, late_inputs)
         keys, values = (
-            torch.cat((past.expand(len(hidden), -1, -1, -1), own), 2)
-            for past, own in zip(early, (found[0].key, found[0].value), strict=True)
+            torch.cat((past.expand(len(hidden), -1, -1, -1), new), 2)
+            for past, new in zip(early, (attention_inputs[0].key, attention_inputs[0].value), strict=True)
         )
-        layers.append(Layer(states, entered, found[0].query, keys, values, allowed))
+        layers.append(Layer(states, entered, attention_inputs[0].query, keys, values, allowed))
     return CleanAndCorrupted(layers, hidden, clean[:, -1], first, block_inputs)
 
 
@@ -97,11 +97,11 @@ def first_changed(embeds: Float[Tensor, "1 pos embedding"], others: Float[Tensor
     return int(changed[0]) if len(changed) else embeds.shape[1]
 
 
-def _keeping(found: list[Heads], allowed: Tensor, before: tuple[Keys, Keys] | None = None) -> Attend:
-    """Attention as it is, with what was asked put into `found`."""
+def _keeping(attention_inputs: list[Heads], allowed: Tensor, before: tuple[Keys, Keys] | None = None) -> Attend:
+    """Attention as it is, with its queries, keys and values put into `attention_inputs`."""
 
     def attend(heads: Heads) -> Mixed:
-        found.append(heads)
+        attention_inputs.append(heads)
         return mix(heads, None if allowed.all() else allowed, before)
 
     return attend

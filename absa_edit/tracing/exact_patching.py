@@ -42,19 +42,19 @@ def cells(parts: Sequence[Part], layers: int, window: int, heads: int = 0) -> li
     """All restorations of one set of positions: single layers of block and head, windows centred on the layer of
     attn and mlp, cut off at the ends of the model. Source: Meng et al. 2022, appendix B.1 and code.
     """
-    every = []
+    all_cells = []
     for part in parts:
         for layer in range(layers):
             start, stop = layer, layer + 1
             if part in (Part.attn, Part.mlp):
                 start, stop = max(0, layer - window // 2), min(layers, layer + (window + 1) // 2)
             for head in range(heads if part is Part.head else 1):
-                every.append(Cell(part, layer, start, stop, head))
-    return every
+                all_cells.append(Cell(part, layer, start, stop, head))
+    return all_cells
 
 
 def restored(
-    entries: Entries, positions: Sequence[int], every: Sequence[Cell]
+    entries: Entries, positions: Sequence[int], cells_to_run: Sequence[Cell]
 ) -> Iterator[tuple[list[Cell], Float[Tensor, "sample hidden"]]]:
     """Each group of cells that end alike, with the states they leave the model with at the last position.
 
@@ -64,7 +64,7 @@ def restored(
     runner, runs = entries.runner, entries.runs
     positions = [p for p in positions if p >= runs.first]  # before it, both runs are the same
     last = runs.length - 1
-    todo = sorted((c for c in every if c.start + 1 < runner.layers or last in positions), key=lambda c: c.start)
+    todo = sorted((c for c in cells_to_run if c.start + 1 < runner.layers or last in positions), key=lambda c: c.start)
     if not positions:
         return
     sweep = _Sweep(entries, positions)
@@ -95,8 +95,8 @@ class Entries:
     ) -> None:
         self.runner, self.runs, self.budget = runner, runs, budget
         chosen = sorted({p for p in positions if p >= runs.first})
-        self.every = torch.tensor(chosen, dtype=torch.long, device=runs.leaving.device)
-        self.block_inputs = runs.block_inputs.at(self.every)
+        self.positions = torch.tensor(chosen, dtype=torch.long, device=runs.leaving.device)
+        self.block_inputs = runs.block_inputs.at(self.positions)
         self._all: dict[tuple[Part, int], Tensor] = {}
 
     def of(self, part: Part, index: int, at: Tensor) -> Float[Tensor, "head sample chosen hidden"]:
@@ -108,8 +108,8 @@ class Entries:
             chunks = torch.arange(self.runner.heads, device=at.device).split(together)
             return torch.cat([self._run(part, index, at, self.runs.block_inputs.at(at), chunk) for chunk in chunks])
         if (part, index) not in self._all:
-            self._all[part, index] = self._run(part, index, self.every, self.block_inputs)
-        return self._all[part, index][:, :, torch.searchsorted(self.every, at)]
+            self._all[part, index] = self._run(part, index, self.positions, self.block_inputs)
+        return self._all[part, index][:, :, torch.searchsorted(self.positions, at)]
 
     def _run(
         self, part: Part, index: int, at: Tensor, block_inputs: BlockInputs, heads: Tensor | None = None
@@ -118,11 +118,12 @@ class Entries:
         entered = layer.entering[:, at - self.runs.first]
         clean, allowed = layer.clean[part][at], layer.allowed[at]
 
-        def attend(asked: Heads) -> Mixed:
+        def attend(inputs: Heads) -> Mixed:
             if part is Part.attn:  # replaced after the projection anyway
-                return torch.zeros_like(asked.query)
-            none = asked.key[:, :, :0]
-            return mix(Heads(asked.query, none, none, asked.scale, asked.softcap), allowed, (layer.keys, layer.values))
+                return torch.zeros_like(inputs.query)
+            empty = inputs.key[:, :, :0]
+            heads_without_keys = Heads(inputs.query, empty, empty, inputs.scale, inputs.softcap)
+            return mix(heads_without_keys, allowed, (layer.keys, layer.values))
 
         with ExitStack() as stack:
             stack.enter_context(attention_by(self.runner.model, attend))
@@ -131,8 +132,8 @@ class Entries:
 
                 def put_head(mixed: Tensor) -> Tensor:
                     by_head = mixed.view(len(heads), self.runs.samples, len(at), self.runner.heads, -1).clone()
-                    own = clean.view(1, len(at), self.runner.heads, -1)[:, :, heads]
-                    by_head[torch.arange(len(heads), device=heads.device), :, :, heads] = own.permute(2, 0, 1, 3)
+                    clean_heads = clean.view(1, len(at), self.runner.heads, -1)[:, :, heads].permute(2, 0, 1, 3)
+                    by_head[torch.arange(len(heads), device=heads.device), :, :, heads] = clean_heads
                     return by_head.view(mixed.shape)
 
                 stack.enter_context(entering(self.runner.module(Site(index, part)), put_head))
@@ -222,9 +223,9 @@ class _Sweep:
         """
         layer, last = self.runs.layers[index], index == self.runner.layers - 1
         shape, flat = hidden.shape, hidden.flatten(0, 1)
-        asked = self.asked(index, flat) if fresh else None
+        precomputed = self.fresh_heads(index, flat) if fresh else None
         if last and not fresh and shape[2] > 1:
-            asked = self.runner.asks(index, flat, self.late, queries=False)
+            precomputed = self.runner.asks(index, flat, self.late, queries=False)
         block_inputs, positions, at, where = self.late, slice(self.first, None), self.at, self.where
         if last:
             flat, block_inputs, positions = flat[:, -1:], self.end, slice(-1, None)
@@ -235,14 +236,14 @@ class _Sweep:
         before = (layer.keys[:, :, : self.first], layer.values[:, :, : self.first]) if self.first else None
 
         def attend(heads: Heads) -> Mixed:
-            if asked is not None:
-                query = asked.query[:, :, -flat.shape[1] :] if fresh else heads.query
-                heads = Heads(query, asked.key, asked.value, heads.scale, heads.softcap)
+            if precomputed is not None:
+                query = precomputed.query[:, :, -flat.shape[1] :] if fresh else heads.query
+                heads = Heads(query, precomputed.key, precomputed.value, heads.scale, heads.softcap)
             return mix(heads, allowed, before)
 
         with ExitStack() as stack:
             stack.enter_context(attention_by(self.runner.model, attend))
-            if asked is not None:
+            if precomputed is not None:
                 known = self.runner.layout.asking if fresh else self.runner.layout.asking[1:]
                 stack.enter_context(silent(self.runner.blocks[index], known))
             for part in PROJECTED:
@@ -253,22 +254,22 @@ class _Sweep:
             out = self.runner.run(flat, index, index + 1, block_inputs)
         return out.view(*shape[:2], -1, shape[3])
 
-    def asked(self, index: int, flat: Tensor) -> Heads:
+    def fresh_heads(self, index: int, flat: Tensor) -> Heads:
         """The queries, keys and values of fresh rows: the corrupted run's but for the restored positions."""
         layer, late = self.runs.layers[index], self.first - self.runs.first
-        own = self.runner.asks(index, flat[:, self.where], self.here)
+        restored_heads = self.runner.asks(index, flat[:, self.where], self.here)
 
-        def put(whole: Tensor, new: Tensor) -> Tensor:
-            repeated = whole.repeat(len(flat) // len(whole), 1, 1, 1)
+        def put(corrupted: Tensor, new: Tensor) -> Tensor:
+            repeated = corrupted.repeat(len(flat) // len(corrupted), 1, 1, 1)
             repeated[:, :, self.where] = new
             return repeated
 
         return Heads(
-            put(layer.queries[:, :, late:], own.query),
-            put(layer.keys[:, :, self.first :], own.key),
-            put(layer.values[:, :, self.first :], own.value),
-            own.scale,
-            own.softcap,
+            put(layer.queries[:, :, late:], restored_heads.query),
+            put(layer.keys[:, :, self.first :], restored_heads.key),
+            put(layer.values[:, :, self.first :], restored_heads.value),
+            restored_heads.scale,
+            restored_heads.softcap,
         )
 
     def state(self, cell: Cell) -> Float[Tensor, "sample chosen hidden"]:

@@ -51,8 +51,8 @@ def trace_auto(
     of: dict[str, Any] = {"seed": seed, "progress": progress, "corrupter": corrupter}
 
     def traced(chosen: Sequence[Prompt], file: Path | None, only: Only | None = None, **changes: Any) -> Trace:
-        asked = replace(settings, **changes)
-        return trace_prompts(lm, chosen, labels, asked, prompt_settings, partial=file, only=only, **of)
+        changed_settings = replace(settings, **changes)
+        return trace_prompts(lm, chosen, labels, changed_settings, prompt_settings, partial=file, only=only, **of)
 
     estimated = traced(prompts, partial, engine=Engine.attribution)
     deciding = deciding_cells(estimated, np.random.default_rng(seed))

@@ -66,7 +66,7 @@ def restore(
     runner: BlockRunner,
     runs: CleanAndCorrupted,
     units: Sequence[Sequence[int]],
-    every: Sequence[Cell],
+    cells: Sequence[Cell],
     answer: Answer,
     damaged: tuple[float, float],
     budget: MemoryBudget,
@@ -78,19 +78,19 @@ def restore(
     what the corrupted run gives, and so does every cell that cannot reach the answer; nan for a unit without positions.
     """
     shape = (2, len(units), runner.layers)
-    parts = tuple(dict.fromkeys(c.part for c in every))
+    parts = tuple(dict.fromkeys(c.part for c in cells))
     grids = {part: np.full((*shape, runner.heads) if part is Part.head else shape, np.nan) for part in parts}
-    asked = [
-        [c for c in every if only is None or only[parts.index(c.part), number, c.layer]] for number in range(len(units))
+    cells_to_run = [
+        [c for c in cells if only is None or only[parts.index(c.part), number, c.layer]] for number in range(len(units))
     ]
-    chosen = [p for unit, some in zip(units, asked, strict=True) if some for p in unit]
+    chosen = [p for unit, some in zip(units, cells_to_run, strict=True) if some for p in unit]
     entries = Entries(runner, runs, chosen, budget)
     for number, positions in enumerate(units):
         if not positions:
             continue
         for grid in grids.values():
             grid[:, number] = np.reshape(damaged, (2, *(1,) * (grid.ndim - 2)))
-        groups = list(restored(entries, positions, asked[number]))
+        groups = list(restored(entries, positions, cells_to_run[number]))
         if not groups:
             continue
         states = torch.cat([state for _, state in groups])

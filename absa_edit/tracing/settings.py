@@ -73,7 +73,7 @@ class TraceSettings:
     checked: int = 10
     """Kept examples that attribution is compared with the exact engine on."""
     grids: int = 0
-    """Kept examples to trace token by token too, for a picture of each; one costs about as much as five examples."""
+    """Kept examples to trace token by token too, for a picture of each; one costs as much as several examples."""
 
     @property
     def estimated(self) -> bool:

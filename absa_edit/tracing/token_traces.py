@@ -33,8 +33,8 @@ def token_grids(
     """What each token's restoration brings back, in each layer: always run, never estimated."""
     runner, words = BlockRunner(lm.model), first_words(labels)
     parts = tuple(part for part in settings.parts if part is not Part.head)
-    every = cells(parts, runner.layers, settings.window)
-    found, budget = [], MemoryBudget(settings.batch_tokens)
+    all_cells = cells(parts, runner.layers, settings.window)
+    traced_examples, budget = [], MemoryBudget(settings.batch_tokens)
     for prompt in progress(prompts, "trace tokens", len(prompts), unit="example"):
         embeds = runner.embed(torch.tensor([prompt.ids], device=runner.device))
         corrupted = corrupter.corrupt(prompt, embeds)
@@ -45,8 +45,10 @@ def token_grids(
             answer.means(runner.logits(state, words).float()) for state in (runs.clean_last, runs.leaving[:, -1])
         )
         units = [[position] for position in range(len(prompt.ids))]
-        grids = restore(runner, runs, units, every, answer, damaged, budget)
+        grids = restore(runner, runs, units, all_cells, answer, damaged, budget)
         tokens = tuple(str(lm.tokenizer.decode([token])).strip() for token in prompt.ids)
         probability = np.stack([grids[part][0] for part in parts])
-        found.append(TokenGrid(prompt.example.id, tokens, prompt.roles, parts, clean[0], damaged[0], probability))
-    return tuple(found)
+        traced_examples.append(
+            TokenGrid(prompt.example.id, tokens, prompt.roles, parts, clean[0], damaged[0], probability)
+        )
+    return tuple(traced_examples)

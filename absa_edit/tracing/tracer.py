@@ -81,8 +81,8 @@ def trace_prompts(
     lm_key = lm.sha256, lm.files_sha256, str(lm.model.dtype)
     some = None if only is None else only.tolist()
     mean = None if corrupter.mean is None else corrupter.mean.tolist()
-    asked = replace(settings, batch_tokens=1, grids=0, checked=1), prompt_settings, tracer.words, seed, mean, some
-    log = TraceLog(partial, content_hash(ENGINE, *lm_key, *asked, prompts))  # of all that changes a line of it
+    key_parts = replace(settings, batch_tokens=1, grids=0, checked=1), prompt_settings, tracer.words, seed, mean, some
+    log = TraceLog(partial, content_hash(ENGINE, *lm_key, *key_parts, prompts))  # of all that changes a line of it
     spent = log.seconds
     done = dict(log.found)
     todo = [p for p in prompts if p.example.id not in done]
@@ -91,24 +91,24 @@ def trace_prompts(
         for traced in progress(tracer.trace(todo), name, len(todo), unit="example"):
             done[traced.id] = traced
             log.add(traced, spent + time.perf_counter() - began)
-    found = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
+    trace = _assembled(prompts, [done[p.example.id] for p in prompts], tracer, spent + time.perf_counter() - began)
     log.remove()
-    return found
+    return trace
 
 
 def _check_ids(prompts: Sequence[Prompt]) -> None:
     """Raises `DataError` when two different examples have one id: the trace knows them by it."""
-    found: dict[str, Example] = {}
+    by_id: dict[str, Example] = {}
     for prompt in prompts:
         example = prompt.example
-        if found.setdefault(example.id, example) != example:
+        if by_id.setdefault(example.id, example) != example:
             raise DataError(
-                f"two different examples have the id {example.id!r}: {_said(found[example.id])}, and {_said(example)}; "
-                "give each an id of its own, or trace them apart"
+                f"two different examples have the id {example.id!r}: {_described(by_id[example.id])}, and "
+                f"{_described(example)}; give each an id of its own, or trace them apart"
             )
 
 
-def _said(example: Example) -> str:
+def _described(example: Example) -> str:
     return f"{example.aspect!r} in {example.text!r} ({example.label})"
 
 
@@ -184,12 +184,12 @@ class _Tracer:
         )
         note = answer.note(clean, corrupted)
         damaged = answer.means(corrupted)
-        found = Traced(prompt.example.id, note, answer.means(clean), damaged, None)
+        traced = Traced(prompt.example.id, note, answer.means(clean), damaged, None)
         if note and self.settings.filter:
-            return found
+            return traced
         shared = (self.cells(), answer, damaged, self.budget, self.only)
         grids = restore(self.runner, runs, self.units(prompt), *shared)
-        return replace(found, restored=plain(grids))
+        return replace(traced, restored=plain(grids))
 
     def attributed(self, batch: Sequence[Prompt]) -> list[Traced]:
         """Examples whose cells are estimated, all from one backward pass; in two halves where that does not fit."""
@@ -209,31 +209,39 @@ class _Tracer:
         samples, answers = self.samples, [self.answer(prompt) for prompt in batch]
         with torch.no_grad():
             embeds, damaged = zip(*(self.inputs(prompt) for prompt in batch), strict=True)
-            whole = Inputs.of(embeds, length)
-            self.prefix = SharedPrefix.of(self.runner, whole, Inputs.of(damaged, length), known=self.prefix)
-            clean = run(self.runner, whole, self.prefix, self.settings.parts, self.words)
-            logits = clean.logits.split(1)
-            found = [
-                Traced(p.example.id, CLEAN_WRONG, answer.means(own), None, None)
-                for p, answer, own in zip(batch, answers, logits, strict=True)
+            clean_inputs = Inputs.of(embeds, length)
+            self.prefix = SharedPrefix.of(self.runner, clean_inputs, Inputs.of(damaged, length), known=self.prefix)
+            clean = run(self.runner, clean_inputs, self.prefix, self.settings.parts, self.words)
+            clean_logits = clean.logits.split(1)
+            traced = [
+                Traced(p.example.id, CLEAN_WRONG, answer.means(row_logits), None, None)
+                for p, answer, row_logits in zip(batch, answers, clean_logits, strict=True)
             ]
-            asked = [i for i, one in enumerate(logits) if answers[i].right(one) or not self.settings.filter]
-            if not asked:
-                return found
-            broken = Inputs.of([damaged[i] for i in asked], length)
-            corrupted = run(self.runner, broken, self.prefix, self.settings.parts, self.words)
+            to_corrupt = [
+                i
+                for i, row_logits in enumerate(clean_logits)
+                if answers[i].right(row_logits) or not self.settings.filter
+            ]
+            if not to_corrupt:
+                return traced
+            corrupted_inputs = Inputs.of([damaged[i] for i in to_corrupt], length)
+            corrupted = run(self.runner, corrupted_inputs, self.prefix, self.settings.parts, self.words)
         cases = []
-        for number, (i, own) in enumerate(zip(asked, corrupted.logits.split(samples), strict=True)):
-            found[i] = replace(found[i], note=answers[i].note(logits[i], own), corrupted=answers[i].means(own))
-            if not (found[i].note and self.settings.filter):
+        for number, (i, sample_logits) in enumerate(zip(to_corrupt, corrupted.logits.split(samples), strict=True)):
+            traced[i] = replace(
+                traced[i],
+                note=answers[i].note(clean_logits[i], sample_logits),
+                corrupted=answers[i].means(sample_logits),
+            )
+            if not (traced[i].note and self.settings.filter):
                 cases.append(Case(i, number * samples, answers[i].gold, self.units(batch[i])))
         steps = self.settings.steps
         effects = attribute(self.runner, cases, self.cells(), self.words, clean, corrupted, samples, steps)
         for case, grids in zip(cases, effects, strict=True):
-            damage = np.array(found[case.clean].corrupted)
+            damage = np.array(traced[case.clean].corrupted)
             restored = {p: grid + damage.reshape(2, *(1,) * (grid.ndim - 1)) for p, grid in grids.items()}
-            found[case.clean] = replace(found[case.clean], restored=plain(restored))
-        return found
+            traced[case.clean] = replace(traced[case.clean], restored=plain(restored))
+        return traced
 
 
 def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Tracer, seconds: float) -> Trace:
@@ -250,13 +258,13 @@ def _assembled(prompts: Sequence[Prompt], done: Sequence[Traced], tracer: _Trace
         )
     parts = tuple(part for part in settings.parts if part is not Part.head)
     grids = [{part: np.array(grid, dtype=float) for part, grid in (t.restored or {}).items()} for _, t in pairs]
-    whole = np.stack([[g[part] for part in parts] for g in grids]) if parts else None
-    head = np.stack([g[Part.head] for g in grids]) if Part.head in settings.parts else None
+    by_part = np.stack([[g[part] for part in parts] for g in grids]) if parts else None
+    by_head = np.stack([g[Part.head] for g in grids]) if Part.head in settings.parts else None
     both = {
         "clean": np.array([t.clean for _, t in pairs]).T,
         "corrupted": np.array([t.corrupted for _, t in pairs]).T,
-        "restored": np.zeros((2, 0)) if whole is None else np.moveaxis(whole, 2, 0),
-        "restored_heads": np.zeros((2, 0)) if head is None else np.moveaxis(head, 1, 0),
+        "restored": np.zeros((2, 0)) if by_part is None else np.moveaxis(by_part, 2, 0),
+        "restored_heads": np.zeros((2, 0)) if by_head is None else np.moveaxis(by_head, 1, 0),
     }
     return Trace(
         engine=settings.engine.value,

@@ -158,13 +158,13 @@ def _start(wandb: Any, settings: TrackSettings, folder: Path, about: Mapping[str
 
 def _mode(known: Any) -> str:
     """WANDB_MODE where it is set, else what `wandb offline` left; else online with a login and offline without one."""
-    asked, there = os.environ.get("WANDB_MODE"), logged_in(known.base_url)
-    if asked == "online" and not there:
+    requested, has_login = os.environ.get("WANDB_MODE"), logged_in(known.base_url)
+    if requested == "online" and not has_login:
         raise SettingsError(
             "WANDB_MODE=online, but there is no login: run `wandb login`, set WANDB_API_KEY, or track=none"
         )
     left = None if known.mode == "online" else known.mode  # which is what it is when nobody said anything
-    return asked or left or ("online" if there else "offline")
+    return requested or left or ("online" if has_login else "offline")
 
 
 def logged_in(base_url: str = f"https://{OWN_HOSTS[0]}") -> bool:

@@ -71,13 +71,13 @@ class Checkpoint:
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(tensors[f"trained/{name}"])
-        own = optimizer.state_dict()
+        current_state = optimizer.state_dict()
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if key.startswith("optimizer/"):
                 _, index, name = key.split("/")
                 moments.setdefault(int(index), {})[name] = tensor
-        optimizer.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
+        optimizer.load_state_dict({"state": moments, "param_groups": current_state["param_groups"]})
         best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         return Progressed(**state), best
 

@@ -73,10 +73,12 @@ def fit(
     before = state.seconds
     shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])  # of every method, for equal batches
     _check_shares(accelerator, state.steps, shared)
-    mine = [i for i, t in enumerate(shared.subtree) if t % accelerator.num_processes == accelerator.process_index]
-    place = {i: number for number, i in enumerate(mine)}
-    own = [prompts[i] for i in mine]
-    objective = AnswerLoss(adapted, own, labels, cache_gib=settings.cache_gib, progress=progress)
+    local_indices = [
+        i for i, t in enumerate(shared.subtree) if t % accelerator.num_processes == accelerator.process_index
+    ]
+    place = {i: number for number, i in enumerate(local_indices)}
+    local_prompts = [prompts[i] for i in local_indices]
+    objective = AnswerLoss(adapted, local_prompts, labels, cache_gib=settings.cache_gib, progress=progress)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -108,9 +110,9 @@ def fit(
         adapted.modes(training=False)
         state.seconds = before + time.perf_counter() - began
         loss = float(sum(losses)) / len(prompts)
-        found = [evaluate() if accelerator.is_main_process else {}]
-        broadcast_object_list(found)
-        row = {"epoch": float(state.epoch), "loss": loss, **found[0], "seconds": state.seconds}
+        dev_metrics = [evaluate() if accelerator.is_main_process else {}]
+        broadcast_object_list(dev_metrics)
+        row = {"epoch": float(state.epoch), "loss": loss, **dev_metrics[0], "seconds": state.seconds}
         state.history.append(row)
         on_epoch(row)
         if row["dev_macro_f1"] > state.best_macro_f1:

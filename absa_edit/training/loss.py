@@ -50,9 +50,9 @@ class AnswerLoss(nn.Module):
 
     def forward(self, indices: Sequence[int]) -> Float[Tensor, ""]:
         """Loss of the examples with these indices."""
-        asked = self.answers.asked(indices)
+        answer_tokens = self.answers.asked(indices)
         with self.products.on() if self.products else nullcontext():
             logits = self.answers.logits(indices, self.frozen).float()
-        losses = cross_entropy(logits, asked.target, reduction="none")
-        total = (losses * asked.share).sum()
+        losses = cross_entropy(logits, answer_tokens.target, reduction="none")
+        total = (losses * answer_tokens.share).sum()
         return total if self.penalty is None else total + len(indices) * self.penalty()

@@ -64,11 +64,11 @@ class Line:
     sign: str
     text: str
     terms: tuple[str, ...] = ()
-    whole: bool = False
+    is_sentence: bool = False
 
 
 @dataclass(frozen=True)
-class BlockInputs:
+class Frame:
     """A pattern that joins clauses, with the polarities it takes."""
 
     signs: str
@@ -100,17 +100,17 @@ def read_clauses(path: Path) -> list[Line]:
             terms = tuple(term.strip() for term in listed.split(",") if term.strip())
             continue
         mark, _, text = row.partition(" ")
-        whole = mark.endswith(".")
+        is_sentence = mark.endswith(".")
         sign = mark.rstrip(".")
         if sign not in SIGN and sign != "*":
             raise ValueError(f"{path.name}:{number}: starts with {mark!r}, not + - 0 or *")
         if sign != "*" and "@" not in re.sub(r"~[^()]*@\d", "", text) and "<" not in text:
             raise ValueError(f"{path.name}:{number}: no aspect in {text!r}")
-        lines.append(Line(row, group, kind, sign, text, terms, whole or sign == "*"))
+        lines.append(Line(row, group, kind, sign, text, terms, is_sentence or sign == "*"))
     return lines
 
 
-def read_frames(path: Path) -> list[BlockInputs]:
+def read_frames(path: Path) -> list[Frame]:
     """The frames of a file, in file order."""
     frames = []
     for raw in path.read_text(encoding="utf-8").splitlines():
@@ -119,7 +119,7 @@ def read_frames(path: Path) -> list[BlockInputs]:
             continue
         test = row.startswith("T ")
         signs, _, text = row.removeprefix("T ").partition(" ")
-        frames.append(BlockInputs(signs.rstrip("!"), text.strip(), test, signs.endswith("!")))
+        frames.append(Frame(signs.rstrip("!"), text.strip(), test, signs.endswith("!")))
     return frames
 
 
@@ -137,7 +137,7 @@ def settled(text: str) -> list[str]:
     if not match:
         return [re.sub(r" +", " ", text)]
     each = (text[: match.start()] + chosen + text[match.end() :] for chosen in match[1].split("|"))
-    return [one for part in each for one in settled(part)]
+    return [variant for part in each for variant in settled(part)]
 
 
 def realise(line: Line, rng: random.Random, first: int = 0) -> list[Piece]:
@@ -196,7 +196,7 @@ def capital(pieces: list[Piece]) -> list[Piece]:
     return done
 
 
-def fill(frame: BlockInputs, clauses: list[Line], rng: random.Random) -> list[Piece]:
+def fill(frame: Frame, clauses: list[Line], rng: random.Random) -> list[Piece]:
     """The pieces of a frame with its slots filled, first letter in upper case."""
     pieces: list[Piece] = []
     for part in re.split(r"([$^]\d)", pick(frame.text, rng)):

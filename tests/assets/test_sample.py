@@ -113,7 +113,7 @@ def test_no_wording_of_a_clause_is_dealt_to_both_splits(domain: str, monkeypatch
     assert len(train) > 500 and len(test) > 200
     assert not train & test
     shared = {line.key for line in dealt["train"]} & {line.key for line in dealt["test"]}
-    assert shared and not any(line.whole for line in lines if line.key in shared)
+    assert shared and not any(line.is_sentence for line in lines if line.key in shared)
 
 
 @pytest.mark.parametrize(("domain", "split"), FILES)

@@ -31,7 +31,7 @@ def test_rows_carry_scores_and_cost(record: RunRecord) -> None:
     rows = lookup.score_rows(record)
     assert len(rows) == 15
     edit = next(row for row in rows if (row.method, row.test) == ("edit", "laptop14"))
-    assert edit.own and edit.macro_f1.value == 0.655 and edit.seconds == 12.4 and edit.peak_mb == 812.0
+    assert edit.is_own_test and edit.macro_f1.value == 0.655 and edit.seconds == 12.4 and edit.peak_mb == 812.0
     names, values = lookup.columns(row.flat() for row in rows)
     flat = dict(zip(names, values[rows.index(edit)], strict=True))
     assert flat["macro_f1_low"] == pytest.approx(0.621) and flat["n"] == 638 and flat["trainable"] == 34_560

@@ -48,7 +48,7 @@ def toy(script: ModuleType, **changes: object):  # type: ignore[no-untyped-def]
 def test_a_resumed_training_ends_with_the_same_weights(script: ModuleType, text: Path, tmp_path: Path) -> None:
     losses: dict[int, float] = {}
     whole = script.pretrain(
-        toy(script), text, tmp_path / "whole", every=2, report=lambda step, loss, v: losses.update({step: v})
+        toy(script), text, tmp_path / "whole", checkpoint_every=2, report=lambda step, loss, v: losses.update({step: v})
     )
 
     def stop(step: int, loss: float, validation: float) -> None:
@@ -56,9 +56,11 @@ def test_a_resumed_training_ends_with_the_same_weights(script: ModuleType, text:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        script.pretrain(toy(script), text, tmp_path / "cut", every=2, report=stop)
+        script.pretrain(toy(script), text, tmp_path / "cut", checkpoint_every=2, report=stop)
     steps: list[int] = []
-    resumed = script.pretrain(toy(script), text, tmp_path / "cut", every=2, report=lambda step, *_: steps.append(step))
+    resumed = script.pretrain(
+        toy(script), text, tmp_path / "cut", checkpoint_every=2, report=lambda step, *_: steps.append(step)
+    )
     assert steps == [6, 8]
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     assert losses[8] < losses[2] - 0.2

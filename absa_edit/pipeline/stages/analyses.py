@@ -17,9 +17,9 @@ def run_analysis(ctx: Context, name: str) -> AnalysisRecord:
     settings = ctx.settings.analysis[name]
     path = ctx.folder / "analyses" / f"{name}.json"
     key = ctx.key("analysis", name, type(settings).__name__, settings)
-    if found := load_kept(AnalysisRecord, path, key):
+    if kept := load_kept(AnalysisRecord, path, key):
         log.info("%s: found in %s", name, path.parent)
-        return found
+        return kept
     chosen = analysis_of(settings, name)
     record = chosen.run(ctx, settings)
     made = AnalysisRecord(record, chosen.section(record))

@@ -34,8 +34,8 @@ def method_to_export(ctx: Context, among: Iterable[str]) -> str | None:
     if wanted is None:
         wanted = next(iter(trained), None)
     elif wanted not in trained:
-        told = ", ".join(trained) or "none is left"
-        raise SettingsError(f"export.method={wanted}: expected one of the trained methods ({told}), or none")
+        names = ", ".join(trained) or "none is left"
+        raise SettingsError(f"export.method={wanted}: expected one of the trained methods ({names}), or none")
     if wanted and not ctx.settings.export.merged and not methods[wanted].adapter:
         raise SettingsError(
             f"export.merged=false leaves nothing of {wanted} to export: it has no adapter. Name another export.method, "
@@ -56,10 +56,10 @@ def export_stage(
     adapted.load_trained(load_file(ctx.folder / "methods" / name / "weights.safetensors"))
     edit = adapted.representation
     about = describe(adapted, ctx.lm.settings(), ctx.lm.sha256, settings.prompt, ctx.task)
-    first = [row for one in rows.values() for row in one]
+    first = [row for test_rows in rows.values() for row in test_rows]
 
     def again(exported: AdaptedModel) -> list[Prediction]:
-        return [row for one in predict(ctx, "export", exported, tests).values() for row in one]
+        return [row for test_rows in predict(ctx, "export", exported, tests).values() for row in test_rows]
 
     export = ctx.folder / "export"
     shutil.rmtree(export, ignore_errors=True)  # of another method, maybe
@@ -82,11 +82,11 @@ def export_stage(
             log.warning("export: %s; the adapter alone is exported", error)
     gaps, agreements = zip(*proofs, strict=True)
     paths = [str(p.relative_to(ctx.folder)) if p else None for p in (adapter, merged)]
-    found = ExportRecord(name, paths[0], paths[1], max(gaps), min(agreements), len(first), not_merged)
+    export_record = ExportRecord(name, paths[0], paths[1], max(gaps), min(agreements), len(first), not_merged)
     log.info(
         "export: %s reloads with %.4g %% of %d answers the same (largest gap %.1e)",
-        name, 100 * found.agreement, found.n, found.max_logit_gap,
+        name, 100 * export_record.agreement, export_record.n, export_record.max_logit_gap,
     )  # fmt: skip
     with tracker_for(ctx, "export", job_type="export") as tracker:
-        publish_export(tracker, f"{ctx.experiment}-{name}".replace("+", "-"), found, ctx.folder)
-    return found
+        publish_export(tracker, f"{ctx.experiment}-{name}".replace("+", "-"), export_record, ctx.folder)
+    return export_record

@@ -55,24 +55,24 @@ def run_method(
     ctx: Context,
     name: str,
     method: MethodSettings,
-    own: EditPlan | None,
+    plan: EditPlan | None,
     tests: dict[str, list[Prompt]],
     base: BaseStates,
 ) -> tuple[MethodRecord, Rows]:
     """Train, check and score one method, or find it done in its folder."""
     settings = ctx.settings
     # one file holds the record: its key covers the tests, the training's does not
-    fit_key = _fit_key(ctx, name, method, own)
+    fit_key = _fit_key(ctx, name, method, plan)
     key = ctx.key(fit_key, settings.score, *(data.summary() for data in ctx.splits.tests))
     folder = ctx.folder / "methods" / name
-    if found := load_kept(MethodRecord, folder / "record.json", key):
+    if kept := load_kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
         with readable(folder / "record.json"):
-            every = load_predictions(folder / "predictions.jsonl")
-        return found, {test: tuple(r for r in every if r.test == test) for test in tests}
+            all_rows = load_predictions(folder / "predictions.jsonl")
+        return kept, {test: tuple(r for r in all_rows if r.test == test) for test in tests}
     with tracker_for(ctx, name, job_type="fit") as tracker:
         _forget_last_copy(ctx)
-        adapted = adapt(ctx, method, own)
+        adapted = adapt(ctx, method, plan)
         total = ctx.lm.model.num_parameters()
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
         fitted = None
@@ -97,22 +97,22 @@ def run_method(
             perplexity=perplexity(adapted, ctx.lm.tokenizer, neutral_text()),
             bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
-            plan=own,
+            plan=plan,
             scores={
                 test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
                 for test, r in rows.items()
             },
         )
-        every = tuple(row for one in rows.values() for row in one)
+        all_rows = tuple(row for test_rows in rows.values() for row in test_rows)
         (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
-        save_predictions(every, folder / "predictions.jsonl")
+        save_predictions(all_rows, folder / "predictions.jsonl")
         save_kept(record, folder / "record.json", key)
-        publish_method(tracker, name, record, every)
+        publish_method(tracker, name, record, all_rows)
     return record, rows
 
 
-def _fit_key(ctx: Context, name: str, method: MethodSettings, own: EditPlan | None) -> str:
-    return ctx.key("fit", name, type(method).__name__, method, own, ctx.settings.fit)
+def _fit_key(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> str:
+    return ctx.key("fit", name, type(method).__name__, method, plan, ctx.settings.fit)
 
 
 def _forget_last_copy(ctx: Context) -> None:
@@ -146,11 +146,11 @@ def _fit(
     ctx: Context, name: str, adapted: AdaptedModel, folder: Path, key: str, tracker: Tracker, base: BaseStates
 ) -> Fit:
     settings = ctx.settings
-    if found := load_kept(Fit, folder / "fit.json", key):
+    if kept := load_kept(Fit, folder / "fit.json", key):
         log.info("%s: training found in %s", name, folder)
         with readable(folder / "fit.json"):
             adapted.load_trained(load_file(folder / "weights.safetensors"))
-        return found
+        return kept
     train, dev = ctx.encode(ctx.splits.train), ctx.encode(ctx.splits.dev)
     gold = label_numbers([p.example.label for p in dev], ctx.task.labels)
     frozen = base.of(adapted, "dev", dev)

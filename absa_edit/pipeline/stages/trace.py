@@ -28,19 +28,19 @@ TOKEN_FILES = ("tokens.safetensors", "tokens.json")
 def trace_found(ctx: Context) -> Trace | None:
     """The trace in the run's folder, if it was made with these settings."""
     folder = ctx.folder / "trace"
-    if found := load_trace(folder, ctx.trace_key()):
+    if kept := load_trace(folder, ctx.trace_key()):
         log.info("trace: found in %s", folder)
-    return found
+    return kept
 
 
 def trace_stage(ctx: Context) -> Trace:
     """The trace of a seeded draw of training examples."""
-    if found := trace_found(ctx):
-        return found
+    if kept := trace_found(ctx):
+        return kept
     if fetch(ctx, "trace", ctx.trace_key(), ctx.folder / "trace", TRACE_FILES):
         log.info("trace: shared by an earlier run")
-        if found := trace_found(ctx):
-            return found
+        if kept := trace_found(ctx):
+            return kept
     settings = ctx.settings
     if settings.trace.engine is Engine.exact and settings.trace.dtype is Dtype.bfloat16:
         log.warning("trace: products in bfloat16, an approximation: effects move in the third digit")
@@ -80,15 +80,15 @@ def token_stage(ctx: Context, trace: Trace) -> tuple[TokenGrid, ...]:
     if not settings.grids:
         return ()
     fetched = grids_found(ctx) or fetch(ctx, "tokens", _grids_key(ctx), ctx.folder / "trace", TOKEN_FILES)
-    if fetched and (found := grids_found(ctx)):
-        return found
-    every, ids = ctx.prompts_to_trace(), trace.example_ids[: settings.grids]
+    if fetched and (kept := grids_found(ctx)):
+        return kept
+    prompts, ids = ctx.prompts_to_trace(), trace.example_ids[: settings.grids]
     grids = token_grids(
         ctx.lm,
-        [p for p in every if p.example.id in ids],
+        [p for p in prompts if p.example.id in ids],
         ctx.labels,
         settings,
-        Corrupter.of(ctx.lm, every, settings, ctx.settings.prompt, ctx.settings.seed),
+        Corrupter.of(ctx.lm, prompts, settings, ctx.settings.prompt, ctx.settings.seed),
         progress=ctx.progress,
     )
     save_token_grids(grids, ctx.folder / "trace", _grids_key(ctx))
@@ -107,41 +107,41 @@ def effects_stage(ctx: Context, trace: Trace) -> TraceEffects:
         return effects
     path = ctx.folder / "trace" / "agreement.json"
     key = ctx.key("agreement", ctx.trace_key(), ctx.settings.trace.checked)
-    found = load_kept(Agreement, path, key)
-    if found is None and fetch(ctx, "agreement", key, path.parent, [path.name]):
-        found = load_kept(Agreement, path, key)
-    if found is None:
-        found = _compared(ctx, trace)
-        if found is None:
+    fidelity = load_kept(Agreement, path, key)
+    if fidelity is None and fetch(ctx, "agreement", key, path.parent, [path.name]):
+        fidelity = load_kept(Agreement, path, key)
+    if fidelity is None:
+        fidelity = _compared(ctx, trace)
+        if fidelity is None:
             log.warning("trace: how far the estimates agree with the exact engine cannot be said: no cells differ")
             return effects
-        save_kept(found, path, key)
+        save_kept(fidelity, path, key)
         share(ctx, "agreement", key, path.parent, [path.name])
     log.info(
         "trace: %s against the exact engine on %d examples: rank correlation %s %%, %s %% of the %d strongest "
         "cells the same",
-        ctx.settings.trace.engine.value, found.rank_correlation.n, found.rank_correlation.percent(),
-        found.overlap.percent(), found.top,
+        ctx.settings.trace.engine.value, fidelity.rank_correlation.n, fidelity.rank_correlation.percent(),
+        fidelity.overlap.percent(), fidelity.top,
     )  # fmt: skip
-    return replace(effects, summary=replace(effects.summary, agreement=found))
+    return replace(effects, summary=replace(effects.summary, agreement=fidelity))
 
 
 def _compared(ctx: Context, trace: Trace) -> Agreement | None:
     """The first kept examples traced exactly, against what `trace` says of them."""
     settings = ctx.settings
     checked = trace.of(trace.example_ids[: settings.trace.checked])
-    every = ctx.prompts_to_trace()
+    prompts = ctx.prompts_to_trace()
     exactly = replace(settings.trace, engine=Engine.exact, dtype=Dtype.float32, filter=False)
     exact = trace_prompts(
         ctx.lm,
-        [p for p in every if p.example.id in set(checked.example_ids)],
+        [p for p in prompts if p.example.id in set(checked.example_ids)],
         ctx.labels,
         exactly,
         settings.prompt,
         seed=settings.seed,
         partial=ctx.folder / "trace" / "partial_agreement.jsonl",
         progress=ctx.progress,
-        corrupter=Corrupter.of(ctx.lm, every, exactly, settings.prompt, settings.seed),
+        corrupter=Corrupter.of(ctx.lm, prompts, exactly, settings.prompt, settings.seed),
     )
     log.info("trace: the comparison with the exact engine took %.0f s", exact.seconds)
     return agreement(exact, checked, draws=1000, rng=ctx.rng("agreement"))
