@@ -36,8 +36,7 @@ class LoReFT(nn.Module):
     def rotation(self) -> Float[Tensor, "rank width"]:
         """R: each of `rows` made orthogonal to those before it, and of length 1.
 
-        By QR: torch's own `parametrizations.orthogonal` multiplies Householder reflections, whose gradient takes twelve
-        times as long.
+        By QR: torch's own `parametrizations.orthogonal` multiplies Householder reflections, whose gradient is slower.
         """
         q, r = torch.linalg.qr(self.rows.T)
         return cast(Tensor, (q * r.diagonal().sign()).T)

@@ -142,8 +142,8 @@ def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tu
     `allowed` has a column for each key, those of `before` first, and may differ from row to row ([row, 1, 1, query,
     key]); None allows all.
 
-    Under autocast on a CPU the products are float32: of matrices as small as these oneDNN's in bfloat16 took twice
-    MKL's time on two EPYC cores with AVX-512, and the casts came on top.
+    Under autocast on a CPU the products are float32: of matrices as small as these oneDNN's in bfloat16 are slower than
+    MKL's, and the casts come on top.
     """
     if heads.query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):

@@ -1,13 +1,13 @@
 """Products of linear layers by oneDNN, where a model runs on a CPU.
 
-torch gives float32 to MKL. On two AMD EPYC cores oneDNN took half of MKL's time for an output layer of 32,000 words and
-the few rows that are asked there; 0.6 to 0.9 of it for the weights of blocks 320 and 512 wide once these are laid out
-as it likes them. The weight's own gradient is left to MKL, which is faster there. bfloat16 is oneDNN's by itself, but
-for each product a weight is laid out anew and, under autocast, rounded anew if it does not train.
+torch gives float32 to MKL. oneDNN is faster for a large output layer and the few rows that are asked there, and for
+the weights of blocks once these are laid out as it likes them. The weight's own gradient is left to MKL, which is
+faster there. bfloat16 is oneDNN's by itself, but for each product a weight is laid out anew and, under autocast,
+rounded anew if it does not train.
 
-oneDNN keeps a kernel for each number of rows that it has met, 0.4 MB here. So in float32 it is for the output layer,
-for runs of few rows and for traces, but not for all training: batches of many lengths would cost 100 MB for a tenth of
-the time.
+oneDNN keeps a kernel for each number of rows that it has met. So in float32 it is for the output layer, for runs of few
+rows and for traces, but not for all training: batches of many lengths would cost much memory for little time. The
+figures are in docs/performance.md.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from absa_edit.model.settings import Dtype, Precision
 def has_bfloat16_units(device: torch.device) -> bool:
     """Whether `device` multiplies bfloat16 matrices in hardware.
 
-    A CPU without (most have AVX2 and no more) took 17 times as long to train an edit in bfloat16 as in float32.
+    A CPU without (most have AVX2 and no more) trains far slower in bfloat16 than in float32.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -16,7 +16,7 @@ class Dtype(StrEnum):
     float32 = "float32"
     """The model's own dtype: nothing is rounded."""
     bfloat16 = "bfloat16"
-    """Faster where the machine has bfloat16 units, and an approximation: single effects move in the third digit."""
+    """Faster where the machine has bfloat16 units, and an approximation: single effects move a little."""
 
 
 class Precision(StrEnum):
