@@ -23,6 +23,7 @@ from absa_edit.settings import NO_RESULT, Settings, Stage
 from absa_edit.storage import ENGINE, content_hash
 from absa_edit.tasks.absc import ABSC
 from absa_edit.tasks.base import Task
+from absa_edit.tracing.settings import AdaptSettings, TracedModel
 
 log = logging.getLogger("absa_edit")
 
@@ -41,7 +42,9 @@ class Context:
     """Where the run's results go."""
     progress: Progress = silent
     trace: Trace | None = None
-    """Of the base model, where it was traced."""
+    """Of the base model or an adapted one, where it was traced."""
+    traced_as: str | None = None
+    """The key of that trace."""
 
     @classmethod
     def of(cls, lm: LanguageModel, task: Task = ABSC, train: Sequence[Example] = (), **settings: Any) -> Context:
@@ -85,8 +88,10 @@ class Context:
         return content_hash(ENGINE, *plugins, *lm, *data, *task_and_seed, *parts)
 
     def trace_key(self) -> str:
-        """Of the trace: all its settings that change it."""
-        return self.key("trace", replace(self.settings.trace, grids=0, checked=1, batch_tokens=1))
+        """Of a trace of `lm`: all its settings that change it."""
+        settings = replace(self.settings.trace, grids=0, checked=1, batch_tokens=1)
+        settings = replace(settings, model=TracedModel.base, adapt=AdaptSettings(), again=False)  # `lm` says it
+        return self.key("trace", settings)
 
     def config_hash(self) -> str:
         """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""

@@ -190,6 +190,36 @@ class TraceSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Adaptation:
+    """Which model was traced, and why."""
+
+    adapted: bool
+    """Whether the model was adapted to the task before it was traced."""
+    choice: str
+    """What `trace.model` asked for."""
+    base_macro_f1: Interval | None
+    """Of the base model on development data; None where the choice did not depend on it."""
+    by_frequency: float | None
+    """The macro-F1 there of the best guess that knows the labels' frequencies alone."""
+    method: str | None
+    examples: int
+    """Training examples of the fit."""
+    fit: Fit | None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceAgain:
+    """The trace of a model after it was edited, beside the trace that its plan was made of."""
+
+    method: str
+    trace: TraceSummary
+    n: int
+    """Examples that both traces kept; the agreement is over these."""
+    agreement: Agreement | None
+    """Of the two traces; None where too little is in both to be ranked."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSummary:
     """The language model that a run stood on."""
 
@@ -256,5 +286,10 @@ class RunRecord:
     labels: tuple[str, ...] = ABSC.labels
     """Of the task, in the order of every table."""
     analyses: dict[str, AnalysisRecord] = field(default_factory=dict)
+    adaptation: Adaptation | None = None
+    """Which model `trace` is of; None without a trace, and in records from before there was a choice (the base)."""
+    base_trace: TraceSummary | None = None
+    """Of the base model, where it was traced beside the adapted one."""
+    trace_again: TraceAgain | None = None
     export_failure: str | None = None
     """Why an export that was asked for is not there, or not all of it: it did not answer like the model in memory."""

@@ -81,7 +81,7 @@ def run(config: DictConfig, root: Path) -> float | None:
         from absa_edit.pipeline.prepare import (  # torch and transformers take seconds: a typo should not wait for them
             prepare,
         )
-        from absa_edit.pipeline.stages.methods import help_train
+        from absa_edit.pipeline.stages.help_train import help_train
         from absa_edit.report.terminal import bar
         from absa_edit.training.distributed import announce, is_first
 

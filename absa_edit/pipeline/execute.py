@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +18,21 @@ from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.base import method_of
 from absa_edit.pipeline.prepare import git_commit, versions
+from absa_edit.pipeline.stages.adapt import trace_key_found, traced_context
 from absa_edit.pipeline.stages.analyses import run_analysis
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.locate import locate_stage
 from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, run_method
 from absa_edit.pipeline.stages.report import report_stage
-from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_found, trace_stage
+from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_stage
+from absa_edit.pipeline.stages.trace_again import trace_base, trace_edited
 from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.terminal import print_results
-from absa_edit.results import SCHEMA, AnalysisRecord, MethodRecord, RunRecord
+from absa_edit.results import SCHEMA, Adaptation, AnalysisRecord, MethodRecord, RunRecord, TraceAgain
 from absa_edit.settings import Stage
-from absa_edit.storage import load, write_json
+from absa_edit.storage import load, load_trace, write_json
 from absa_edit.tracing.effects import TraceEffects
+from absa_edit.tracing.settings import TracedModel
 
 log = logging.getLogger("absa_edit")
 
@@ -51,14 +54,21 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     effects: TraceEffects | None = None
     plan: EditPlan | None = None
     grids: tuple[TokenGrid, ...] = ()
-    if Stage.trace in settings.stages:
+    adaptation: Adaptation | None = None
+    beside: dict[str, TraceEffects] = {}
+    if Stage.trace in settings.stages or _was_traced(ctx):  # by an earlier run of that stage
+        with _timed(seconds, "adapt"):
+            traced, adaptation = traced_context(ctx)
         with _timed(seconds, "trace"):
-            trace = trace_stage(ctx)
-            grids = token_stage(ctx, trace)
-            effects = effects_stage(ctx, trace)
-    elif trace := trace_found(ctx):  # by an earlier run of that stage
-        grids, effects = grids_found(ctx) or (), effects_stage(ctx, trace)
-    ctx = replace(ctx, trace=trace)
+            trace = trace_stage(traced)
+            grids = token_stage(traced, trace) if Stage.trace in settings.stages else grids_found(traced) or ()
+            effects = effects_stage(traced, trace)
+        if settings.trace.model is TracedModel.both:
+            with _timed(seconds, "trace of the base"):
+                base_effects = trace_base(ctx)
+            beside |= {"base": base_effects} if base_effects else {}
+        ctx = replace(ctx, trace=trace, traced_as=traced.trace_key())
+        del traced  # and the adapted model with it
     if Stage.locate in settings.stages:
         with _timed(seconds, "locate"):
             plan = locate_stage(ctx)
@@ -72,6 +82,12 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         for name, method_plan in plans.items():
             with _timed(seconds, name):
                 records[name], rows[name] = run_method(ctx, name, settings.method[name], method_plan, tests, base)
+    again: TraceAgain | None = None
+    if settings.trace.again and trace and (edited := exported or _first_trained(ctx, records)):
+        with _timed(seconds, "trace again"):
+            result = trace_edited(ctx, trace, edited, records[edited].plan)
+        if result:
+            again, beside["edited"] = result
     analyses: dict[str, AnalysisRecord] = {}
     if Stage.analyses in settings.stages:
         for name in settings.analysis:
@@ -89,6 +105,9 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         },
         model=ctx.lm.summary(),
         trace=effects.summary if effects else None,
+        adaptation=adaptation,
+        base_trace=beside["base"].summary if "base" in beside else None,
+        trace_again=again,
         plan=plan,
         methods=records,
         comparisons=compare(_pairs(ctx, list(records)), rows, draws=draws, rng=ctx.rng("compare")),
@@ -114,7 +133,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     load(RunRecord, ctx.folder / "results.json")  # what is written must be readable as what it claims to be
     try:
         if Stage.report in settings.stages or settings.stages == [Stage.trace]:  # a trace alone is to be looked at
-            report_stage(ctx, record, trace, effects, grids, rows, command)
+            report_stage(ctx, record, trace, effects, grids, rows, command, beside)
         elif (ctx.folder / "report.md").exists():
             log.warning("report.md and report.html are of before this run: add report to stages")
         if records or analyses:
@@ -143,10 +162,18 @@ def _pairs(ctx: Context, methods: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs that the settings name; without any, the exported method, or the first trained one, with each other."""
     if ctx.settings.compare:
         return [(a, b) for a, b in ctx.settings.compare if a in methods and b in methods]
-    trained = [name for name in methods if method_of(ctx.settings.method[name]).trains]
     chosen = ctx.settings.export.method
-    focus = chosen if chosen in methods else next(iter([*trained, *methods]), None)
+    focus = chosen if chosen in methods else _first_trained(ctx, methods) or next(iter(methods), None)
     return [(focus, other) for other in methods if other != focus] if focus else []
+
+
+def _first_trained(ctx: Context, methods: Iterable[str]) -> str | None:
+    return next((name for name in methods if method_of(ctx.settings.method[name]).trains), None)
+
+
+def _was_traced(ctx: Context) -> bool:
+    key = trace_key_found(ctx)
+    return key is not None and load_trace(ctx.folder / "trace", key) is not None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from absa_edit.errors import ModelError, RecordError, SettingsError
 from absa_edit.model.loading import load_model
 from absa_edit.model.precision import of_trace, of_training
 from absa_edit.pipeline.run_folder import experiment_name, run_folder
+from absa_edit.pipeline.stages.adapt import trace_key_found
 from absa_edit.progress import Progress, silent
 from absa_edit.results import RunRecord
 from absa_edit.settings import Settings, Stage
@@ -82,7 +83,8 @@ def make_way(ctx: Context) -> None:
         return path.unlink()
     if kept.config_hash != ctx.config_hash():
         return path.unlink()
-    lost_trace = kept.trace and not load_trace(ctx.folder / "trace", ctx.trace_key())
+    trace_key = trace_key_found(ctx)
+    lost_trace = kept.trace and not (trace_key and load_trace(ctx.folder / "trace", trace_key))
     kept_results = {
         Stage.trace: lost_trace,
         Stage.locate: kept.plan,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absa_edit.records import EditPlan, TraceCounts
 from absa_edit.report import formatting
-from absa_edit.results import ExportRecord, ModelSummary, RunRecord, TraceSummary
+from absa_edit.results import Adaptation, ExportRecord, ModelSummary, RunRecord, TraceAgain, TraceSummary
 from absa_edit.tracing.settings import Engine
 
 BRIEF = 0.05
@@ -17,6 +17,35 @@ def model(of: ModelSummary) -> str:
     return (
         f"Model **{of.name}**: {of.parameters:,} parameters, {of.layers} layers, {of.dtype}, "
         f"weights `{of.sha256[:12]}`{made}."
+    )
+
+
+def adaptation(of: Adaptation) -> str:
+    """Which model was traced, and why."""
+    why = ""
+    if of.base_macro_f1 is not None and of.by_frequency is not None:
+        above = "not surely above" if of.adapted else "above"
+        why = (
+            f": the base model's macro-F1 on {of.base_macro_f1.n:,} development rows, {of.base_macro_f1.percent()}, "
+            f"is {above} the {100 * of.by_frequency:.1f} that label frequencies alone give"
+        )
+    if not of.adapted or of.fit is None:
+        return f"The base model was traced{why}."
+    return (
+        f"The model was adapted before it was traced{why}. It learned by `{of.method}` from {of.examples:,} examples "
+        f"({of.fit.epochs} epochs, {formatting.duration(of.fit.seconds)}) to a development macro-F1 of "
+        f"{100 * of.fit.best_macro_f1:.1f}. The plan goes to the base model."
+    )
+
+
+def trace_again(of: TraceAgain) -> str:
+    """Whether the place moved while the model was edited."""
+    if of.agreement is None:
+        return f"After `{of.method}` the model was traced again; too little is in both traces to compare them."
+    return (
+        f"After `{of.method}` the model was traced again: on the {of.n:,} examples that both traces kept, the rank "
+        f"correlation of the effects is {of.agreement.rank_correlation.percent()} %, and of the {of.agreement.top} "
+        f"strongest cells {of.agreement.overlap.percent()} % are the same."
     )
 
 

@@ -16,6 +16,7 @@ from absa_edit.report.tables import (
     data_table,
     depth_table,
     score_table,
+    traces_table,
 )
 from absa_edit.results import AnalysisRecord, ModelSummary, RunRecord
 from absa_edit.table import markdown, pipe_table
@@ -64,6 +65,7 @@ def _trace(record: RunRecord, figures: Sequence[str]) -> list[str]:
     lines = [
         "## Trace",
         "",
+        *([descriptions.adaptation(record.adaptation), ""] if record.adaptation else []),
         descriptions.trace(trace),
         "",
         f"- Total effect of the corruption: {trace.total_effect.percent()} points of p(gold), "
@@ -73,7 +75,14 @@ def _trace(record: RunRecord, figures: Sequence[str]) -> list[str]:
         "",
         *markdown(depth_table(trace)),
     ]
-    return lines + _figure("trace.png", "Average indirect effect by part, layer and role", figures)
+    lines += _figure("trace.png", "Average indirect effect by part, layer and role", figures)
+    if record.trace_again:
+        lines += ["", descriptions.trace_again(record.trace_again)]
+    if (beside := traces_table(record)) is not None:
+        lines += ["", *markdown(beside)]
+    for name, of in (("base", "the base model"), ("edited", "the edited model")):
+        lines += _figure(f"trace_{name}.png", f"The same, of {of}", figures)
+    return lines
 
 
 def _plan(record: RunRecord) -> list[str]:

@@ -159,6 +159,29 @@ def _damage_row(name: str, method: MethodRecord, before: float | None) -> tuple[
     return (name, formatting.perplexity(method.perplexity), change, formatting.percent(method.touched_share), checked)
 
 
+def traces_table(record: RunRecord) -> Table | None:
+    """The traces of one run beside each other; None where there is only one."""
+    if record.trace is None or (record.base_trace is None and record.trace_again is None):
+        return None
+    adapted = record.adaptation is not None and record.adaptation.adapted
+    traces = {"base": record.base_trace, "adapted" if adapted else "base (planned from)": record.trace}
+    if record.trace_again:
+        traces[f"after {record.trace_again.method}"] = record.trace_again.trace
+    heads = ("model", "examples kept", "total effect (points)", "peak", "its effect (points)")
+    rows = tuple(
+        (
+            name,
+            f"{trace.counts.kept:,} of {trace.counts.seen:,}",
+            trace.total_effect.percent(),
+            f"{trace.peak.part.value}, layer {trace.peak.layer}, {formatting.ROLES[trace.peak.role]}",
+            trace.peak.effect.percent(),
+        )
+        for name, trace in traces.items()
+        if trace
+    )
+    return Table(heads, rows, "Traces of the same prompts:")
+
+
 def depth_table(trace: TraceSummary) -> Table:
     """Where along the depth the effect of each part sits."""
     heads = ("part", "peak (%)", "centre of mass (%)", "share in the middle third (%)")

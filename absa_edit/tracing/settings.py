@@ -27,6 +27,19 @@ class Engine(StrEnum):
     """All are estimated, and those that can decide a plan are run."""
 
 
+class TracedModel(StrEnum):
+    """Which model is traced; a plan always goes to the base model."""
+
+    base = "base"
+    adapted = "adapted"
+    """The base model after a short fit (`trace.adapt`), as in the AAAI-25 paper: who knows nothing of the task has no
+    place where it decides."""
+    both = "both"
+    """The adapted one, whose trace the plan is made of, and the base beside it."""
+    auto = "auto"
+    """The base, or the adapted one where the base answers no better than its labels' frequencies alone would."""
+
+
 class Tokens(StrEnum):
     """Which tokens the noise falls on."""
 
@@ -40,9 +53,32 @@ class Tokens(StrEnum):
 
 
 @dataclass
+class AdaptSettings:
+    """The short fit that comes before a trace of the adapted model; what is not said here is as in `fit`."""
+
+    method: str = "lora"
+    """A method that trains, needs no plan and can be folded into the weights, with its own defaults."""
+    lr: float | None = None
+    """Peak learning rate; by itself the method's own."""
+    examples: int | None = None
+    """Training examples (seeded draw of whole sentences); by itself all."""
+    epochs: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("examples", "epochs"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise SettingsError(f"trace.adapt.{key}={value}: expected at least 1")
+
+
+@dataclass
 class TraceSettings:
     """Causal tracing: what is corrupted, what is restored, on how many examples."""
 
+    model: TracedModel = TracedModel.base
+    adapt: AdaptSettings = field(default_factory=AdaptSettings)
+    again: bool = False
+    """Also trace the model that the exported (else the first trained) method made, and compare with the trace
+    before."""
     engine: Engine = Engine.exact
     examples: int = 100
     """Training examples looked at (seeded draw); the filter keeps some of them."""

@@ -17,7 +17,7 @@ log = logging.getLogger("absa_edit")
 def locate_stage(ctx: Context) -> EditPlan:
     """The plan, also written to `plan.json`."""
     settings = ctx.settings.locate
-    key = ctx.key("plan", type(settings).__name__, settings, ctx.trace_key() if ctx.trace else None)
+    key = ctx.key("plan", type(settings).__name__, settings, ctx.traced_as)
     path = shared_folder(ctx, "plan", key) / "record.json"
     chooses = LOCALIZERS[settings.kind].chooses  # what is chosen by hand depends on files, and takes no time
     plan = load_kept(EditPlan, path, key) if chooses else None

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import FitError
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.scoring import score
@@ -41,7 +40,7 @@ from absa_edit.storage import (
 from absa_edit.tracking.log_records import publish_epoch, publish_method
 from absa_edit.tracking.wandb import Tracker, track
 from absa_edit.training.checkpoint import Checkpoint
-from absa_edit.training.distributed import Job, announce, next_job
+from absa_edit.training.distributed import Job, announce
 from absa_edit.training.loop import fit
 
 log = logging.getLogger("absa_edit")
@@ -62,8 +61,8 @@ def run_method(
     """Train, check and score one method, or find it done in its folder."""
     settings = ctx.settings
     # one file holds the record: its key covers the tests, the training's does not
-    fit_key = _fit_key(ctx, name, method, plan)
-    key = ctx.key(fit_key, settings.score, *(data.summary() for data in ctx.splits.tests))
+    training_key = fit_key(ctx, name, method, plan)
+    key = ctx.key(training_key, settings.score, *(data.summary() for data in ctx.splits.tests))
     folder = ctx.folder / "methods" / name
     if kept := load_kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
@@ -71,13 +70,13 @@ def run_method(
             all_rows = load_predictions(folder / "predictions.jsonl")
         return kept, {test: tuple(r for r in all_rows if r.test == test) for test in tests}
     with tracker_for(ctx, name, job_type="fit") as tracker:
-        _forget_last_copy(ctx)
+        forget_last_copy(ctx)
         adapted = adapt(ctx, method, plan)
         total = ctx.lm.model.num_parameters()
         log.info("%s: %d trainable parameters (%.3f %%)", name, adapted.count(), 100 * adapted.count() / total)
         fitted = None
         if method_of(method).trains:
-            fitted = _fit(ctx, name, adapted, folder, fit_key, tracker, base)
+            fitted = fit_method(ctx, name, adapted, folder, training_key, tracker, base)
         elsewhere = list(changed_elsewhere(adapted, ctx.lm.model))
         if elsewhere:
             raise RuntimeError(f"{name}: training changed {elsewhere[0]}, which is not in its plan")
@@ -111,11 +110,11 @@ def run_method(
     return record, rows
 
 
-def _fit_key(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> str:
+def fit_key(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> str:
     return ctx.key("fit", name, type(method).__name__, method, plan, ctx.settings.fit)
 
 
-def _forget_last_copy(ctx: Context) -> None:
+def forget_last_copy(ctx: Context) -> None:
     """Of the model, with what it left on the GPU."""
     gc.collect()
     if ctx.lm.model.device.type == "cuda":
@@ -142,7 +141,7 @@ def own_plan(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | N
     return plan
 
 
-def _fit(
+def fit_method(
     ctx: Context, name: str, adapted: AdaptedModel, folder: Path, key: str, tracker: Tracker, base: BaseStates
 ) -> Fit:
     settings = ctx.settings
@@ -197,29 +196,6 @@ def _fit(
     save_kept(fitted, folder / "fit.json", key)
     checkpoint.remove()
     return fitted
-
-
-def help_train(ctx: Context) -> None:
-    """In a process beside the first one: train with it what it trains, until it is done.
-
-    Raises `FitError` when this process has other data, another model or other settings.
-    """
-    while job := next_job(ctx.lm.model.device):
-        _help(ctx, job)
-
-
-def _help(ctx: Context, job: Job) -> None:
-    method, seed = ctx.settings.method[job.name], ctx.settings.seed
-    if _fit_key(ctx, job.name, method, job.plan) != job.key:
-        raise FitError(
-            f"{job.name}: this process would not train what the first one does; give all the same data, model and "
-            "settings (of machines that differ, fit.precision too)"
-        )
-    _forget_last_copy(ctx)
-    adapted = adapt(ctx, method, job.plan)
-    train = ctx.encode(ctx.splits.train)
-    checkpoint = Checkpoint(ctx.folder / "methods" / job.name / "checkpoint", job.key)
-    fit(adapted, train, ctx.labels, ctx.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
 
 
 def base_states(ctx: Context, plans: Iterable[EditPlan | None]) -> BaseStates:

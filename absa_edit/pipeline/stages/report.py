@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absa_edit.context import Context
 from absa_edit.export.model_card import add_figures
@@ -17,6 +17,8 @@ from absa_edit.storage import atomic
 from absa_edit.tracing.effects import TraceEffects
 from absa_edit.tracking.log_records import publish_analysis, publish_comparison, publish_trace
 
+BESIDE = {"base": "The trace of the base model", "edited": "The trace of the edited model"}
+
 
 def report_stage(
     ctx: Context,
@@ -26,11 +28,12 @@ def report_stage(
     grids: Sequence[TokenGrid],
     rows: dict[str, Rows],
     command: str | None,
+    beside: Mapping[str, TraceEffects],
 ) -> None:
-    """Write figures and reports, and publish what spans methods."""
+    """Write figures and reports, and publish what spans methods; `beside` are traces of the base and edited model."""
     parts, heads = (effects.parts, effects.heads) if effects else (None, None)
     figures = ctx.folder / "figures"
-    names = write_figures(record, parts, figures)
+    names = write_figures(record, parts, figures, {name: other.parts for name, other in beside.items()})
     for number, grid in enumerate(grids, 1):
         token_heatmap(grid, figures / f"trace_tokens_{number}.png", model=record.model.name)
     for exported in (record.export.adapter, record.export.merged) if record.export else ():
@@ -48,6 +51,7 @@ def report_stage(
             tests=ctx.splits.tests,
             predictions=rows,
             command=command,
+            beside={BESIDE[name]: (figures / f"trace_{name}.png").read_bytes() for name in beside},
         ),
     }
     for name, text in texts.items():

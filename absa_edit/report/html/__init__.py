@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -49,11 +50,13 @@ def report_html(
     tests: Sequence[Dataset] = (),
     predictions: Predictions | None = None,
     command: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """The text of `report.html`; the same records give the same bytes.
 
     What the run has no numbers for is left out. `heads` are the effects of single heads, `train` has the
-    sentences of the traced examples, `tests` those of `predictions`.
+    sentences of the traced examples, `tests` those of `predictions`; `beside` are pictures (PNG) of the traces of other
+    models, by what they show.
     """
     shown = sections(record, effects, heads, trace, grids, train, tests, predictions or {})
     methods = method_looks(record)
@@ -71,6 +74,7 @@ def report_html(
         methods=methods,
         label_colours=label_colours(len(record.labels)),
         charts=_charts(record),
+        beside={title: _address("image/png", picture) for title, picture in beside.items()},
         data_table=data_table(record),
         command=command,
         payload={"methods": methods, **drawn},
@@ -93,10 +97,14 @@ def _charts(record: RunRecord) -> dict[str, str]:
     """The charts of the analyses as addresses that hold the picture itself."""
     sections = {name: analysis.section for name, analysis in record.analyses.items()}
     return {
-        name: f"data:image/svg+xml;base64,{base64.b64encode(chart_svg(section.title, section.chart)).decode()}"
+        name: _address("image/svg+xml", chart_svg(section.title, section.chart))
         for name, section in sections.items()
         if section.chart
     }
+
+
+def _address(kind: str, picture: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _environment() -> Environment:

@@ -13,7 +13,7 @@ from absa_edit.report.html.predictions import Predictions, answered, disagreemen
 from absa_edit.report.html.scores import budget_points, confusion_tables, learning_curves, score_tables
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
 from absa_edit.report.lookup import compared, focus, interval_of, random_control, trains_nothing
-from absa_edit.report.tables import class_table, comparison_table, cost_table, damage_table
+from absa_edit.report.tables import class_table, comparison_table, cost_table, damage_table, traces_table
 from absa_edit.results import RunRecord
 from absa_edit.table import Table
 from absa_edit.tracing.effects import Effects
@@ -58,7 +58,7 @@ def sections(
     by_token = token_maps(grids, train) if train else []
     examples = example_maps(trace, train) if trace and train else []
     possible = {
-        "trace": PageSection("Where the model decides", peak(record), maps),
+        "trace": PageSection("Where the model decides", peak(record), maps, _beside(record)),
         "examples": PageSection(
             "Single examples", chosen(len(by_token), len(examples), trace) if trace else None, [*by_token, *examples]
         ),
@@ -89,6 +89,11 @@ def sections(
         for name, analysis in record.analyses.items()
     }
     return {key: section for key, section in filled.items() if section.data or section.tables} | analyses
+
+
+def _beside(record: RunRecord) -> tuple[tuple[str, Table], ...]:
+    table = traces_table(record)
+    return (("Traces of the base, adapted and edited model", table),) if table else ()
 
 
 def headline(record: RunRecord) -> str | None:

@@ -6,7 +6,9 @@ Each function writes one PNG; `write_figures` writes all that a run has the numb
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,8 +41,13 @@ from absa_edit.tracing.effects import Effects
 __all__ = ["learning_curves", "pareto", "scores_figure", "trace_heatmap", "write_figures"]
 
 
-def write_figures(record: RunRecord, effects: Effects | None, folder: Path) -> tuple[str, ...]:
-    """Names of the figures written to `folder`; those that the run has no numbers for are left out."""
+def write_figures(
+    record: RunRecord, effects: Effects | None, folder: Path, beside: Mapping[str, Effects] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """Names of the figures written to `folder`; those that the run has no numbers for are left out.
+
+    `beside` are the traces of the `base` and the `edited` model, each drawn as `trace_<name>.png`.
+    """
     written = []
     if effects is not None:
         trace_heatmap(
@@ -52,6 +59,16 @@ def write_figures(record: RunRecord, effects: Effects | None, folder: Path) -> t
             trace=record.trace,
         )
         written.append("trace.png")
+    others = {"base": record.base_trace, "edited": record.trace_again.trace if record.trace_again else None}
+    for name, other in beside.items():
+        trace_heatmap(
+            other,
+            folder / f"trace_{name}.png",
+            model=f"{record.model.name} ({name})",
+            data=record.data["train"].name,
+            trace=others[name],
+        )
+        written.append(f"trace_{name}.png")
     if tests_in_order(record):
         scores_figure(record, folder / "scores.png")
         written.append("scores.png")
