@@ -18,6 +18,7 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.errors import FitError
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
+from absa_edit.evaluation.sampled import sampled_answers, sampled_score
 from absa_edit.evaluation.scoring import score
 from absa_edit.localizers.base import Localizer, locate
 from absa_edit.localizers.settings import LOCALIZERS
@@ -27,7 +28,7 @@ from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
 from absa_edit.records import EditPlan
 from absa_edit.resampling import accuracy, confusions, label_numbers, macro_f1
-from absa_edit.results import Fit, MethodRecord, Prediction
+from absa_edit.results import Fit, MethodRecord, Prediction, Sampled, Score
 from absa_edit.storage import (
     ENGINE,
     atomic,
@@ -102,6 +103,8 @@ def run_method(
                 test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
                 for test, r in rows.items()
             },
+            leak_free=_leak_free(ctx, rows),
+            sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled else {},
         )
         every = tuple(row for one in rows.values() for row in one)
         (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
@@ -109,6 +112,34 @@ def run_method(
         save_kept(record, folder / "record.json", key)
         publish_method(tracker, name, record, every)
     return record, rows
+
+
+def _leak_free(ctx: Context, rows: Rows) -> dict[str, Score]:
+    """Scores on the rows that are not in the training file, of the test sets that hold both kinds."""
+    found = {}
+    for data in ctx.splits.tests:
+        if data.leaked and (clean := [row for row in rows[data.name] if row.id not in data.leaked]):
+            rng = ctx.rng(f"bootstrap {data.name} leak-free")
+            found[data.name] = score(clean, draws=ctx.settings.score.resamples, rng=rng)
+    return found
+
+
+def _sampled(ctx: Context, name: str, adapted: AdaptedModel, tests: dict[str, list[Prompt]]) -> dict[str, Sampled]:
+    """How drawn answers score on each test set; the seed's draws are the same for every method."""
+    words = dict(zip(ctx.task.labels, ctx.settings.prompt.labels, strict=True))
+    found = {}
+    for test, prompts in tests.items():
+        rng = ctx.rng(f"sampled {test}")
+        answers = sampled_answers(
+            adapted,
+            prompts,
+            ctx.lm.tokenizer,
+            seed=int(rng.integers(2**63)),
+            progress=ctx.progress,
+            name=f"{name} writes on {test}",
+        )
+        found[test] = sampled_score(prompts, answers, words, draws=ctx.settings.score.resamples, rng=rng)
+    return found
 
 
 def _fit_key(ctx: Context, name: str, method: MethodSettings, own: EditPlan | None) -> str:
@@ -181,7 +212,7 @@ def _fit(
     fitted = fit(
         adapted,
         train,
-        ctx.labels,
+        ctx.answers_to_learn(),
         settings.fit,
         evaluate,
         seed=settings.seed,
@@ -219,7 +250,8 @@ def _help(ctx: Context, job: Job) -> None:
     adapted = adapt(ctx, method, job.plan)
     train = ctx.encode(ctx.splits.train)
     checkpoint = Checkpoint(ctx.folder / "methods" / job.name / "checkpoint", job.key)
-    fit(adapted, train, ctx.labels, ctx.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
+    answers = ctx.answers_to_learn()
+    fit(adapted, train, answers, ctx.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
 
 
 def base_states(ctx: Context, plans: Iterable[EditPlan | None]) -> BaseStates:
