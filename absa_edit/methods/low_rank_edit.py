@@ -126,13 +126,14 @@ def mask_to_heads(down: nn.Parameter, blocks: Sequence[tuple[int, slice]]) -> in
     adapter of those inputs alone would; a block of all inputs is left as it is. The others get no gradient, so that
     no optimiser moves them, and the product B A is exactly 0 for the inputs that no block reads.
     """
-    free = torch.zeros_like(down, dtype=torch.bool)
+    free = torch.zeros(down.shape, dtype=torch.bool)  # looked at before it goes to a device, which may be meta
     first = 0
     for rows, inputs in blocks:
         free[first : first + rows, inputs] = True
         first += rows
     if free.all():
         return 0
+    free = free.to(down.device)
     with torch.no_grad():
         # PEFT draws A uniformly up to 1 / sqrt(inputs): here the inputs are those that a row reads.
         down.mul_(math.sqrt(down.shape[1]) / free.sum(1, keepdim=True).sqrt()).mul_(free)
