@@ -138,7 +138,7 @@ class Model:
             return {"dev_accuracy": score.accuracy.value, "dev_macro_f1": score.macro_f1.value}
 
         prompts, chosen = ctx.encode(data.train), ctx.settings.fit
-        fit_to(adapted, prompts, self.labels, chosen, evaluate, seed=seed, progress=progress)
+        fit_to(adapted, prompts, ctx.answers_to_learn(), chosen, evaluate, seed=seed, progress=progress)
         return trained
 
 

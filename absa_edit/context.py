@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.data.prompts import Labels, Prompt, encode, label_ids
 from absa_edit.data.sources import Splits
+from absa_edit.errors import ModelError
 from absa_edit.model.loading import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Example, Trace
@@ -57,6 +58,18 @@ class Context:
     def labels(self) -> Labels:
         """The tokens of each label's word. Raises `ModelError` where one begins another."""
         return label_ids(self.lm.tokenizer, self.settings.prompt, self.task.labels)
+
+    def answers_to_learn(self) -> Labels:
+        """What training teaches: each label's word and, with `fit.end`, the end token after it.
+
+        Raises `ModelError` for a tokenizer without one.
+        """
+        if not self.settings.fit.end:
+            return self.labels
+        end = self.lm.tokenizer.eos_token_id
+        if end is None:
+            raise ModelError("fit.end=true, but the tokenizer has no end token; use fit.end=false")
+        return {label: (*word, end) for label, word in self.labels.items()}
 
     def copy_of_model(self) -> PreTrainedModel:
         """A copy of the base model in which nothing trains yet."""

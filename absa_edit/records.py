@@ -99,6 +99,8 @@ class Dataset:
     """Of the task, in the order of every table."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Rows left out or worth knowing of, by reason (conflict, leaked, several_occurrences, ...)."""
+    leaked: frozenset[str] = frozenset()
+    """Ids of the rows that are in the training file, too, and were kept."""
 
     def __len__(self) -> int:
         return len(self.examples)

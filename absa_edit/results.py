@@ -113,6 +113,15 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """How answers that are drawn score, each right only where it is the gold label's word and nothing else."""
+
+    accuracy: Interval
+    no_label: int
+    """How many are no label's word."""
+
+
+@dataclass(frozen=True, slots=True)
 class MethodRecord:
     """What one method trained, what it cost and how it scored."""
 
@@ -132,6 +141,10 @@ class MethodRecord:
     """True when everything outside the plan was found bit-identical to the base after training."""
     plan: EditPlan | None
     scores: dict[str, Score]
+    leak_free: dict[str, Score] = field(default_factory=dict)
+    """Of the same predictions on the rows that are not in the training file, for test sets that keep leaked ones."""
+    sampled: dict[str, Sampled] = field(default_factory=dict)
+    """With `score.sampled`, by test set."""
 
 
 @dataclass(frozen=True, slots=True)

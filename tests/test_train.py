@@ -43,6 +43,7 @@ def test_every_experiment_composes(name: str) -> None:
 def test_every_option_composes(group: str) -> None:
     needed = {
         "manual": ["locate.layers=[4,5]"],
+        "depth": ["locate.depth=[0.3,0.5]"],
         "file": ["locate.plan=plan.json"],
         "files": ["data.name=mine", "data.train=a.xml", "data.test=b.xml"],
     }
@@ -61,7 +62,7 @@ def test_one_method_or_several() -> None:
 
 def test_the_random_control_is_trained_as_the_edit_is() -> None:
     changed = {
-        "lr": 1e-3, "alpha": 16.0, "dropout": 0.1, "weights": False, "representation": True,
+        "lr": 1e-3, "alpha": 16.0, "rslora": True, "dropout": 0.1, "weights": False, "representation": True,
         "representation_rank": 2, "representation_lr": 1e-3, "position": Role.last,
     }  # fmt: skip
     assert {*changed, "locate"} == {f.name for f in fields(Edit)}
@@ -97,13 +98,16 @@ def test_roles_and_tokens_are_spelled_as_in_the_tables() -> None:
         ("model.dtype=float31", "model.dtype"),
         ("locate.rank=0", "locate.rank"),
         ("locate.layers=[3]", "locate=manual"),
+        ("locate.depth=[0.1,0.2]", "locate=depth"),
+        ("locate.depth=[0.5,0.2]", "the smaller one first"),
+        ("locate.depth=[0.5]", "two shares"),
         ("fit.epochs=0", "fit.epochs"),
         ("prompt.template=nothing", "prompt.template"),
         ("+colour=red", "colour"),
         ("+trace.exmples=3", "trace.exmples: unknown setting. Did you mean trace.examples?"),
         ("+fit.epoch=9", "fit.epoch: unknown setting. Did you mean fit.epochs?"),
         ("+method.edit.rnak=3", "method.edit.rnak: unknown setting. Did you mean locate.rank or method.lora.rank?"),
-        ("+model.load_in_4bit=true", "model.load_in_4bit: unknown setting. Expected one of model.name, model.rev"),
+        ("+model.load_in_4bit=true", "model.load_in_4bit: unknown setting. Expected one of model.name, model.gguf"),
         ("+data.more={a:1}", "data.more: unknown setting"),
         ("trace.parts=[atn]", "trace.parts"),
         ("stages=[trase]", "stages"),

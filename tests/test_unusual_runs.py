@@ -200,6 +200,36 @@ def test_own_data_may_be_called_dev(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
+def test_kept_leaks_are_scored_with_and_without(tmp_path: Path) -> None:
+    """The scores without them are of the same predictions."""
+    made = {
+        name: [
+            {"sentence": f"The {a} is {w}.", "aspect": a, "label": label}
+            for a in aspects
+            for w, label in (("bad", "negative"), ("lovely", "positive"))
+        ]
+        for name, aspects in (("train", ("screen", "fan", "lid")), ("test", ("lid", "cover", "price")))
+    }
+    files = {name: tmp_path / f"{name}.jsonl" for name in made}
+    for name, rows in made.items():
+        files[name].write_text("\n".join(json.dumps(row) for row in rows))
+    data = DataSettings(name="mine", train=str(files["train"]), test=str(files["test"]), leaks=Leaks.keep)
+    stages = [Stage.methods, Stage.report]
+    run, record, _ = execute(small_run(tmp_path, data=data, method={"zero_shot": ZeroShot()}, stages=stages))
+    method = record.methods["zero_shot"]
+    clean = method.leak_free["mine"]
+    rows = load_predictions(run.folder / "methods" / "zero_shot" / "predictions.jsonl")
+    right = [row.predicted == row.gold for row in rows if row.aspect != "lid"]
+    assert (method.scores["mine"].accuracy.n, clean.accuracy.n) == (6, 4)
+    assert clean.accuracy.value == sum(right) / 4
+    for report in ("report.md", "report.html"):
+        assert "ithout leaked test rows" in (run.folder / report).read_text()
+    dropped = replace(run.settings, data=replace(data, leaks=Leaks.drop), output=str(tmp_path / "dropped"))
+    alone = execute(dropped)[1].methods["zero_shot"]
+    assert not alone.leak_free
+    assert alone.scores["mine"].confusion == clean.confusion
+
+
 def test_nothing_is_exported_where_the_method_was_left_out(tmp_path: Path) -> None:
     random = {"zero_shot": ZeroShot(), "random": Edit(lr=2e-3, locate="random")}
     chosen = small_run(tmp_path, locate=LocateSettings(kind="all"), method=random)

@@ -38,6 +38,7 @@ class DataSettings:
     strict: bool = False
     """Stop, rather than use the bundled sample, when `name` is nowhere to be found."""
     leaks: Leaks = Leaks.drop
+    """Kept leaks are scored with the rest; the score without them is told beside."""
     dev_share: float = 0.1
     """Share of training sentences held out for early stopping, 0 to 0.5."""
     split_seed: int = 0

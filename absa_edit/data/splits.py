@@ -71,7 +71,8 @@ def without_leaks(test: Dataset, train: Dataset, leaks: Leaks) -> Dataset:
     if leaks is Leaks.error:
         raise DataError(f"{what}. Set data.leaks=drop to leave them out, or data.leaks=keep to score them.")
     if leaks is Leaks.keep:
-        return test.with_examples(test.examples, leaked=len(leaked))
+        kept = test.with_examples(test.examples, leaked=len(leaked))
+        return replace(kept, leaked=frozenset(e.id for e in leaked))
     if len(leaked) == len(test):
         raise DataError(f"{what}: none is left. Give another test file, or set data.leaks=keep.")
     clean = tuple(e for e in test.examples if _key(e) not in known)

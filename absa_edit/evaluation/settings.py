@@ -15,6 +15,9 @@ class ScoreSettings:
     """Tokens (padding included) in one scoring batch."""
     resamples: int = 2000
     """Bootstrap and permutation draws."""
+    sampled: bool = False
+    """Tell besides how answers score that are drawn, up to ten tokens of the whole vocabulary, as arXiv 2503.15117's
+    code does. Slow, and only of use for models that end their answers (`fit.end`)."""
 
     def __post_init__(self) -> None:
         if self.resamples < 1 or self.batch_tokens < 1:

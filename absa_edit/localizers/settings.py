@@ -29,9 +29,12 @@ class LocateSettings:
     """A registered localizer: trace, random, all, manual, file, or one of your own."""
     layers: list[int] = field(default_factory=list)
     """For `manual`: the layers to edit, counted from 0."""
+    depth: list[float] = field(default_factory=list)
+    """For `depth`: a share [from, to] of the model's depth, 0 to 1; edited are the layers whose middle lies in it: i of
+    n with from <= (i + 0.5) / n < to. [0.3125, 0.5] is layers 10-15 of 32 and 6-8 of 18."""
     parts: list[Part] = field(default_factory=lambda: [Part.attn, Part.mlp])
     """Component outputs to edit in the chosen layers: attn is `o_proj`, mlp is `down_proj`; or `[head]`, single heads:
-    each its columns of `o_proj`. `manual` and `all` take every head of their layers; a plan file names any."""
+    each its columns of `o_proj`. `manual`, `depth` and `all` take every head of their layers; a plan file names any."""
     width: int | None = None
     """Layers in the window; None is a third of the model's."""
     rank: int = 4
@@ -59,7 +62,9 @@ class LocateSettings:
             )
         if self.sites is not None and self.sites < 1:
             raise SettingsError(f"locate.sites={self.sites}: expected at least 1")
-        for key, example in (("layers", "[4,5]"), ("plan", "plan.json")):
+        if self.depth and not (len(self.depth) == 2 and 0 <= self.depth[0] < self.depth[1] <= 1):
+            raise SettingsError(f"locate.depth={self.depth}: expected two shares from 0 to 1, the smaller one first")
+        for key, example in (("layers", "[4,5]"), ("depth", "[0.3,0.5]"), ("plan", "plan.json")):
             takes = next(name for name in LOCALIZERS if LOCALIZERS[name].takes == key)
             if bool(getattr(self, key)) != (localizer.takes == key):
                 raise SettingsError(
@@ -68,9 +73,10 @@ class LocateSettings:
                 )
 
     def by(self, kind: str) -> LocateSettings:
-        """The same choice by another localizer, one that needs neither layers nor a file."""
+        """The same choice by another localizer, one that needs no layers, depth or file."""
         localizer = LOCALIZERS[kind]
         shared = {f.name: getattr(self, f.name) for f in fields(LocateSettings)}
         sites = self.sites if localizer.chooses else None
-        made: LocateSettings = localizer.settings(**shared | {"kind": kind, "layers": [], "plan": None, "sites": sites})
+        by_hand: dict[str, Any] = {"layers": [], "depth": [], "plan": None}
+        made: LocateSettings = localizer.settings(**shared | by_hand | {"kind": kind, "sites": sites})
         return made

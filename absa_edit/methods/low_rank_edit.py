@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ class Edit(LocatedSettings):
     lr: float = 2e-3
     alpha: float = 8.0
     """The delta is scaled by alpha / rank, the same at every site."""
+    rslora: bool = False
+    """Scale it by alpha / sqrt(rank) instead. Source: Kalajdzievski 2023 (arXiv 2312.03732)."""
     dropout: float = 0.0
     weights: bool = True
     """Train the deltas; false leaves the representation edit alone."""
@@ -84,15 +86,17 @@ def _deltas(runner: BlockRunner, settings: Edit, plan: EditPlan) -> tuple[PeftMo
     paths = {path: sum(rank for rank, _ in blocks) for path, blocks in by_path.items()}
     touched = sum(math.prod(runner.shape(t.site)) for t in plan.targets)
     rank = max(paths.values())
-    scale = settings.alpha / max(t.rank for t in plan.targets)
+    divisor: Callable[[float], float] = math.sqrt if settings.rslora else float  # of alpha, from a rank
+    scale = settings.alpha / divisor(max(t.rank for t in plan.targets))
     config = LoraConfig(
         r=rank,
-        lora_alpha=scale * rank,  # type: ignore[arg-type]
+        lora_alpha=scale * divisor(rank),  # type: ignore[arg-type]
+        use_rslora=settings.rslora,
         lora_dropout=settings.dropout,
         target_modules=list(paths),
         rank_pattern={path: r for path, r in paths.items() if r != rank},
         # One scale at all sites: vLLM reads only the global alpha / r and drops the patterns without a word.
-        alpha_pattern={path: scale * r for path, r in paths.items() if r != rank},
+        alpha_pattern={path: scale * divisor(r) for path, r in paths.items() if r != rank},
         task_type=TaskType.CAUSAL_LM,
         fan_in_fan_out=transposed(runner.model, paths),
     )
@@ -122,13 +126,14 @@ def mask_to_heads(down: nn.Parameter, blocks: Sequence[tuple[int, slice]]) -> in
     adapter of those inputs alone would; a block of all inputs is left as it is. The others get no gradient, so that
     no optimiser moves them, and the product B A is exactly 0 for the inputs that no block reads.
     """
-    free = torch.zeros_like(down, dtype=torch.bool)
+    free = torch.zeros(down.shape, dtype=torch.bool)  # looked at before it goes to a device, which may be meta
     first = 0
     for rows, inputs in blocks:
         free[first : first + rows, inputs] = True
         first += rows
     if free.all():
         return 0
+    free = free.to(down.device)
     with torch.no_grad():
         # PEFT draws A uniformly up to 1 / sqrt(inputs): here the inputs are those that a row reads.
         down.mul_(math.sqrt(down.shape[1]) / free.sum(1, keepdim=True).sqrt()).mul_(free)

@@ -78,7 +78,10 @@ class RepresentationEdit(nn.Module):
 
     @contextmanager
     def on(self, runner: BlockRunner, prompt: Prompt) -> Iterator[None]:
-        """Edit every run of `runner` over rows that are all `prompt` inside the block."""
+        """Edit every run of `runner` over rows that all begin with `prompt` inside the block.
+
+        A run that goes on from a cache of the prompt, a token at a time, has been edited when that was made.
+        """
         at = self.at(prompt)
         with ExitStack() as stack:
             for layer, edit in self.by_layer().items():
@@ -88,6 +91,8 @@ class RepresentationEdit(nn.Module):
 
 
 def _edit(hidden: Tensor, at: int, edit: LoReFT) -> Tensor:
+    if hidden.shape[1] <= at:
+        return hidden
     rows = torch.arange(len(hidden), device=hidden.device)
     where = (rows, torch.full_like(rows, at))
     return hidden.index_put(where, edit(hidden[where]))

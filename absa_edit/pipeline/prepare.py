@@ -52,6 +52,7 @@ def prepare(
     folder = run_folder(settings, experiment, lm.name)
     ctx = Context(settings, lm, task, splits, experiment, folder, progress)
     _check_first_words(ctx)
+    ctx.answers_to_learn()  # what a tokenizer lacks is told before anything is trained
     return ctx
 
 

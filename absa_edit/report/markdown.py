@@ -15,6 +15,8 @@ from absa_edit.report.tables import (
     damage_table,
     data_table,
     depth_table,
+    leak_free_table,
+    sampled_table,
     score_table,
     traces_table,
 )
@@ -107,6 +109,10 @@ def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
     lines = ["## Scores", "", next(iter(tables.values())).caption]
     for name, table in tables.items():
         lines += ["", f"**{name}**", "", *pipe_table(table.heads, table.rows)]
+    besides = {"without leaked test rows": leak_free_table(record), "answers that are drawn": sampled_table(record)}
+    for name, table in besides.items():
+        if table.rows:
+            lines += ["", f"**{name}**", "", *markdown(table)]
     return [
         *lines,
         *_figure("scores.png", "Macro-F1 by method and test set", figures),

@@ -74,6 +74,40 @@ def method_table(scores: Mapping[str, Score]) -> Table:
     return Table(heads, tuple(rows), "Intervals by bootstrap over sentences.")
 
 
+def leak_free_table(record: RunRecord) -> Table:
+    """Scores without the test rows that are in the training file, beside those with them."""
+    heads = ("method", "test set", "n", "leaked", "accuracy", "of all rows", "macro-F1", "of all rows")
+    rows = []
+    for name in methods_in_order(record):
+        for test, clean in record.methods[name].leak_free.items():
+            with_leaks = record.methods[name].scores[test]
+            pairs = ((clean.accuracy, with_leaks.accuracy), (clean.macro_f1, with_leaks.macro_f1))
+            values = (text for c, e in pairs for text in (c.percent(), f"{100 * e.value:.1f}"))
+            n = clean.accuracy.n
+            rows.append((name, test, f"{n:,}", f"{with_leaks.accuracy.n - n:,}", *values))
+    caption = "Of the same predictions, those on test rows whose sentence and aspect are not in the training file."
+    return Table(heads, tuple(rows), caption)
+
+
+def sampled_table(record: RunRecord) -> Table:
+    """Accuracy of drawn answers beside that of the likeliest label word."""
+    heads = ("method", "test set", "n", "accuracy, drawn", "likeliest label", "no label drawn")
+    rows = (
+        (
+            name,
+            test,
+            f"{drawn.accuracy.n:,}",
+            drawn.accuracy.percent(),
+            f"{100 * record.methods[name].scores[test].accuracy.value:.1f}",
+            formatting.percent(drawn.no_label / drawn.accuracy.n),
+        )
+        for name in methods_in_order(record)
+        for test, drawn in record.methods[name].sampled.items()
+    )
+    caption = "Answers drawn token by token, one draw a question; one that is no label's word is wrong."
+    return Table(heads, tuple(rows), caption)
+
+
 def class_table(record: RunRecord) -> Table:
     """F1 of each class by method and test set."""
     heads = ("method", "test set", "n", *(f"F1 {label}" for label in record.labels))

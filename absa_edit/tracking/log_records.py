@@ -56,6 +56,12 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
         summary |= _flat(f"test/{test}/accuracy", score.accuracy)
         summary |= _flat(f"test/{test}/macro_f1", score.macro_f1)
         summary |= {f"test/{test}/f1_{label}": value for label, value in score.f1.items()}
+    for test, score in record.leak_free.items():
+        summary |= _flat(f"test/{test}/leak_free/accuracy", score.accuracy)
+        summary |= _flat(f"test/{test}/leak_free/macro_f1", score.macro_f1)
+    for test, drawn in record.sampled.items():
+        summary |= _flat(f"test/{test}/sampled/accuracy", drawn.accuracy)
+        summary |= {f"test/{test}/sampled/no_label": drawn.no_label}
     summary |= {"cost/trainable": record.trainable, "cost/share": record.share}
     summary |= {"cost/score_seconds": record.score_seconds, "cost/touched_share": record.touched_share}
     if record.fit is not None:

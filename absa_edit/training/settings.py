@@ -18,6 +18,8 @@ class FitSettings:
     warmup: float = 0.1
     """Share of the steps that the learning rate rises over; then it falls linearly to 0."""
     weight_decay: float = 0.0
+    end: bool = False
+    """Learn to end an answer, too: the tokenizer's end token follows each word."""
     clip: float = 1.0
     """Largest gradient norm."""
     patience: int = 2

@@ -106,6 +106,7 @@ def test_leaks_are_kept_and_counted(leaky: tuple[Dataset, Dataset]) -> None:
     kept = without_leaks(test, train, Leaks.keep)
     assert len(kept) == 4
     assert kept.dropped == {"leaked": 2}
+    assert [e.aspect for e in kept.examples if e.id not in kept.leaked] == ["fan", "cup"]
 
 
 def test_leaks_are_an_error(leaky: tuple[Dataset, Dataset]) -> None:

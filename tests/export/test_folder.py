@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -98,25 +99,27 @@ def test_merging_sums_in_float32_and_casts_once(small, trained) -> None:
     assert not torch.equal(found, base + delta.bfloat16()), "rounding twice is something else"
 
 
-def test_mixed_ranks_are_written_as_one(small, trained, tmp_path) -> None:
+@pytest.mark.parametrize("rslora", [False, True])
+def test_mixed_ranks_are_written_as_one(small, trained, tmp_path, rslora) -> None:
     """peft alone reads patterns: vLLM drops them, llama.cpp divides alpha by each tensor's own rank."""
-    adapted = trained(small, Edit(lr=1e-3, alpha=6.0))
+    adapted = trained(small, Edit(lr=1e-3, alpha=6.0, rslora=rslora))
     assert adapted.peft.peft_config["default"].rank_pattern, "the fixture's ranks differ"
     folder = write(adapted, small, tmp_path / "adapter", "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
     assert (config["r"], config["rank_pattern"], config["alpha_pattern"]) == (4, {}, {})
     assert {t.shape[0 if "lora_A" in name else 1] for name, t in tensors.items()} == {4}
-    assert not config["use_rslora"] and not config["use_dora"]
+    assert config["use_rslora"] is rslora and not config["use_dora"]
     assert config["bias"] == "none" and not config["modules_to_save"]
-    # every delta by hand at the one scale alpha / r is the model in memory
+    # every delta by hand at the one scale alpha / r, or alpha / sqrt(r), is the model in memory
+    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if rslora else config["r"])
     model = copy.deepcopy(small.model)
     with torch.no_grad():
         for name, a in tensors.items():
             if name.endswith("lora_A.weight"):
                 b = tensors[name.replace("lora_A", "lora_B")]
                 path = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                model.get_submodule(path).weight += config["lora_alpha"] / config["r"] * b @ a
+                model.get_submodule(path).weight += scale * b @ a
     torch.testing.assert_close(logits(model), logits(adapted.model), atol=1e-4, rtol=1e-4)
 
 

@@ -9,6 +9,7 @@ import pytest
 from contexts import locate
 
 from absa_edit.errors import PlanError, SettingsError
+from absa_edit.localizers.by_hand import layers_in
 from absa_edit.localizers.settings import LocateSettings, Shape
 from absa_edit.records import EditPlan, Part
 from absa_edit.storage import write_json
@@ -27,6 +28,20 @@ def test_manual(small) -> None:
     assert sites(plan) == ["mlp@0", "mlp@2"]
     assert plan.parameters == 2 * 5 * 80
     assert (plan.source, plan.stability) == ("manual", None)
+
+
+@pytest.mark.parametrize(("layers", "edited"), [(12, [4, 5]), (18, [6, 7, 8]), (30, range(9, 15)), (32, range(10, 16))])
+def test_a_share_of_the_depth_is_a_window_of_any_model(layers, edited) -> None:
+    """arXiv 2503.15117 edits layers 10 to 15 of 32."""
+    assert list(layers_in(0.3125, 0.5, layers)) == list(edited)
+    assert list(layers_in(0.0, 1.0, layers)) == list(range(layers))
+
+
+def test_depth(small) -> None:
+    plan = run(small, kind="depth", depth=[0.5, 1.0], parts=[Part.attn])
+    assert (sites(plan), plan.source) == (["attn@1", "attn@2"], "depth")
+    with pytest.raises(PlanError, match=r"no middle of the model's 3 layers lies there"):
+        run(small, kind="depth", depth=[0.2, 0.4])
 
 
 def test_all(small) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from absa_edit.report.html import report_html
 from absa_edit.report.markdown import report_markdown
-from absa_edit.results import Agreement, Interval, RunRecord, TraceSummary
+from absa_edit.results import Agreement, Interval, RunRecord, Sampled, TraceSummary
 from absa_edit.table import pipe_table
 
 
@@ -44,6 +44,27 @@ from absa_edit.table import pipe_table
 )
 def test_the_report_says(record: RunRecord, piece: str) -> None:
     assert piece in report_markdown(record, command="python train.py +experiment=laptop14")
+
+
+def test_scores_without_leaked_rows_stand_beside_those_of_all(record: RunRecord) -> None:
+    edit = record.methods["edit"]
+    every = edit.scores["laptop14"]
+    clean = replace(every, accuracy=Interval(0.7, 0.6, 0.8, 600), macro_f1=Interval(0.65, 0.55, 0.75, 600))
+    text = report_markdown(
+        replace(record, methods=record.methods | {"edit": replace(edit, leak_free={"laptop14": clean})})
+    )
+    of_all = f"{100 * every.accuracy.value:.1f} | 65.0 [55.0, 75.0] | {100 * every.macro_f1.value:.1f}"
+    assert f"| edit | laptop14 | 600 | 38 | 70.0 [60.0, 80.0] | {of_all} |" in text
+    assert "without leaked" not in report_markdown(record)
+
+
+def test_drawn_answers_stand_beside_the_likeliest_labels(record: RunRecord) -> None:
+    edit = record.methods["edit"]
+    drawn = {"laptop14": Sampled(Interval(0.5, 0.4, 0.6, 638), 63)}
+    text = report_markdown(replace(record, methods=record.methods | {"edit": replace(edit, sampled=drawn)}))
+    likeliest = f"{100 * edit.scores['laptop14'].accuracy.value:.1f}"
+    assert f"| edit | laptop14 | 638 | 50.0 [40.0, 60.0] | {likeliest} | 9.87 % |" in text
+    assert "drawn" not in report_markdown(record)
 
 
 def test_only_written_figures_are_embedded_by_relative_path(record: RunRecord) -> None:

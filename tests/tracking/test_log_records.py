@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from absa_edit.records import Trace
-from absa_edit.results import AnalysisRecord, ExportRecord, Prediction, RunRecord
+from absa_edit.results import AnalysisRecord, ExportRecord, Prediction, RunRecord, Sampled
 from absa_edit.tracing.effects import Effects, trace_effects
 from absa_edit.tracking import log_records as module
 from absa_edit.tracking.log_records import (
@@ -81,9 +81,13 @@ def test_cells_without_examples_are_empty(notebook: Notebook, make_effects: obje
 def test_method_becomes_scores_with_intervals_cost_and_predictions(
     notebook: Notebook, record: RunRecord, predictions: tuple[Prediction, ...]
 ) -> None:
-    publish_method(notebook, "edit", record.methods["edit"], predictions)
+    edit = record.methods["edit"]
+    besides = {"leak_free": edit.scores, "sampled": {"laptop14": Sampled(edit.scores["laptop14"].accuracy, 7)}}
+    publish_method(notebook, "edit", replace(edit, **besides), predictions)
     said = notebook.final
     assert said["test/laptop14/accuracy"] == pytest.approx(0.716) and said["test/laptop14/accuracy_n"] == 638
+    assert said["test/laptop14/leak_free/accuracy"] == said["test/laptop14/sampled/accuracy"] == pytest.approx(0.716)
+    assert said["test/laptop14/sampled/no_label"] == 7
     assert said["cost/trainable"] == 34_560 and said["cost/fit_seconds"] == 12.4
     assert said["damage/perplexity"] == pytest.approx(31.28456)
     columns, rows = notebook.tables["predictions"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
-from contexts import adapt
+from contexts import adapt, context
 from families import sites_in
 
+from absa_edit.errors import ModelError
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.full import Full
@@ -17,6 +19,7 @@ from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.records import Part, Site
 from absa_edit.tasks.absc import Polarity
 from absa_edit.training.loss import AnswerLoss
+from absa_edit.training.settings import FitSettings
 
 SITES = [Site(1, Part.attn), Site(2, Part.mlp)]
 SEVERAL = {Polarity.positive: (11, 40, 41), Polarity.negative: (12,), Polarity.neutral: (13, 50)}
@@ -109,3 +112,19 @@ def test_a_repeated_example_counts_twice(small, prompts, labels) -> None:
     other = replace(prompts[1], example=replace(prompts[1].example, label=Polarity.neutral))
     changed = AnswerLoss(edited(small), [other], labels, cache_gib=1.0)
     assert abs(float((changed([0]) - loss([1])).detach())) > 1e-3
+
+
+def test_the_end_of_an_answer_is_learnt_where_asked(small) -> None:
+    words = context(small.model).labels
+    taught = context(small.model, fit=FitSettings(end=True)).answers_to_learn()
+    end = small.tokenizer.eos_token_id
+    assert taught == {label: (*word, end) for label, word in words.items()}
+    assert context(small.model).answers_to_learn() == words
+
+
+def test_an_end_that_the_tokenizer_does_not_have_is_an_error(small) -> None:
+    ctx = context(small.model, fit=FitSettings(end=True))
+    tokenizer = copy.deepcopy(ctx.lm.tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match=r"fit\.end=true, but the tokenizer has no end token"):
+        replace(ctx, lm=replace(ctx.lm, tokenizer=tokenizer)).answers_to_learn()

@@ -32,4 +32,5 @@ def _help(ctx: Context, job: Job) -> None:
     adapted = adapt(ctx, method, job.plan)
     train = ctx.encode(ctx.splits.train)
     checkpoint = Checkpoint(ctx.folder / "methods" / job.name / "checkpoint", job.key)
-    fit(adapted, train, ctx.labels, ctx.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates
+    answers = ctx.answers_to_learn()
+    fit(adapted, train, answers, ctx.settings.fit, dict, seed=seed, checkpoint=checkpoint)  # the first evaluates

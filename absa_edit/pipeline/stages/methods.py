@@ -17,6 +17,7 @@ from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
+from absa_edit.evaluation.sampled import sampled_answers, sampled_score
 from absa_edit.evaluation.scoring import score
 from absa_edit.localizers.base import Localizer, locate
 from absa_edit.localizers.settings import LOCALIZERS
@@ -26,7 +27,7 @@ from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
 from absa_edit.records import EditPlan
 from absa_edit.resampling import accuracy, confusions, label_numbers, macro_f1
-from absa_edit.results import Fit, MethodRecord, Prediction
+from absa_edit.results import Fit, MethodRecord, Prediction, Sampled, Score
 from absa_edit.storage import (
     ENGINE,
     atomic,
@@ -101,6 +102,8 @@ def run_method(
                 test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
                 for test, r in rows.items()
             },
+            leak_free=_leak_free(ctx, rows),
+            sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled else {},
         )
         all_rows = tuple(row for test_rows in rows.values() for row in test_rows)
         (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
@@ -108,6 +111,34 @@ def run_method(
         save_kept(record, folder / "record.json", key)
         publish_method(tracker, name, record, all_rows)
     return record, rows
+
+
+def _leak_free(ctx: Context, rows: Rows) -> dict[str, Score]:
+    """Scores on the rows that are not in the training file, of the test sets that hold both kinds."""
+    by_test = {}
+    for data in ctx.splits.tests:
+        if data.leaked and (clean := [row for row in rows[data.name] if row.id not in data.leaked]):
+            rng = ctx.rng(f"bootstrap {data.name} leak-free")
+            by_test[data.name] = score(clean, draws=ctx.settings.score.resamples, rng=rng)
+    return by_test
+
+
+def _sampled(ctx: Context, name: str, adapted: AdaptedModel, tests: dict[str, list[Prompt]]) -> dict[str, Sampled]:
+    """How drawn answers score on each test set; the seed's draws are the same for every method."""
+    words = dict(zip(ctx.task.labels, ctx.settings.prompt.labels, strict=True))
+    by_test = {}
+    for test, prompts in tests.items():
+        rng = ctx.rng(f"sampled {test}")
+        answers = sampled_answers(
+            adapted,
+            prompts,
+            ctx.lm.tokenizer,
+            seed=int(rng.integers(2**63)),
+            progress=ctx.progress,
+            name=f"{name} writes on {test}",
+        )
+        by_test[test] = sampled_score(prompts, answers, words, draws=ctx.settings.score.resamples, rng=rng)
+    return by_test
 
 
 def fit_key(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> str:
@@ -180,7 +211,7 @@ def fit_method(
     fitted = fit(
         adapted,
         train,
-        ctx.labels,
+        ctx.answers_to_learn(),
         settings.fit,
         evaluate,
         seed=settings.seed,

@@ -13,7 +13,15 @@ from absa_edit.report.html.predictions import Predictions, answered, disagreemen
 from absa_edit.report.html.scores import budget_points, confusion_tables, learning_curves, score_tables
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
 from absa_edit.report.lookup import compared, focus, interval_of, random_control, trains_nothing
-from absa_edit.report.tables import class_table, comparison_table, cost_table, damage_table, traces_table
+from absa_edit.report.tables import (
+    class_table,
+    comparison_table,
+    cost_table,
+    damage_table,
+    leak_free_table,
+    sampled_table,
+    traces_table,
+)
 from absa_edit.results import RunRecord
 from absa_edit.table import Table
 from absa_edit.tracing.effects import Effects
@@ -66,7 +74,12 @@ def sections(
             "Scores",
             next(iter(against_baselines(record, test)), None),
             score_tables(record),
-            (("F1 of each class", class_table(record)), ("Paired comparisons", comparison_table(record))),
+            (
+                ("Without leaked test rows", leak_free_table(record)),
+                ("Answers that are drawn", sampled_table(record)),
+                ("F1 of each class", class_table(record)),
+                ("Paired comparisons", comparison_table(record)),
+            ),
         ),
         "budget": PageSection(
             "Score against budget",
