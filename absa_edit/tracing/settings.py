@@ -56,8 +56,8 @@ class Tokens(StrEnum):
 class AdaptSettings:
     """The short fit that comes before a trace of the adapted model; what is not said here is as in `fit`."""
 
-    method: str = "lora"
-    """A method that trains, needs no plan and can be folded into the weights, with its own defaults."""
+    method: str | None = None
+    """A method that trains, needs no plan and can be folded into the weights, with its own defaults; has to be named."""
     lr: float | None = None
     """Peak learning rate; by itself the method's own."""
     examples: int | None = None

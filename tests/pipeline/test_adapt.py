@@ -29,7 +29,7 @@ def run_settings(output: Path, model: TracedModel, *, again: bool = False, **ada
     """A trace, a plan and an edit that learns nothing, on a few examples."""
     trace = TraceSettings(
         model=model,
-        adapt=AdaptSettings(**{"examples": 16, "epochs": 1} | adapt),
+        adapt=AdaptSettings(**{"method": "lora", "examples": 16, "epochs": 1} | adapt),
         again=again,
         examples=4,
         samples=1,
@@ -138,9 +138,10 @@ def test_a_base_that_knows_nothing_is_adapted(small: Any, tmp_path: Path) -> Non
         ("edit", r"trace\.adapt\.method=edit: it needs a plan, which comes after the trace; take lora"),
         ("zero_shot", r"trace\.adapt\.method=zero_shot: it trains nothing; take lora"),
         ("lorra", r"lorra.*lora"),
+        (None, r"trace\.adapt\.method: name the method .* e\.g\. lora"),
     ],
 )
-def test_methods_that_cannot_adapt_are_named(method: str, told: str, tmp_path: Path) -> None:
+def test_methods_that_cannot_adapt_are_named(method: str | None, told: str, tmp_path: Path) -> None:
     ctx = prepare(run_settings(tmp_path, TracedModel.adapted, method=method), root=ROOT)
     with pytest.raises(AbsaEditError, match=told):
         traced_context(ctx)

@@ -112,6 +112,8 @@ def _needs_adapting(ctx: Context, base: Interval) -> bool:
 
 def _method(ctx: Context) -> MethodSettings:
     wanted = ctx.settings.trace.adapt
+    if wanted.method is None:
+        raise SettingsError("trace.adapt.method: name the method that adapts the model before its trace, e.g. lora")
     kind = METHODS[wanted.method]
     if not kind.trains or kind.needs_plan:
         why = "trains nothing" if not kind.trains else "needs a plan, which comes after the trace"
