@@ -57,7 +57,8 @@ class AdaptSettings:
     """The short fit that comes before a trace of the adapted model; what is not said here is as in `fit`."""
 
     method: str | None = None
-    """A method that trains, needs no plan and can be folded into the weights, with its own defaults; has to be named."""
+    """A method that trains, needs no plan and can be folded into the weights, with its own defaults; it has to be
+    named."""
     lr: float | None = None
     """Peak learning rate; by itself the method's own."""
     examples: int | None = None
