@@ -28,7 +28,7 @@ from absa_edit.results import Fit
 from absa_edit.training.checkpoint import Checkpoint, Progressed
 from absa_edit.training.distributed import PATIENCE
 from absa_edit.training.loss import AnswerLoss
-from absa_edit.training.settings import FitSettings
+from absa_edit.training.settings import FitSettings, Softmax
 
 Row = dict[str, float]
 
@@ -76,7 +76,9 @@ def fit(
     mine = [i for i, t in enumerate(shared.subtree) if t % accelerator.num_processes == accelerator.process_index]
     place = {i: number for number, i in enumerate(mine)}
     own = [prompts[i] for i in mine]
-    objective = AnswerLoss(adapted, own, labels, cache_gib=settings.cache_gib, progress=progress)
+    objective = AnswerLoss(
+        adapted, own, labels, cache_gib=settings.cache_gib, softmax=Softmax(settings.softmax), progress=progress
+    )
     objective, optimizer = accelerator.prepare(objective, optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
