@@ -1,6 +1,7 @@
 """Measure the project's speed on this machine against other tools and plain loops, each comparison in one run.
 
 python benchmarks/bench.py trace              # exact tracing; outputs/bench/trace.json and a table
+python benchmarks/bench.py trace --shape gemma3_270m    # or smollm2_135m, as `--models` of `fit`: random weights
 python benchmarks/bench.py trace --scaling    # also cost by layers, length and samples: trace_scaling.json, a figure
 python benchmarks/bench.py estimate           # estimated traces against exact ones; outputs/bench/estimate.json
 python benchmarks/bench.py fit                # training; outputs/bench/fit.json and a table
@@ -19,8 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from fits import OURS, THEIRS
 from matplotlib.figure import Figure
 from rich.console import Console
+from shapes import SHAPES
 
 from absa_edit.pipeline.prepare import versions
 from absa_edit.storage import write_json
@@ -66,15 +69,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(dest="what", required=True)
     trace, estimate, fit, score, predict = (subparsers.add_parser(part) for part in PARTS)
-    trace.add_argument("--layers", type=int, default=12)
+    trace.add_argument("--shape", choices=tuple(SHAPES), default="llama", help="of the model, whose weights are random")
+    trace.add_argument("--layers", type=int, help="by itself the shape's own number")
+    trace.add_argument("--samples", type=int, default=10, help="noise samples")
+    trace.add_argument("--rounds", type=int, default=3)
     trace.add_argument("--length", type=int, default=42, help="tokens of the prompt")
     estimate.add_argument("--data", default="laptop14", help="training data; the sample if not found")
     estimate.add_argument("--examples", type=int, default=100, help="looked at")
     estimate.add_argument("--samples", type=int, default=10, help="noise samples an example (ROME takes 10, a run 3)")
     for subparser in (fit, score):
-        subparser.add_argument("--models", nargs="+", choices=("llama", "reviewlm"), default=["llama", "reviewlm"])
+        choices = (*SHAPES, "reviewlm")
+        subparser.add_argument("--models", nargs="+", choices=choices, default=["llama", "reviewlm"])
         subparser.add_argument("--examples", type=int, default=128)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    fit.add_argument("--softmax", choices=("vocabulary", "labels"), default="vocabulary", help="of our loss")
+    fit.add_argument("--ways", nargs="+", choices=(*OURS, *THEIRS), default=[*OURS, *THEIRS])
     predict.add_argument("--model", default="reviewlm", help="or a hub id, or a folder")
     predict.add_argument("--device", default="auto")
     predict.add_argument("--dtype", default="float32")
@@ -94,7 +103,9 @@ def main() -> None:
     bench = import_module(f"bench_{arguments.what}")  # the tools of another part need not be there
     results = bench.main(arguments, console)
     scaling = results.pop("scaling", None)  # in a file of its own, that a run without it leaves alone
-    for name, result in ((arguments.what, results), (f"{arguments.what}_scaling", scaling)):
+    shape = getattr(arguments, "shape", "llama")
+    part = arguments.what if shape == "llama" else f"{arguments.what}_{shape}"  # the usual shape's stays
+    for name, result in ((part, results), (f"{part}_scaling", scaling)):
         if result:
             write_json({"machine": machine(), **result}, OUT / f"{name}.json")
             console.print(f"written to {OUT / name}.json")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import OUT, draw_scaling, exponents
-from fits import OURS, THEIRS, Job, gemm_rate
+from fits import Job, gemm_rate
 from meta import counted
 from profiles import profiled
 from rich.console import Console
@@ -27,6 +27,8 @@ from rich.table import Table
 
 ROUNDS = 3
 PROFILED = ("edit", "representation", "lora")
+OVER = {"over_peft_lora_trainer": "peft_lora_trainer", "over_our_lora": "lora"}
+"""Ratios to these ways, where they were run."""
 SIZES: dict[str, Sequence[int]] = {"layers": (6, 12, 24), "tokens": (45, 90, 180), "examples": (64, 128, 256)}
 """What `--scaling` changes, one at a time."""
 
@@ -75,8 +77,8 @@ def compared(model: str, arguments: argparse.Namespace, console: Console) -> dic
     """All ways on one model."""
     jobs = [
         Job(way, model, examples=arguments.examples, epochs=ROUNDS + 1, precision=arguments.precision,
-            threads=arguments.threads)
-        for way in (*OURS, *THEIRS)
+            softmax=arguments.softmax, threads=arguments.threads)
+        for way in arguments.ways
     ]  # fmt: skip
     ways = measured(jobs, console)
     rate = gemm_rate(arguments.precision)
@@ -86,8 +88,7 @@ def compared(model: str, arguments: argparse.Namespace, console: Console) -> dic
     return {
         "ways": ways,
         "profile": {job.way: profiled(replace(job, epochs=2)) for job in jobs if job.way in PROFILED},
-        "over_peft_lora_trainer": _over(ways, "peft_lora_trainer"),
-        "over_our_lora": _over(ways, "lora"),
+        **{name: _over(ways, other) for name, other in OVER.items() if other in ways},
         "gemm_flops_per_second": rate,
     }
 
@@ -107,13 +108,15 @@ def show(model: str, result: dict[str, Any], console: Console) -> None:
     """The table of one model."""
     table = Table(f"{model}: way", "s / epoch", "first", "MB above weights", "x LoRA in Trainer", "memory", "s / floor")
     for way, measures in result["ways"].items():
-        over = result["over_peft_lora_trainer"][way]
+        over = result["over_peft_lora_trainer"][way] if "over_peft_lora_trainer" in result else {}
         floor = f"{measures['seconds_over_floor']:.2f}" if "flops" in measures else ""
         table.add_row(
             way, f"{measures['seconds']:.2f}", f"{measures['first_seconds']:.2f}", f"{measures['bytes'] / 1e6:.0f}",
-            f"{over['throughput']:.2f}", f"{over['memory']:.2f}", floor,
+            *(f"{over[what]:.2f}" if over else "" for what in ("throughput", "memory")), floor,
         )  # fmt: skip
     console.print(table)
+    if not result["profile"]:
+        return
     kinds = list(next(iter(result["profile"].values())))[:-1]
     shares = Table("share of the time", *kinds)
     for way, profile in result["profile"].items():
@@ -140,11 +143,12 @@ def scaling(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/fit.json`, also shown."""
-    result: dict[str, Any] = {"precision": arguments.precision, "examples": arguments.examples}
+    chosen = ("precision", "examples", "softmax")
+    result: dict[str, Any] = {what: getattr(arguments, what) for what in chosen}
     for model in arguments.models:
         result[model] = compared(model, arguments, console)
         show(model, result[model], console)
-    result["over_peft_lora_trainer"] = result[arguments.models[0]]["over_peft_lora_trainer"]
+    result["over_peft_lora_trainer"] = result[arguments.models[0]].get("over_peft_lora_trainer")
     if arguments.meta:
         result["meta_7b"] = counted()
         console.print_json(data=result["meta_7b"])

@@ -23,8 +23,9 @@ from peers import Measure, Workload, available
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
+from shapes import random_model
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, PreTrainedConfig
 
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.onednn_linear import OneDNN
@@ -49,33 +50,27 @@ SAMPLES = 10
 VOCABULARY = 32_000
 SAMPLED = 4
 """Cells that a tool is timed on, a part and round."""
-ROUNDS = 3
 STANDARD = {"layers": 12, "tokens": 42, "samples": 3}
 SIZES = {"layers": (4, 8, 16, 24), "tokens": (12, 24, 48, 96, 200), "samples": (1, 3, 10)}
 """What `--scaling` changes, one at a time."""
 
 
-def workload(layers: int, length: int, samples: int = SAMPLES) -> Workload:
-    """A random Llama (hidden 512, 8 heads) and a prompt whose tokens at 36 % of its length are corrupted.
+def workload(layers: int | None, length: int, samples: int = SAMPLES, shape: str = "llama") -> Workload:
+    """A random model (layers: by itself the shape's own) and a prompt whose tokens at 36 % of it are corrupted.
 
     Weights are scaled so that noise moves the answer: with tiny probabilities every comparison would hold.
     """
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        max_position_embeddings=512,
-    )
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    changed = {} if layers is None else {"num_hidden_layers": layers}
+    if shape == "llama":
+        changed["vocab_size"] = VOCABULARY
+    model = random_model(shape, **changed)
     for weight in model.parameters():
         if weight.ndim == 2:
             weight.mul_(2.0)
     first = round(0.36 * length)
-    noise = 3 * model.get_input_embeddings().weight.std() * torch.randn(samples, 2, 512)
-    return Workload(model, torch.randint(5, VOCABULARY, (1, length)), noise, (first, first + 2), (11, 12, 13))
+    noise = 3 * model.get_input_embeddings().weight.std() * torch.randn(samples, 2, model.config.hidden_size)
+    ids = torch.randint(5, model.config.vocab_size, (1, length))
+    return Workload(model, ids, noise, (first, first + 2), (11, 12, 13))
 
 
 @torch.inference_mode()
@@ -108,7 +103,12 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def floor_flops(
-    config: LlamaConfig, length: int, samples: int, first: int, parts: Sequence[Part], units: Sequence[Sequence[int]]
+    config: PreTrainedConfig,
+    length: int,
+    samples: int,
+    first: int,
+    parts: Sequence[Part],
+    units: Sequence[Sequence[int]],
 ) -> float:
     """FLOPs (two a multiply-add) of the matrix products that no exact engine with the whole grid can do without.
 
@@ -119,8 +119,11 @@ def floor_flops(
     layer are one row until they end, and every head is a row. Label words' logits are left out: they are nothing.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
-    asking, rest = 6 * width**2, 2 * width**2 + 6 * width * config.intermediate_size  # of one position
-    mixing = 4 * width  # of one query and key
+    head = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    across = config.num_attention_heads * head  # of all queries
+    query, key_value = 2 * width * across, 4 * width * config.num_key_value_heads * head
+    asking, rest = query + key_value, 2 * width * across + 6 * width * config.intermediate_size  # of one position
+    mixing = 4 * across  # of one query and key
 
     def row(joins: int, late: int, fresh: int) -> float:
         """A row from block `joins` to the end, with `late` positions to compute, of which `fresh` were restored."""
@@ -128,7 +131,7 @@ def floor_flops(
         for layer in range(joins, layers):
             known = fresh if layer == joins else 0
             if layer == layers - 1:
-                total += rest + mixing * length + (known * asking if known else asking / 3 * (1 + 2 * late))
+                total += rest + mixing * length + (known * asking if known else query + key_value * late)
             else:
                 total += late * (rest + mixing * (length - (late - 1) / 2)) + asking * (known or late)
         return total
@@ -194,25 +197,27 @@ def measured_peers(work: Workload, parts: Sequence[Part], console: Console, roun
     return results
 
 
-def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
+def bench_trace(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Our grids against the floor and the other tools."""
-    work = workload(layers, length)
+    length, rounds = arguments.length, arguments.rounds
+    work = workload(arguments.layers, length, arguments.samples, arguments.shape)
+    layers, width = work.model.config.num_hidden_layers, work.model.config.hidden_size
     flops = {}
     for name, parts in (*GRIDS.items(), ("head", HEADS)):
         with FlopCounterMode(display=False) as counter:
             exact(work, parts)
         flops[name] = {"ours": counter.get_total_flops(), "floor": floor_of(work, parts)}
     console.print("counted; timing")
-    peers = measured_peers(work, GRIDS["all"], console, ROUNDS)
+    peers = measured_peers(work, GRIDS["all"], console, rounds)
     missing = [name for name in PEERS if name not in peers]
     if missing:
         console.print(f"not installed, so not measured: {', '.join(missing)} (pip install -e '.[bench]')")
     ours = {
-        name: statistics.median(timed(lambda parts=parts: exact(work, parts))[0] for _ in range(ROUNDS))
+        name: statistics.median(timed(lambda parts=parts: exact(work, parts))[0] for _ in range(rounds))
         for name, parts in GRIDS.items()
     }
     ours["head"] = timed(lambda: exact(work, HEADS))[0]
-    again = measured_peers(work, GRIDS["all"], console, ROUNDS)
+    again = measured_peers(work, GRIDS["all"], console, rounds)
     for name, tool in peers.items():  # before and after ours: a machine's speed drifts
         peers[name] = {k: (v + again[name][k]) / 2 if k != "gap" else max(v, again[name][k]) for k, v in tool.items()}
     fastest = {grid: min(peers[p][grid] for p in PEERS if p in peers) for grid in GRIDS}
@@ -220,7 +225,10 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
         work.model(inputs_embeds=work.noisy(), use_cache=False)
     rate = counter.get_total_flops() * length * layers / peers["hook_loop"]["block"]
     return {
-        "shape": {"layers": layers, "tokens": length, "samples": SAMPLES, "hidden": 512, "window": WINDOW},
+        "shape": {
+            "name": arguments.shape, "layers": layers, "tokens": length, "samples": arguments.samples,
+            "hidden": width, "window": WINDOW,
+        },
         "peers_missing": missing,
         "seconds": {"absa_edit": ours, **{n: {g: t[g] for g in GRIDS} for n, t in peers.items()}},
         "ratio_over_fastest_peer": {grid: fastest[grid] / ours[grid] for grid in GRIDS},
@@ -228,16 +236,16 @@ def bench_trace(layers: int, length: int, console: Console) -> dict[str, Any]:
         "max_abs_difference": max(tool["gap"] for tool in peers.values()),
         "flops": {grid: {**f, "over_floor": f["ours"] / f["floor"]} for grid, f in flops.items()},
         "time_over_floor": {grid: seconds * rate / flops[grid]["floor"] for grid, seconds in ours.items()},
-        "bfloat16": bfloat16(work),
-    }
+        "bfloat16": bfloat16(work, min(2, rounds)),
+    }  # fmt: skip
 
 
-def bfloat16(work: Workload) -> dict[str, Any]:
+def bfloat16(work: Workload, rounds: int) -> dict[str, Any]:
     """What `trace.dtype=bfloat16` gains over float32, in turns, and what it changes."""
     over, grids = {}, {}
     for name, parts in GRIDS.items():
         took: dict[bool, list[float]] = {False: [], True: []}
-        for rounded in (*took, *took):
+        for rounded in (*took,) * rounds:
             seconds, grids[name, rounded] = timed(lambda parts=parts, rounded=rounded: exact(work, parts, rounded))
             took[rounded].append(seconds)
         over[name] = min(took[False]) / min(took[True])
@@ -317,7 +325,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def main(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of `outputs/bench/trace.json`, also shown."""
-    result = bench_trace(arguments.layers, arguments.length, console)
+    result = bench_trace(arguments, console)
     show(result, console)
     if arguments.meta:
         result["counted_7b"] = counted_7b()

@@ -21,12 +21,11 @@ import numpy as np
 import psutil
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from shapes import random_model
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -55,7 +54,7 @@ from absa_edit.model.sources import reviewlm
 from absa_edit.records import EditPlan, Part, Role, Site
 from absa_edit.tasks.absc import ABSC
 from absa_edit.training.loop import epoch_batches, fit
-from absa_edit.training.settings import FitSettings
+from absa_edit.training.settings import FitSettings, Softmax
 
 BATCH = 16
 LR = 2e-4
@@ -68,13 +67,16 @@ class Job:
     way: str
     """One of `OURS` or `THEIRS`."""
     model: str = "llama"
-    """`llama` (random, hidden 512) or `reviewlm`."""
-    layers: int = 12
+    """`reviewlm`, or one of `SHAPES` with random weights."""
+    layers: int | None = None
+    """The shape's own number by itself."""
     tokens: int = 45
     """Of a prompt, about: beyond the template's own, words are put before it."""
     examples: int = 256
     epochs: int = 4
     precision: str = "float32"
+    softmax: str = "vocabulary"
+    """What our loss takes the gold word's probability among."""
     threads: int = 2
     device: str = "cpu"
 
@@ -97,10 +99,10 @@ OURS: dict[str, MethodSettings] = {
 def model_of(job: Job) -> PreTrainedModel:
     if job.model == "reviewlm":
         return load_model(ModelSettings(name="reviewlm", device=job.device)).model
-    torch.manual_seed(0)
-    shape = {"vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 1376, "num_attention_heads": 8}
-    config = LlamaConfig(**shape, num_hidden_layers=job.layers, max_position_embeddings=512)
-    return LlamaForCausalLM(config).eval().requires_grad_(False).to(job.device)
+    changed = {} if job.layers is None else {"num_hidden_layers": job.layers}
+    model = random_model(job.model, **changed)
+    model.to(job.device)  # type: ignore[arg-type]
+    return model
 
 
 def prompts_of(job: Job) -> tuple[list[Prompt], dict[Any, tuple[int, ...]]]:
@@ -140,24 +142,37 @@ def adapted_to(base: PreTrainedModel, settings: MethodSettings, plan: EditPlan |
     return adapt(Context.of(lm), settings, plan)
 
 
-def ours(job: Job) -> None:
-    """The package's own loop."""
+def adapted_of(job: Job) -> AdaptedModel:
+    """What one of our ways trains, in the middle third of the job's model where it needs a plan."""
     base = model_of(job)
-    prompts, labels = prompts_of(job)
     runner = BlockRunner(base)
     plan = plan_of(runner, [Site(layer, Part.attn) for layer in window(runner.layers)], 4, "manual")
-    adapted = adapted_to(base, OURS[job.way], plan)
-    del base, runner
+    return adapted_to(base, OURS[job.way], plan)
+
+
+def settings_of(job: Job) -> FitSettings:
+    """How our loop trains."""
+    return FitSettings(
+        epochs=job.epochs,
+        batch_size=BATCH,
+        patience=job.epochs,
+        precision=Precision(job.precision),
+        softmax=Softmax(job.softmax),
+        warmup=0.0,
+    )
+
+
+def ours(job: Job) -> None:
+    """The package's own loop."""
+    prompts, labels = prompts_of(job)
+    adapted = adapted_of(job)
     clock = Clock()
 
     def evaluate() -> dict[str, float]:
         clock.lap()
         return {"dev_accuracy": 0.0, "dev_macro_f1": 0.0}
 
-    settings = FitSettings(
-        epochs=job.epochs, batch_size=BATCH, patience=job.epochs, precision=Precision(job.precision), warmup=0.0
-    )
-    done = fit(adapted, prompts, labels, settings, evaluate, seed=0)
+    done = fit(adapted, prompts, labels, settings_of(job), evaluate, seed=0)
     print(json.dumps({"flops": done.flops / done.epochs}), flush=True)
 
 

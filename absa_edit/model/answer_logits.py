@@ -69,12 +69,18 @@ class AnswerLogits:
         return Asked(*torch.tensor(rows, device=self.runner.device).view(-1, 3).unbind(1))
 
     def logits(
-        self, indices: Sequence[int], frozen: ActivationCache | None = None
+        self,
+        indices: Sequence[int],
+        frozen: ActivationCache | None = None,
+        words: Sequence[int] | None = None,
     ) -> Float[Tensor, "token vocabulary"]:
-        """Logits at the answer tokens of some prompts; `frozen` says what of their run is known."""
+        """Logits at the answer tokens of some prompts; `frozen` says what of their run is known.
+
+        Of the tokens `words` only, where given: of the output layer no other rows are read.
+        """
         leaving = self._leaving(indices, frozen)
         with self.products.on():
-            return self.runner.logits(leaving)
+            return self.runner.logits(leaving, words)
 
     def _leaving(self, indices: Sequence[int], frozen: ActivationCache | None) -> Float[Tensor, "token hidden"]:
         """The states that leave the last block at the answer tokens."""

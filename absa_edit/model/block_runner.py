@@ -93,6 +93,23 @@ class _Placeholder(nn.Module):
         return getattr(self.__dict__["block"], name) if name not in self._modules else self._modules[name]
 
 
+class _Rows(nn.Module):
+    """Stands in for an output layer: the logits of some tokens, in their order."""
+
+    def __init__(self, layer: nn.Module, words: Sequence[int]) -> None:
+        super().__init__()
+        self.__dict__["layer"] = layer  # not a child: its parameters must not be found twice
+        self.words = list(words)
+        bias = getattr(layer, "bias", None)
+        self.weight = cast(Tensor, layer.weight)[self.words]
+        self.bias = None if bias is None else bias[self.words]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if not isinstance(self.__dict__["layer"], nn.Linear):  # an adapter's, with more than rows
+            return cast(Tensor, self.__dict__["layer"](hidden)[..., self.words])
+        return nn.functional.linear(hidden, self.weight, self.bias)
+
+
 class BlockRunner:
     """Restartable view of a causal LM; holds no weights of its own and changes nothing in the model.
 
@@ -235,17 +252,12 @@ class BlockRunner:
 
     @contextmanager
     def _only(self, words: Sequence[int] | None) -> Iterator[None]:
-        """The model with an output layer of some tokens' rows."""
+        """The model with an output layer of some tokens' rows; these get the gradients, where the layer trains."""
         output_layer = self.model.get_output_embeddings()
         if words is None:
             yield
             return
-        bias = getattr(output_layer, "bias", None)
-        reduced_layer = nn.Linear(1, 1, bias=bias is not None, device="meta")
-        reduced_layer.weight = nn.Parameter(cast(Tensor, output_layer.weight)[[*words]], requires_grad=False)
-        if bias is not None:
-            reduced_layer.bias = nn.Parameter(bias[[*words]], requires_grad=False)
-        self.model.set_output_embeddings(reduced_layer)
+        self.model.set_output_embeddings(_Rows(output_layer, words))
         try:
             yield
         finally:

@@ -3,7 +3,8 @@
 torch gives float32 to MKL. oneDNN is faster for a large output layer and the few rows that are asked there, and for
 the weights of blocks once these are laid out as it likes them. The weight's own gradient is left to MKL, which is
 faster there. bfloat16 is oneDNN's by itself, but for each product a weight is laid out anew and, under autocast,
-rounded anew if it does not train.
+rounded anew if it does not train: here it is rounded once for all training steps, which for an output layer of many
+words is most of what a step takes outside the blocks.
 
 oneDNN keeps a kernel for each number of rows that it has met. So in float32 it is for the output layer, for runs of few
 rows and for traces, but not for all training: batches of many lengths would cost much memory for little time. The
@@ -43,7 +44,8 @@ class OneDNN:
 
     With `lay_out` each weight that does not train is kept as oneDNN likes it, in the product's dtype, from its first
     product on, once more for gradients; it must not change. Where that needs more than `ROOM` such weights are left to
-    torch, and so is bfloat16 without `lay_out`.
+    torch. Without `lay_out` bfloat16 is torch's, but a weight that does not train and is rounded by autocast where
+    gradients are wanted is kept rounded, to the same bits; it must not change either.
     """
 
     def __init__(self, model: nn.Module, *, lay_out: bool = False) -> None:
@@ -102,7 +104,9 @@ class _Forward:
         dtype = torch.get_autocast_dtype("cpu") if autocast else weight.dtype
         if dtype == torch.bfloat16:
             castable = input.dtype == dtype or (autocast and input.dtype == torch.float32)
-            return dtype if self.lay_out and BFLOAT16 and castable else None
+            kept = self.lay_out and BFLOAT16
+            rounds_for_steps = autocast and torch.is_grad_enabled() and not weight.requires_grad
+            return dtype if castable and (kept or rounds_for_steps) else None
         least = LAID_OUT_WORK if self.lay_out else WORK
         same = input.dtype == weight.dtype == dtype
         return dtype if same and input.numel() * weight.shape[0] >= least else None

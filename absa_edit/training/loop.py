@@ -28,7 +28,7 @@ from absa_edit.results import Fit
 from absa_edit.training.checkpoint import Checkpoint, Progressed
 from absa_edit.training.distributed import PATIENCE
 from absa_edit.training.loss import AnswerLoss
-from absa_edit.training.settings import FitSettings
+from absa_edit.training.settings import FitSettings, Softmax
 
 Row = dict[str, float]
 
@@ -78,7 +78,10 @@ def fit(
     ]
     place = {i: number for number, i in enumerate(local_indices)}
     local_prompts = [prompts[i] for i in local_indices]
-    objective = AnswerLoss(adapted, local_prompts, labels, cache_gib=settings.cache_gib, progress=progress)
+    softmax = Softmax(settings.softmax)
+    objective = AnswerLoss(
+        adapted, local_prompts, labels, cache_gib=settings.cache_gib, softmax=softmax, progress=progress
+    )
     objective, optimizer = accelerator.prepare(objective, optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from absa_edit.errors import SettingsError
 from absa_edit.model.settings import Precision
+
+
+class Softmax(StrEnum):
+    """What the loss takes the gold word's probability among."""
+
+    vocabulary = "vocabulary"
+    """All tokens, as language models are trained: the model learns to write one of the label words, too."""
+    labels = "labels"
+    """The label words' tokens, as answers are scored. No other row of the output layer is read, which is faster where
+    the vocabulary is large; what the model would write freely is not trained."""
 
 
 @dataclass
@@ -28,6 +39,8 @@ class FitSettings:
     """Of the training's matrix products (autocast; on a CPU not of attention's own); scoring always runs in the model's
     own dtype. By itself bf16 where the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU) or the
     model's weights are halves, else float32."""
+    softmax: Softmax = Softmax.vocabulary
+    """What the loss takes the gold word's probability among: the whole vocabulary, or the label words' tokens."""
     cache_gib: float = 4.0
     """Most memory for the hidden states that the plan leaves frozen; beyond it they are memory-mapped."""
 

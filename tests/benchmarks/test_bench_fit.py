@@ -45,6 +45,19 @@ def test_longer_prompts_are_longer(fits: ModuleType) -> None:
     assert 8 * 45 <= lengths[1] - lengths[0] <= 8 * 46
 
 
+@pytest.mark.parametrize("way", ["edit", "lora", "full"])
+def test_time_outside_the_blocks_is_a_part_of_a_step(
+    fits: ModuleType, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    import shapes
+    from profiles import outside_blocks
+
+    monkeypatch.setitem(shapes.SHAPES["llama"][1], "vocab_size", 8192)
+    found = outside_blocks(fits.Job(way, layers=3, examples=32, epochs=2, threads=1))
+    assert 0 < found["outside"] < found["seconds"]
+    assert found["share"] == pytest.approx(found["outside"] / found["seconds"])
+
+
 @pytest.mark.slow
 def test_all_ways_train_in_turns(fits: ModuleType) -> None:
     import bench_fit

@@ -40,6 +40,19 @@ def test_our_matrix_products_are_at_the_floor(bench: ModuleType, grid: str) -> N
     assert 0.97 < counter.get_total_flops() / bench.floor_of(work, parts) < 1.1
 
 
+@pytest.mark.parametrize("shape", ["smollm2_135m", "gemma3_270m"])
+def test_the_floor_of_shared_keys_and_wide_heads_is_theirs_too(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    import shapes
+
+    monkeypatch.setitem(shapes.SHAPES[shape][1], "vocab_size", 500)
+    work, parts = bench.workload(4, 16, 2, shape), (Part.attn, Part.mlp)
+    with FlopCounterMode(display=False) as counter:
+        bench.exact(work, parts)
+    assert 0.97 < counter.get_total_flops() / bench.floor_of(work, parts) < 1.1
+
+
 def test_the_floor_of_roles_is_theirs_too(bench: ModuleType) -> None:
     work, parts = bench.workload(6, 24, 2), bench.GRIDS["all"]
     units = [[9, 10, 12], [11], [20, 21, 22], [23]]

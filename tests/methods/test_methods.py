@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import tiny_model
 from contexts import adapt
 from families import sites_in
 from torch import Tensor
@@ -263,3 +264,27 @@ def test_a_heads_delta_starts_as_wide_as_one_of_its_own_inputs(small) -> None:
 def test_a_delta_of_single_heads_is_an_error(small) -> None:
     with pytest.raises(PlanError, match=r"head\.2@0: method delta trains whole matrices"):
         adapt(small.model, Delta(lr=1e-3), plan_of(small.runner, HEADS, 1, "manual"), seed=0)
+
+
+def test_full_tells_what_the_vocabulary_costs(tokenizer, caplog) -> None:
+    caplog.set_level("INFO", logger="absa_edit")
+    for family, tables in (("gemma3", 1), ("llama", 2)):  # gemma's output layer is its embeddings
+        lm = tiny_model(family, tokenizer)
+        caplog.clear()
+        weights = adapted_to(lm, Full(lr=1e-2)).count()
+        words = tables * 8192 * 32
+        assert f"full: {weights:,} weights train, {words:,} of them" in caplog.text
+        assert "a vocabulary of 8,192" in caplog.text
+
+
+@pytest.mark.parametrize(("family", "moved"), [("gemma3", "all"), ("llama", "some")])
+def test_full_moves_rows_that_no_prompt_has_only_where_they_are_answers_too(
+    family, moved, tokenizer, prompts, labels
+) -> None:
+    lm = tiny_model(family, tokenizer)
+    adapted = adapted_to(lm, Full(lr=1e-3))
+    before = lm.model.get_input_embeddings().weight
+    train(adapted, prompts, labels, steps=1)
+    changed = (adapted.model.get_input_embeddings().weight != before).any(1)
+    met = {token for prompt in prompts[:2] for token in prompt.ids}
+    assert set(changed.nonzero().flatten().tolist()) == (set(range(len(before))) if moved == "all" else met)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from conftest import tiny_model
 from contexts import adapt
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from absa_edit.methods.lora import Lora
@@ -121,3 +125,27 @@ def test_gradients_reach_the_blocks_that_ran(small) -> None:
     runner.logits(runner.run(entering, 1, runner.layers, block_inputs)[:, -1]).square().sum().backward()
     assert entering.grad is not None and entering.grad.abs().sum() > 0
     assert all(p.grad is None for p in small.model.parameters())
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gemma2", "gpt_neox", "gptj"])
+def test_some_words_give_a_trained_output_layer_its_gradient(family, tokenizer) -> None:
+    model, words = tiny_model(family, tokenizer).model.requires_grad_(True), [7, 4001, 12]
+    runner = BlockRunner(model)
+    hidden = torch.randn(3, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    wanted = list(model.get_output_embeddings().parameters())
+    found = torch.autograd.grad(runner.logits(hidden, words).square().sum(), wanted)
+    expected = torch.autograd.grad(runner.logits(hidden)[:, words].square().sum(), wanted)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        assert other.abs().sum() > 0
+
+
+def test_some_words_of_an_adapted_output_layer_have_its_delta(small) -> None:
+    model = copy.deepcopy(small.model)
+    config = LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
+    adapted = get_peft_model(model, config).get_base_model()
+    runner, hidden = BlockRunner(adapted), torch.randn(3, adapted.config.hidden_size)
+    words = [7, 4001]
+    found = runner.logits(hidden, words)
+    torch.testing.assert_close(found, runner.logits(hidden)[:, words])
+    assert not torch.allclose(found, small.runner.logits(hidden, words), atol=1e-3)

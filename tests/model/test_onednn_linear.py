@@ -140,6 +140,25 @@ def test_bfloat16_is_torchs_where_nothing_is_laid_out(rounded, monkeypatch) -> N
         assert onednn_calls(model, states) == 0
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_autocast_rounds_frozen_weights_once_for_all_steps(model, states, trains) -> None:
+    model.requires_grad_(trains)
+    states.requires_grad_()
+
+    def step() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(states)
+        return found, torch.autograd.grad(found.float().square().sum(), states)[0]
+
+    expected = step()
+    with OneDNN(model).on():
+        found = step()
+        assert all(map(torch.equal, found, expected))
+        with torch.no_grad():
+            model[0].weight.mul_(2)
+        assert all(map(torch.equal, step(), expected)) != trains
+
+
 def test_unlike_dtypes_are_torchs_to_refuse(model, states) -> None:
     for one, other in ((model, states.bfloat16()), (copy.deepcopy(model).bfloat16(), states)):
         with OneDNN(one.requires_grad_(False), lay_out=True).on(), pytest.raises(RuntimeError, match="dtype"):

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import tiny_model
 from contexts import adapt, context
 from families import sites_in
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from absa_edit.errors import ModelError
 from absa_edit.localizers.plan import plan_of
@@ -19,7 +22,7 @@ from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.records import Part, Site
 from absa_edit.tasks.absc import Polarity
 from absa_edit.training.loss import AnswerLoss
-from absa_edit.training.settings import FitSettings
+from absa_edit.training.settings import FitSettings, Softmax
 
 SITES = [Site(1, Part.attn), Site(2, Part.mlp)]
 SEVERAL = {Polarity.positive: (11, 40, 41), Polarity.negative: (12,), Polarity.neutral: (13, 50)}
@@ -37,13 +40,17 @@ def edited(lm, **settings: object) -> AdaptedModel:
     return adapted
 
 
-def by_hand(adapted: AdaptedModel, prompts, labels) -> torch.Tensor:
-    """Sum over examples of the mean token loss, one full pass an example."""
+def by_hand(adapted: AdaptedModel, prompts, labels, among: list[int] | None = None) -> torch.Tensor:
+    """Sum over examples of the mean token loss, one full pass an example; other tokens than `among` have no part."""
     total = torch.zeros(())
     for prompt in prompts:
         answer = labels[prompt.example.label]
         with adapted.on(prompt):
             logits = adapted.model(input_ids=torch.tensor([[*prompt.ids, *answer]])).logits[0].float()
+        if among is not None:
+            others = torch.ones(logits.shape[1], dtype=torch.bool)
+            others[among] = False
+            logits = logits.masked_fill(others, -torch.inf)
         scores = logits.log_softmax(-1)
         at = len(prompt.ids) - 1
         total = total - sum(scores[at + k, token] for k, token in enumerate(answer)) / len(answer)
@@ -60,6 +67,58 @@ def test_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
     with torch.no_grad():
         expected = by_hand(adapted, [prompts[i] for i in chosen], words)
         torch.testing.assert_close(loss(chosen), expected, atol=2e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_among_the_label_words_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
+    words = SEVERAL if several else labels
+    adapted = edited(tiny, representation=several)
+    loss = AnswerLoss(adapted, prompts, words, cache_gib=1.0, softmax=Softmax.labels)
+    among = [token for word in words.values() for token in word]
+    chosen = [4, 0, 5]
+    with torch.no_grad():
+        expected = by_hand(adapted, [prompts[i] for i in chosen], words, among)
+        torch.testing.assert_close(loss(chosen), expected, atol=2e-3, rtol=1e-5)
+        assert loss(chosen) < AnswerLoss(adapted, prompts, words, cache_gib=1.0)(chosen)
+
+
+class _Vocabulary(TorchDispatchMode):
+    """Names of the operations that read or make something as long as the vocabulary."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.words = words
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+        if any(self.words in t.shape for t in tensors):
+            self.found.add(operation.overloadpacket.__name__)
+        return out
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["gemma3", "llama"])
+@pytest.mark.parametrize("way", ["edit", "lora"])
+def test_among_the_label_words_a_step_only_looks_rows_of_the_vocabulary_up(
+    family, way, precision, tokenizer, prompts, labels
+) -> None:
+    lm = tiny_model(family, tokenizer)
+    adapted = edited(lm) if way == "edit" else adapt(lm.model, Lora(lr=1e-3), None, seed=0)
+
+    def operations(softmax: Softmax) -> set[str]:
+        loss = AnswerLoss(adapted, prompts, labels, cache_gib=1.0, softmax=softmax)
+        rounded = torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16)
+        loss([0, 1])  # what is kept from the first step on
+        with _Vocabulary(lm.model.config.vocab_size) as vocabulary:
+            with rounded:
+                total = loss([0, 1])
+            total.backward()
+        return vocabulary.found
+
+    assert operations(Softmax.labels) == {"embedding", "index"}
+    assert "mm" in operations(Softmax.vocabulary)
 
 
 @pytest.mark.parametrize("method", [Lora(lr=1e-3), Full(lr=1e-3)])
