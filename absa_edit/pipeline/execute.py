@@ -21,7 +21,7 @@ from absa_edit.pipeline.prepare import git_commit, versions
 from absa_edit.pipeline.stages.analyses import run_analysis
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.locate import locate_stage
-from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, run_method
+from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, prompts_of, run_method
 from absa_edit.pipeline.stages.report import report_stage
 from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_found, trace_stage
 from absa_edit.records import EditPlan, TokenGrid, Trace
@@ -68,10 +68,11 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         plans = _plans(ctx, plan)
         exported = exported and method_to_export(ctx, plans)  # it may be one that was left out
         tests = {data.name: ctx.encode(data) for data in ctx.splits.tests}
+        asked = {name: prompts_of(ctx, settings.method[name], tests) for name in plans}  # before anything is trained
         base = base_states(ctx, plans.values())
         for name, own in plans.items():
             with _timed(seconds, name):
-                records[name], rows[name] = run_method(ctx, name, settings.method[name], own, tests, base)
+                records[name], rows[name] = run_method(ctx, name, settings.method[name], own, asked[name], base)
     analyses: dict[str, AnalysisRecord] = {}
     if Stage.analyses in settings.stages:
         for name in settings.analysis:
