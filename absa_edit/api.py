@@ -28,7 +28,7 @@ from absa_edit.inference.classifier import Classifier
 from absa_edit.localizers.base import locate
 from absa_edit.localizers.plan import checked
 from absa_edit.localizers.settings import LOCALIZERS, LocateSettings
-from absa_edit.methods.base import adapt
+from absa_edit.methods.base import adapt, method_of
 from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.loading import load_model
@@ -84,6 +84,11 @@ class Model:
     ) -> None:
         """`name` is reviewlm, a hub id or a folder; `settings` are those of `model.*`, e.g. `device="cuda"`."""
         prompt = prompt or PromptSettings()
+        if prompt.shots and not prompt.preamble:
+            raise SettingsError(
+                "prompt.shots: a run draws them from its training data, and here is none yet; give their text as "
+                "prompt.preamble, or edit(None, data, method=FewShot())"
+            )
         self.task = task if isinstance(task, Task) else task_of(TaskSettings(task), prompt)
         self.lm = load_model(_settings(ModelSettings, {"name": name, **settings}))
         self.prompt = self.task.prompt(prompt)
@@ -125,13 +130,17 @@ class Model:
     ) -> Classifier:
         """A classifier trained on `data.train` at the plan's sites, its best epoch by `data.dev`.
 
-        `method` are settings of any method, e.g. `Lora()`, which needs no plan; by itself `Edit()`.
+        `method` are settings of any method, e.g. `Lora()`, which needs no plan; by itself `Edit()`. One that trains
+        nothing (`FewShot()`) answers at once.
         """
         if plan is not None:
             checked(plan, self.lm.runner)
         ctx = replace(self._context(seed, fit=fit or FitSettings()), splits=data)
-        adapted = adapt(ctx, method or Edit(), plan)
-        trained = Classifier(self.lm, adapted, self.prompt, self.task)
+        settings = method or Edit()
+        adapted, kind = adapt(ctx, settings, plan), method_of(settings)
+        trained = Classifier(self.lm, adapted, kind.prompt(ctx, settings) or self.prompt, self.task)
+        if not kind.trains:
+            return trained
 
         def evaluate() -> dict[str, float]:
             score = trained.score(data.dev, draws=1)

@@ -15,6 +15,8 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from absa_edit.data.prompts import Labels, Prompt, encode, label_ids
+from absa_edit.data.settings import PromptSettings
+from absa_edit.data.shots import draw_shots, preamble_of
 from absa_edit.data.sources import Splits
 from absa_edit.errors import ModelError
 from absa_edit.model.loading import LanguageModel
@@ -79,14 +81,24 @@ class Context:
         """A separate generator for each use, so that one more draw here moves none there."""
         return np.random.default_rng([self.settings.seed, zlib.crc32(use.encode())])
 
-    def encode(self, data: Dataset) -> list[Prompt]:
-        """The prompts of a split."""
+    def encode(self, data: Dataset, prompt: PromptSettings | None = None) -> list[Prompt]:
+        """The prompts of a split; by itself as the run asks."""
         tokenizer: PreTrainedTokenizerBase = self.lm.tokenizer
-        return encode(data.examples, tokenizer, self.settings.prompt)
+        return encode(data.examples, tokenizer, prompt or self.settings.prompt)
+
+    def shots(self, count: int) -> tuple[Example, ...]:
+        """The seeded draw of training examples that are shown with their answers."""
+        return draw_shots(self.splits.train.examples, self.task.labels, count, self.rng("shots"))
+
+    def prompt_with(self, shots: int) -> PromptSettings:
+        """The run's prompt with so many drawn examples before it, in place of any that it has."""
+        plain = self.settings.prompt
+        return replace(plain, shots=shots, preamble=preamble_of(self.shots(shots), self.task.labels, plain))
 
     def prompts_to_trace(self) -> list[Prompt]:
-        """The seeded draw of training examples that a trace looks at."""
-        examples = self.splits.train.examples
+        """The seeded draw of training examples that a trace looks at; no sentence of a shot is among them."""
+        shown = {shot.sentence_id for shot in self.shots(self.settings.prompt.shots)}
+        examples = [e for e in self.splits.train.examples if e.sentence_id not in shown]
         chosen = self.rng("trace examples").permutation(len(examples))[: self.settings.trace.examples]
         return self.encode(replace(self.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
 
@@ -109,6 +121,8 @@ class Context:
     def config_hash(self) -> str:
         """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""
         plain = asdict(self.settings)
+        if self.settings.prompt.shots:
+            del plain["prompt"]["preamble"]  # drawn by the seed
         for key in ("seed", "output", "stages", "track", "export"):
             del plain[key]
         for name in NO_RESULT:

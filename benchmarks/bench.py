@@ -7,6 +7,7 @@ python benchmarks/bench.py estimate           # estimated traces against exact o
 python benchmarks/bench.py fit                # training; outputs/bench/fit.json and a table
 python benchmarks/bench.py fit --scaling      # also cost by layers, length and examples: fit_scaling.json, a figure
 python benchmarks/bench.py score              # scoring an edit from kept states; outputs/bench/score.json
+python benchmarks/bench.py shots              # scoring with eight shots and with none; outputs/bench/shots.json
 python benchmarks/bench.py predict            # answers against generated ones; outputs/bench/predict.json
 """
 
@@ -28,7 +29,7 @@ from shapes import SHAPES
 from absa_edit.pipeline.prepare import versions
 from absa_edit.storage import write_json
 
-PARTS = ("trace", "estimate", "fit", "score", "predict")
+PARTS = ("trace", "estimate", "fit", "score", "shots", "predict")
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "bench"
 
 
@@ -68,7 +69,7 @@ def draw_scaling(results: dict[str, Any], what: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(dest="what", required=True)
-    trace, estimate, fit, score, predict = (subparsers.add_parser(part) for part in PARTS)
+    trace, estimate, fit, score, shots, predict = (subparsers.add_parser(part) for part in PARTS)
     trace.add_argument("--shape", choices=tuple(SHAPES), default="llama", help="of the model, whose weights are random")
     trace.add_argument("--layers", type=int, help="by itself the shape's own number")
     trace.add_argument("--samples", type=int, default=10, help="noise samples")
@@ -84,6 +85,16 @@ def main() -> None:
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     fit.add_argument("--softmax", choices=("vocabulary", "labels"), default="vocabulary", help="of our loss")
     fit.add_argument("--ways", nargs="+", choices=(*OURS, *THEIRS), default=[*OURS, *THEIRS])
+    shots.add_argument(
+        "--models", nargs="+", default=["reviewlm"], help="or hub ids, folders, names of packaged models"
+    )
+    shots.add_argument("--data", default="laptop14", help="whose test data is scored; the sample if not found")
+    shots.add_argument("--examples", type=int, default=None, help="the first so many; by itself all")
+    shots.add_argument("--shots", type=int, default=8)
+    shots.add_argument("--seed", type=int, default=0, help="draws the shots")
+    shots.add_argument("--rounds", type=int, default=5)
+    shots.add_argument("--device", default="cpu")
+    shots.add_argument("--dtype", default="float32")
     predict.add_argument("--model", default="reviewlm", help="or a hub id, or a folder")
     predict.add_argument("--device", default="auto")
     predict.add_argument("--dtype", default="float32")

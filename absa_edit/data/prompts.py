@@ -33,6 +33,8 @@ class Prompt:
     example: Example
     ids: tuple[int, ...]
     roles: tuple[Role, ...]
+    preamble: int = 0
+    """How many tokens, from the first on, end within the settings' preamble."""
 
     def positions(self, *roles: Role) -> list[int]:
         """Token positions that have one of the roles, ascending."""
@@ -52,15 +54,40 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, sett
     for example, text, span, (ids, offsets) in zip(
         examples, texts, spans, _tokens(texts, tokenizer, settings), strict=True
     ):
+        preamble = 0
+        if settings.preamble:
+            first = text.index(settings.preamble) + len(settings.preamble)
+            preamble = next(i for i, (_, end) in enumerate(offsets) if end > first)
         if len(ids) > settings.max_tokens:
+            before = f", {preamble} of them shots or other text before it" if preamble else ""
+            fewer = "take fewer shots, " if preamble else ""
             raise ModelError(
-                f"example {example.id}: its prompt has {len(ids)} tokens, prompt.max_tokens is "
-                f"{settings.max_tokens}; shorten or drop the example, or raise it (an export's is in absa_edit.json)"
+                f"example {example.id}: its prompt has {len(ids)} tokens{before}, prompt.max_tokens is "
+                f"{settings.max_tokens}; {fewer}shorten or drop the example, or raise it (an export's is in "
+                "absa_edit.json)"
             )
         roles = [_role(text, int(start), int(end), span) for start, end in offsets]
         roles[-1] = Role.last
-        prompts.append(Prompt(example, tuple(ids), tuple(roles)))
+        prompts.append(Prompt(example, tuple(ids), tuple(roles), preamble))
     return prompts
+
+
+def filled(example: Example, settings: PromptSettings) -> str:
+    """The template with the sentence and the aspect of an example."""
+    return "".join(_piece(piece, example) for piece in _pieces(settings))
+
+
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Inputs that say nothing. Source: Zhao et al. 2021 (arXiv 2102.09690), section 5."""
+
+
+def content_free(tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[Prompt, ...]:
+    """The prompt with inputs that say nothing in place of sentence and aspect."""
+    asks_aspect = "{aspect}" in settings.template
+    aspects = [text if asks_aspect else "" for text in CONTENT_FREE]
+    pairs = zip(CONTENT_FREE, aspects, strict=True)
+    examples = [Example("", "", text, aspect, 0, len(aspect), "", "") for text, aspect in pairs]
+    return tuple(encode(examples, tokenizer, settings))
 
 
 def roles_of(prompts: Sequence[Prompt]) -> tuple[Role, ...]:
@@ -136,23 +163,29 @@ def _tokens(
 
 def _spans(example: Example, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> tuple[str, Spans]:
     """The prompt text of one example and the character span of each role in it."""
-    text = ""
+    text = settings.preamble
     spans: Spans = []
-    for piece in re.split(r"(\{sentence\}|\{aspect\})", settings.template):
+    for piece in _pieces(settings):
         start = len(text)
+        text += _piece(piece, example)
         if piece == "{sentence}":
-            text += example.text
             sentence = start, len(text)
             spans += _sentence_spans(example, start)
         elif piece == "{aspect}":
-            text += example.aspect
             spans.append((Role.aspect_again, start, len(text)))
-        else:
-            text += piece
     text, shift = _wrap(text, tokenizer, settings)
     spans = [(role, start + shift, end + shift) for role, start, end in spans]
     before, after = (Role.instruction, 0, sentence[0] + shift), (Role.question, sentence[1] + shift, len(text))
     return text, [*spans, after, before]
+
+
+def _pieces(settings: PromptSettings) -> list[str]:
+    """The template, cut into its places and what stands between them."""
+    return re.split(r"(\{sentence\}|\{aspect\})", settings.template)
+
+
+def _piece(piece: str, example: Example) -> str:
+    return {"{sentence}": example.text, "{aspect}": example.aspect}.get(piece, piece)
 
 
 def _sentence_spans(example: Example, at: int) -> Spans:
@@ -179,6 +212,9 @@ def _wrap(text: str, tokenizer: PreTrainedTokenizerBase, settings: PromptSetting
 
 def _role(text: str, start: int, end: int, spans: Spans) -> Role:
     """The role of the token at `text[start:end]`; surrounding spaces do not count, unless it is all space."""
+    instruction, _, sentence = spans[-1]
+    if end <= sentence:  # shots may stand before it, of some hundred tokens
+        return instruction
     piece = text[start:end]
     if piece.strip():
         start, end = start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))

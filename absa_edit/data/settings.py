@@ -69,3 +69,11 @@ class PromptSettings:
     """Wrap the prompt as a user turn in the tokenizer's chat template."""
     max_tokens: int = 512
     """A prompt longer than this is an error."""
+    shots: int = 0
+    """Answered training examples before each prompt, as many of each label as can be, drawn by `seed`; 0 is none."""
+    preamble: str = ""
+    """Text before each prompt; a run with `shots` puts them here. Give one of the two."""
+
+    def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise SettingsError(f"prompt.shots={self.shots}: expected 0 or more")

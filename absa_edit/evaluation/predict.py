@@ -35,8 +35,26 @@ def log_probabilities(
 
     Each prompt runs once, also where words have several tokens. Batches depend on the prompts alone, so that the same
     weights give the same bits. `frozen` are the states of `scored(adapted, prompts, labels)` below the method's start.
-    Raises `ModelError` where a probability is nan.
+    What a calibrated method answers to prompts that say nothing is taken off. Raises `ModelError` where a probability
+    is nan.
     """
+    scores = _scores(adapted, prompts, labels, batch_tokens, frozen, progress, name)
+    if adapted.content_free:
+        to_nothing = _scores(adapted, adapted.content_free, labels, batch_tokens, None, silent, name)
+        scores = _normalised(scores - np.logaddexp.reduce(to_nothing, axis=0))
+    return scores
+
+
+def _scores(
+    adapted: AdaptedModel,
+    prompts: Sequence[Prompt],
+    labels: Labels,
+    batch_tokens: int,
+    frozen: ActivationCache | None,
+    progress: Progress,
+    name: str,
+) -> Float[np.ndarray, "example label"]:
+    """Those of the model as it answers, not calibrated."""
     answers = scored(adapted, prompts, labels)
     words = list(labels.values())
     one_token = all(len(word) == 1 for word in words)
@@ -66,7 +84,7 @@ def scored(adapted: AdaptedModel, prompts: Sequence[Prompt], labels: Labels) -> 
     words = list(labels.values())
     if all(len(word) == 1 for word in words):
         words = words[:1]
-    return adapted.answers([p for p in prompts for _ in words], words * len(prompts))
+    return adapted.answers([p for p in prompts for _ in words], words * len(prompts), apart=True)
 
 
 def _normalised(scores: Float[np.ndarray, "example label"]) -> Float[np.ndarray, "example label"]:
@@ -109,7 +127,7 @@ class BaseStates:
                     below=below,
                     batch_tokens=self.batch_tokens,
                     progress=self.progress,
-                    store=self.store(content_hash(start, tree.ids.tolist())) if self.store else None,
+                    store=self.store(content_hash(start, [*tree.before, *tree.ids.tolist()])) if self.store else None,
                 )
             below = kept[start]
         return below

@@ -68,6 +68,8 @@ class Description:
     """What an adapter's folder must hold besides; a checkpoint's is known to transformers."""
     labels: tuple[str, ...] = ABSC.labels
     """Of the task, in the order of the words in `prompt.labels`."""
+    calibrated: bool = False
+    """Whether what it answers to inputs that say nothing is taken off its answers."""
 
     def task(self) -> Task:
         """What the model is asked."""
@@ -88,6 +90,7 @@ def describe(
         prompt,
         Representation(edit.layers, edit.rank, edit.position) if edit else None,
         labels=task.labels,
+        calibrated=bool(adapted.content_free),
     )
 
 

@@ -154,10 +154,11 @@ def _use(about: Description, name: str, use: str) -> str:
     filled = filled.replace("IMPORT", "import absa_edit\n" if named else "")
     filled = filled.replace("BASE", f"<folder that absa_edit.model_folder({base!r}) names>" if named else base)
     turn = ", as a user turn in the chat template" if about.prompt.chat else ""
+    after = ", after the text `prompt.preamble` in `absa_edit.json`" if about.prompt.preamble else ""
     words = ", ".join(f"`{about.prompt.separator}{word}`" for word in about.prompt.labels)
     return f"""## Use
 
-The prompt is `{about.prompt.template}`{turn}, the answer the likeliest of the words {words} after it.
+The prompt is `{about.prompt.template}`{turn}{after}, the answer the likeliest of the words {words} after it.
 
 ```python
 import absa_edit

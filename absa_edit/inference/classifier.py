@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from absa_edit.data.assemble import occurrences
-from absa_edit.data.prompts import Labels, encode, label_ids
+from absa_edit.data.prompts import Labels, content_free, encode, label_ids
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError, ModelError, RecordError, SettingsError
 from absa_edit.evaluation.predict import log_probabilities
@@ -149,9 +149,8 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
         if base is not None:
             raise SettingsError(f"base={base}: {path} is a whole model, which stands on no other; leave base away")
         lm = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype))
-        return Classifier(
-            lm, AdaptedModel(about.kind, lm.model, None, None, None, {}, 0, 0), about.prompt, about.task()
-        )
+        nothing = content_free(lm.tokenizer, about.prompt) if about.calibrated else ()
+        return Classifier(lm, AdaptedModel(about.kind, lm.model, content_free=nothing), about.prompt, about.task())
     _check_whole(path, about)
     lm, peft = _base(path, about, base or about.base, about.revision if base is None else None, device), None
     try:

@@ -46,6 +46,9 @@ class AdaptedModel:
     with training. What they know of the steps before is not in a checkpoint: such a fit is not resumed."""
     penalty: Callable[[], Tensor] | None = None
     """Added to the mean loss of each batch."""
+    content_free: tuple[Prompt, ...] = ()
+    """Prompts that say nothing; where there are some, the labels' probabilities are divided by their mean over these.
+    Source: Zhao et al. 2021 (arXiv 2102.09690)."""
 
     @property
     def rank(self) -> int | None:
@@ -70,10 +73,22 @@ class AdaptedModel:
         """What has to surround the model's own runs over rows of `prompt`."""
         return self.representation.on(self.runner, prompt) if self.representation else nullcontext()
 
-    def answers(self, prompts: Sequence[Prompt], words: Sequence[Sequence[int]]) -> AnswerLogits:
-        """Prompts, each with an answer, ready to be asked of the model as it is edited."""
-        edits = self.representation.by_layer() if self.representation else {}
-        return AnswerLogits(self.runner, [p.ids for p in prompts], words, edits=edits, at=self.positions(prompts))
+    def answers(
+        self, prompts: Sequence[Prompt], words: Sequence[Sequence[int]], *, apart: bool = False
+    ) -> AnswerLogits:
+        """Prompts, each with an answer, ready to be asked of the model as it is edited.
+
+        With `apart` the preamble that they share is computed once, and the model must not change any more.
+        """
+        return AnswerLogits(
+            self.runner,
+            [p.ids for p in prompts],
+            words,
+            edits=self.representation.by_layer() if self.representation else {},
+            at=self.positions(prompts),
+            preamble=min((p.preamble for p in prompts), default=0),
+            apart=apart,
+        )
 
     def trainable(self) -> dict[str, Tensor]:
         """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`"""

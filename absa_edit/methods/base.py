@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from absa_edit.context import Context
+from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import PlanError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.settings import METHODS, MethodSettings
@@ -39,6 +40,10 @@ class Method(ABC):
         What trains is float32, whatever the base's dtype (AdamW's small steps would be lost). Random first weights come
         from torch's generator, which is seeded here. Raises `PlanError` for a plan that cannot be trained.
         """
+
+    def prompt(self, ctx: Context, settings: MethodSettings) -> PromptSettings | None:
+        """How the model is asked, of a method that trains nothing; None is as the run asks."""
+        return None
 
     def located(self, settings: MethodSettings) -> bool:
         """Whether it trains what a plan names."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from absa_edit.model.attention import Heads, Keys
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.prefix_tree import PADDING, SHARED, Batch, PrefixTree
+from absa_edit.model.shared_prefix import keys_before
 from absa_edit.model.tree_forward import States, TreeForward
 from absa_edit.progress import Progress, silent
 from absa_edit.storage import atomic, readable
@@ -49,11 +50,12 @@ class ActivationCache:
             self._kept["states"] = stored
             return
         reach = runner.reach(int(tree.position.max()) + 1)
+        before = keys_before(runner, tree, reach, start)
         batches = [tree.batch(indices, runner.device) for indices in tree.buckets(batch_tokens)]
         for batch in progress(batches, "frozen states", len(batches)):
             ids = torch.from_numpy(tree.ids).to(runner.device)[batch.computed.node]
             block_inputs = runner.begin(runner.embed(ids), batch.computed.position)
-            self._fill(TreeForward(runner, reach, batch, block_inputs), tree, below)
+            self._fill(TreeForward(runner, reach, batch, block_inputs, before=before), tree, below)
         if store and not prefixes_known:
             _store(self._kept["states"], store)
 

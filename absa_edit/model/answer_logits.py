@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.onednn_linear import OneDNN
-from absa_edit.model.prefix_tree import Batch, Ids, PrefixTree, grow
+from absa_edit.model.prefix_tree import Batch, Ids, PrefixTree, grow, grow_after
+from absa_edit.model.shared_prefix import PrefixKeys, keys_before
 from absa_edit.model.tree_forward import States, TreeForward
 
 
@@ -35,7 +37,9 @@ class Asked:
 class AnswerLogits:
     """Prompts, each with an answer, laid out as subtrees to be asked about in batches.
 
-    `edits` change the residual stream that leaves their blocks, at position `at[i]` of prompt `i`.
+    `edits` change the residual stream that leaves their blocks, at position `at[i]` of prompt `i`. All prompts begin
+    with the same tokens, `preamble` of them known to be of one text; with `apart` their keys and values are computed
+    once, as the model is when it is first asked, and without gradients.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class AnswerLogits:
         *,
         edits: Mapping[int, nn.Module] | None = None,
         at: Sequence[int] | None = None,
+        preamble: int = 0,
+        apart: bool = False,
     ) -> None:
         self.runner = runner
         self.edits = edits or {}
@@ -54,10 +60,17 @@ class AnswerLogits:
         self.last = [len(prompt) - 1 for prompt in prompts]
         prefix_limits = self.last if at is None else list(map(min, self.last, at))
         sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-        self.tree: PrefixTree = grow(sequences, prefix_limits)
+        self.tree: PrefixTree = (
+            grow_after(preamble, sequences, prefix_limits) if apart else grow(sequences, prefix_limits, preamble)
+        )
         self.products = OneDNN(runner.model.get_output_embeddings())
         self.ids = torch.from_numpy(self.tree.ids).to(runner.device)
         self.reach = runner.reach(max(map(len, sequences), default=1))
+
+    @cached_property
+    def before(self) -> PrefixKeys:
+        """Keys and values of the tokens before the tree's."""
+        return keys_before(self.runner, self.tree, self.reach)
 
     def asked(self, indices: Sequence[int]) -> Asked:
         """The answer tokens of some prompts, prompt by prompt."""
@@ -90,7 +103,7 @@ class AnswerLogits:
         with torch.no_grad() if frozen else nullcontext():
             block_inputs = runner.begin(runner.embed(self.ids[batch.computed.node]), batch.computed.position)
         forward = TreeForward(
-            runner, self.reach, batch, block_inputs, frozen.known if frozen and prefixes_known else None
+            runner, self.reach, batch, block_inputs, frozen.known if frozen and prefixes_known else None, self.before
         )
         at = None if self.at is None else torch.tensor([self.at[i] for i in indices], device=runner.device)
         start, hidden = 0, block_inputs.hidden

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -177,3 +178,45 @@ def mix(heads: Heads, allowed: Bool[Tensor, "*row query key"] | None, before: tu
     flat = folded.reshape(samples, groups, -1, early.shape[-1]) @ values
     past = flat.view(*folded.shape[:-1], width).permute(2, 0, 1, 3, 4).reshape(rows, groups, -1, width)
     return cast(Tensor, past.add(own_weights @ heads.value).reshape(rows, count, queries, width))
+
+
+CACHED = 2**20
+"""Scores that `mix_after` works on at once on a CPU."""
+
+
+def mix_after(heads: Heads, allowed: Bool[Tensor, "*row query key"], before: tuple[Keys, Keys]) -> Mixed:
+    """As `mix`, for a long `before` of one row, and without gradients.
+
+    Both parts are mixed on their own and weighed by their sums of exponentials, so that the many scores of the first
+    are written once and worked on in place; on a CPU, of so few rows at once that they stay in its cache.
+    """
+    rows, count, queries, width = heads.query.shape
+    groups, early = heads.key.shape[1], before[0].shape[2]
+    together = max(1, CACHED // (count * queries * early))
+    if heads.query.device.type == "cpu" and together < rows:
+        masks = allowed.split(together) if allowed.ndim > 2 else repeat(allowed)
+        chunks = zip(*(x.split(together) for x in (heads.query, heads.key, heads.value)), masks, strict=False)
+        return torch.cat(
+            [mix_after(Heads(q, k, v, heads.scale, heads.softcap), mask, before) for q, k, v, mask in chunks]
+        )
+
+    def part(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> list[Tensor]:
+        """The largest score, the sum of exponentials and the values that these mix; [group, row, head query, ..]."""
+        scores = (query @ keys.transpose(-1, -2)).float()
+        if heads.softcap is not None:
+            scores.div_(heads.softcap).tanh_().mul_(heads.softcap)
+        if not seen.all():
+            scores.view(groups, rows, -1, queries, scores.shape[-1]).masked_fill_(~seen, float("-inf"))
+        largest = scores.amax(-1, keepdim=True).clamp_min_(torch.finfo(scores.dtype).min)  # where nothing is seen
+        scores.sub_(largest).exp_()
+        parts = largest, scores.sum(-1, keepdim=True), (scores.to(values.dtype) @ values).float()
+        return [each.view(groups, rows, -1, each.shape[-1]) for each in parts]
+
+    query = (heads.query * heads.scale).reshape(rows, groups, -1, width).transpose(0, 1)
+    allowed = allowed[:, 0] if allowed.ndim > 2 else allowed
+    past = part(query.reshape(groups, -1, width), before[0][0], before[1][0], allowed[..., :early])
+    late = part(query, heads.key.transpose(0, 1), heads.value.transpose(0, 1), allowed[..., early:])
+    largest = torch.maximum(past[0], late[0])
+    early_share, late_share = ((each[0] - largest).exp_() for each in (past, late))
+    total, mixed = (past[k] * early_share + late[k] * late_share for k in (1, 2))
+    return (mixed / total).transpose(0, 1).reshape(rows, count, queries, width).to(heads.query.dtype)

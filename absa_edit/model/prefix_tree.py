@@ -15,7 +15,7 @@ that they have in their own sequence; so every state is the one of that sequence
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -95,6 +95,8 @@ class PrefixTree:
     """The nodes of each sequence's shared prefix, from and to."""
     suffix: Int[np.ndarray, "sequence 2"]
     subtree: Int[np.ndarray, " sequence"]
+    before: Ids = ()
+    """Tokens that all sequences begin with and that are no nodes: a run brings their keys and values."""
 
     @property
     def shared_prefixes(self) -> int:
@@ -163,10 +165,19 @@ class PrefixTree:
         return Slots(*(torch.from_numpy(array)[None].to(device) for array in fields))
 
 
-def grow(sequences: Sequence[Ids], prefix_limits: Sequence[int]) -> PrefixTree:
+def grow_after(preamble: int, sequences: Sequence[Ids], prefix_limits: Sequence[int]) -> PrefixTree:
+    """As `grow`, of what follows the tokens that all begin with, of the first `preamble` ones."""
+    alike = (_common(sequences[0], sequence) for sequence in sequences)
+    length = min(preamble, *prefix_limits, *alike) if sequences else 0
+    tree = grow([sequence[length:] for sequence in sequences], [limit - length for limit in prefix_limits])
+    return replace(tree, position=tree.position + length, before=tuple(sequences[0][:length]) if length else ())
+
+
+def grow(sequences: Sequence[Ids], prefix_limits: Sequence[int], preamble: int = 0) -> PrefixTree:
     """The tree of `sequences`; from position `prefix_limits[i]` on, sequence `i` has its tokens for itself.
 
-    Sequences share a prefix that is more than half of each of them: a shorter one is not worth its long group.
+    Sequences share a prefix that is more than half of each of them: a shorter one is not worth its long group. The
+    first `preamble` tokens, which all begin with, do not count for that.
     """
     groups: list[list[int]] = []
     shared_prefixes: list[int] = []
@@ -176,7 +187,7 @@ def grow(sequences: Sequence[Ids], prefix_limits: Sequence[int]) -> PrefixTree:
             if groups
             else 0
         )
-        if groups and 2 * shared > max(len(sequences[j]) for j in (*groups[-1], i)):
+        if groups and 2 * shared - preamble > max(len(sequences[j]) for j in (*groups[-1], i)):
             groups[-1].append(i)
             shared_prefixes[-1] = shared
         else:

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from absa_edit.model.attention import Heads, Keys, Mixed, attention_by, mix
+from absa_edit.model.attention import Heads, Keys, Mixed, attention_by, mix, mix_after
 from absa_edit.model.block_runner import BlockInputs, BlockRunner
 from absa_edit.model.prefix_tree import Batch
+from absa_edit.model.shared_prefix import PrefixKeys
 
 States = Float[Tensor, "1 slot hidden"]
 Known = Callable[[int, Batch], tuple[Keys, Keys]]
@@ -30,6 +31,8 @@ class TreeForward:
     block_inputs: BlockInputs
     known: Known | None = None
     """Keys and values of `batch.known`, where it is not empty."""
+    before: PrefixKeys = ()
+    """Those of the tokens before the tree's."""
     masks: dict[int, Bool[Tensor, "group 1 1 slot key"]] = field(default_factory=dict)
 
     def block(self, layer: int, hidden: States, attention_inputs: list[Heads] | None = None) -> States:
@@ -43,7 +46,8 @@ class TreeForward:
             all_slots = mixed.transpose(1, 2).flatten(0, 1)[None]
             if root:
                 query, key, value = (x[:, :, :root] for x in (heads.query, heads.key, heads.value))
-                alone = mix(Heads(query, key, value, heads.scale, heads.softcap), self.reach[layer][:root, :root])
+                seen = self.reach[layer][self._first :][:root, : self._first + root]
+                alone = self._over(layer, Heads(query, key, value, heads.scale, heads.softcap), seen)
                 all_slots = torch.cat((alone.transpose(1, 2), all_slots), 1)
             return all_slots.transpose(1, 2)
 
@@ -74,13 +78,25 @@ class TreeForward:
             torch.cat((first.expand(batch.groups, -1, -1, -1), _grouped(states[:, :, batch.root :], batch.groups)), 2)
             for first, states in zip(before, (heads.key, heads.value), strict=True)
         )
-        return mix(Heads(query, key, value, heads.scale, heads.softcap), mask)
+        return self._over(layer, Heads(query, key, value, heads.scale, heads.softcap), mask)
+
+    def _over(self, layer: int, heads: Heads, mask: Tensor) -> Mixed:
+        """Attention over what stands before the tree and the heads' own keys."""
+        return mix_after(heads, mask, self.before[layer]) if self.before else mix(heads, mask)
+
+    @property
+    def _first(self) -> int:
+        """Position of the tree's first token."""
+        return self.before[0][0].shape[2] if self.before else 0
 
     def _mask(self, layer: int) -> Bool[Tensor, "group 1 1 slot key"]:
         reach, batch = self.reach[layer], self.batch
         if id(reach) not in self.masks:
             query, key = batch.grouped(batch.computed.position)[:, :, None], batch.keys("position")[:, None]
-            self.masks[id(reach)] = (batch.visible() & reach[query, key])[:, None, None]
+            seen = batch.visible() & reach[query, key]
+            if self.before:
+                seen = torch.cat((reach[query[:, :, 0], : self._first], seen), 2)
+            self.masks[id(reach)] = seen[:, None, None]
         return self.masks[id(reach)]
 
 

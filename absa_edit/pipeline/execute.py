@@ -22,7 +22,7 @@ from absa_edit.pipeline.stages.adapt import trace_key_found, traced_context
 from absa_edit.pipeline.stages.analyses import run_analysis
 from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.locate import locate_stage
-from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, run_method
+from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, prompts_of, run_method
 from absa_edit.pipeline.stages.report import report_stage
 from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_stage
 from absa_edit.pipeline.stages.trace_again import trace_base, trace_edited
@@ -78,10 +78,13 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         plans = _plans(ctx, plan)
         exported = exported and method_to_export(ctx, plans)  # it may be one that was left out
         tests = {data.name: ctx.encode(data) for data in ctx.splits.tests}
+        prompts = {name: prompts_of(ctx, settings.method[name], tests) for name in plans}  # before anything is trained
         base = base_states(ctx, plans.values())
         for name, method_plan in plans.items():
             with _timed(seconds, name):
-                records[name], rows[name] = run_method(ctx, name, settings.method[name], method_plan, tests, base)
+                records[name], rows[name] = run_method(
+                    ctx, name, settings.method[name], method_plan, prompts[name], base
+                )
     again: TraceAgain | None = None
     if settings.trace.again and trace and (edited := exported or _first_trained(ctx, records)):
         with _timed(seconds, "trace again"):

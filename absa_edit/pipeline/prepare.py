@@ -38,6 +38,10 @@ def prepare(
 
     `root` is where `data/` is looked for; `overrides` are the command line's, and name the folder of a variant.
     """
+    if settings.prompt.shots and settings.prompt.preamble:
+        raise SettingsError(
+            f"prompt.shots={settings.prompt.shots} and prompt.preamble are both given: shots are the preamble; drop one"
+        )
     task = task_of(settings.task, settings.prompt)
     settings = replace(settings, prompt=task.prompt(settings.prompt))
     splits = load_splits(settings.data, task, root=root, environ=os.environ)
@@ -51,6 +55,8 @@ def prepare(
     experiment = experiment_name(settings, splits.train.name, overrides)
     folder = run_folder(settings, experiment, lm.name)
     ctx = Context(settings, lm, task, splits, experiment, folder, progress)
+    if settings.prompt.shots:
+        ctx = replace(ctx, settings=replace(settings, prompt=ctx.prompt_with(settings.prompt.shots)))
     _check_first_words(ctx)
     ctx.answers_to_learn()  # what a tokenizer lacks is told before anything is trained
     return ctx

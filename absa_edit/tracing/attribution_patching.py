@@ -25,9 +25,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from absa_edit.model.attention import Heads, Keys, Mixed, attention_by, mix
+from absa_edit.model.attention import attention_by, mix
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.hooks import entering, recorded
+from absa_edit.model.shared_prefix import PrefixKeys, prefix_keys
 from absa_edit.records import Part, Site
 from absa_edit.tracing.clean_and_corrupted import first_changed
 from absa_edit.tracing.exact_patching import Cell
@@ -54,8 +55,7 @@ class SharedPrefix:
 
     embeds: Float[Tensor, "pos embedding"]
     """By which other inputs that begin alike are known."""
-    kept: Sequence[tuple[Keys, Keys]]
-    """By layer, keys and values."""
+    kept: PrefixKeys
     reach: Sequence[Bool[Tensor, "query key"]]
     """By layer, the positions that each position of the rows sees."""
 
@@ -77,16 +77,7 @@ class SharedPrefix:
             return replace(known, reach=reach)
         if not length:
             return cls(first[0, :0], (), reach)
-        attention_inputs: list[Heads] = []
-
-        def attend(heads: Heads) -> Mixed:
-            attention_inputs.append(heads)
-            return mix(heads, reach[len(attention_inputs) - 1][:length, :length])
-
-        block_inputs = runner.begin(first[:, :length])
-        with attention_by(runner.model, attend):
-            runner.run(block_inputs.hidden, 0, runner.layers, block_inputs)
-        return cls(first[0, :length].clone(), [(heads.key, heads.value) for heads in attention_inputs], reach)
+        return cls(first[0, :length].clone(), prefix_keys(runner, first[:, :length], reach), reach)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def fit(
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
         state, best = resumed
     before = state.seconds
-    shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts])  # of every method, for equal batches
+    preamble = min(p.preamble for p in prompts)
+    shared = grow([p.ids for p in prompts], [len(p.ids) - 1 for p in prompts], preamble)  # for equal batches
     _check_shares(accelerator, state.steps, shared)
     local_indices = [
         i for i, t in enumerate(shared.subtree) if t % accelerator.num_processes == accelerator.process_index

@@ -81,10 +81,11 @@ def run_method(
         elsewhere = list(changed_elsewhere(adapted, ctx.lm.model))
         if elsewhere:
             raise RuntimeError(f"{name}: training changed {elsewhere[0]}, which is not in its plan")
-        for test, prompts in tests.items():  # what methods share is none's cost
+        shared = None if method_of(method).prompt(ctx, method) else base  # states of other prompts
+        for test, prompts in tests.items() if shared else ():  # what methods share is none's cost
             base.of(adapted, f"test/{test}", prompts)
         began = time.perf_counter()
-        rows = predict(ctx, name, adapted, tests, base)
+        rows = predict(ctx, name, adapted, tests, shared)
         score_seconds = time.perf_counter() - began
         record = MethodRecord(
             kind=adapted.kind,
@@ -111,6 +112,12 @@ def run_method(
         save_kept(record, folder / "record.json", key)
         publish_method(tracker, name, record, all_rows)
     return record, rows
+
+
+def prompts_of(ctx: Context, method: MethodSettings, tests: dict[str, list[Prompt]]) -> dict[str, list[Prompt]]:
+    """`tests`, the run's prompts of each test set, or the method's own where it asks otherwise."""
+    prompt = method_of(method).prompt(ctx, method)
+    return {data.name: ctx.encode(data, prompt) for data in ctx.splits.tests} if prompt else tests
 
 
 def _leak_free(ctx: Context, rows: Rows) -> dict[str, Score]:
