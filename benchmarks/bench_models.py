@@ -40,6 +40,7 @@ FULL_SEEDS = (0, 1)
 SETTINGS = (
     "+experiment=laptop14",
     "data.tests=[restaurant14]",
+    "prompt.max_tokens=1024",  # eight shots take their room
     "trace.model=auto",
     "trace.engine=exact",
     "trace.grids=0",

@@ -185,7 +185,7 @@ CACHED = 2**20
 
 
 def mix_after(heads: Heads, allowed: Bool[Tensor, "*row query key"], before: tuple[Keys, Keys]) -> Mixed:
-    """As `mix`, for a long `before` of one row, and without gradients.
+    """As `mix`, for a long `before` of one row, and without gradients; `allowed` may be of the keys in `heads` alone.
 
     Both parts are mixed on their own and weighed by their sums of exponentials, so that the many scores of the first
     are written once and worked on in place; on a CPU, of so few rows at once that they stay in its cache.
@@ -200,12 +200,12 @@ def mix_after(heads: Heads, allowed: Bool[Tensor, "*row query key"], before: tup
             [mix_after(Heads(q, k, v, heads.scale, heads.softcap), mask, before) for q, k, v, mask in chunks]
         )
 
-    def part(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> list[Tensor]:
+    def part(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> list[Tensor]:
         """The largest score, the sum of exponentials and the values that these mix; [group, row, head query, ..]."""
         scores = (query @ keys.transpose(-1, -2)).float()
         if heads.softcap is not None:
             scores.div_(heads.softcap).tanh_().mul_(heads.softcap)
-        if not seen.all():
+        if seen is not None:
             scores.view(groups, rows, -1, queries, scores.shape[-1]).masked_fill_(~seen, float("-inf"))
         largest = scores.amax(-1, keepdim=True).clamp_min_(torch.finfo(scores.dtype).min)  # where nothing is seen
         scores.sub_(largest).exp_()
@@ -214,8 +214,10 @@ def mix_after(heads: Heads, allowed: Bool[Tensor, "*row query key"], before: tup
 
     query = (heads.query * heads.scale).reshape(rows, groups, -1, width).transpose(0, 1)
     allowed = allowed[:, 0] if allowed.ndim > 2 else allowed
-    past = part(query.reshape(groups, -1, width), before[0][0], before[1][0], allowed[..., :early])
-    late = part(query, heads.key.transpose(0, 1), heads.value.transpose(0, 1), allowed[..., early:])
+    before_late = allowed.shape[-1] - heads.key.shape[2]
+    past_seen = allowed[..., :before_late] if before_late else None
+    past = part(query.reshape(groups, -1, width), before[0][0], before[1][0], past_seen)
+    late = part(query, heads.key.transpose(0, 1), heads.value.transpose(0, 1), allowed[..., before_late:])
     largest = torch.maximum(past[0], late[0])
     early_share, late_share = ((each[0] - largest).exp_() for each in (past, late))
     total, mixed = (past[k] * early_share + late[k] * late_share for k in (1, 2))

@@ -94,8 +94,9 @@ class TreeForward:
         if id(reach) not in self.masks:
             query, key = batch.grouped(batch.computed.position)[:, :, None], batch.keys("position")[:, None]
             seen = batch.visible() & reach[query, key]
-            if self.before:
-                seen = torch.cat((reach[query[:, :, 0], : self._first], seen), 2)
+            early = reach[query[:, :, 0], : self._first]
+            if not early.all():
+                seen = torch.cat((early, seen), 2)
             self.masks[id(reach)] = seen[:, None, None]
         return self.masks[id(reach)]
 

@@ -113,6 +113,7 @@ def test_no_sentence_of_a_shot_is_traced(tmp_path) -> None:
     assert [p.example.id for p in some.prompts_to_trace()] == left != every
 
 
+@pytest.mark.slow
 def test_a_run_traced_and_edited_after_shots(tmp_path) -> None:
     methods = {"zero_shot": ZeroShot(), "edit": Edit(lr=2e-3)}
     run, record, _ = execute(

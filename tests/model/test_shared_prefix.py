@@ -132,5 +132,7 @@ def test_mixing_in_two_parts_equals_mixing_at_once(softcap, dtype, atol, cached,
     allowed[0, ..., 0, :early] = False  # out of a sliding window's sight
     for seen in (allowed, allowed[0, 0, 0], torch.ones_like(allowed)):
         torch.testing.assert_close(mix_after(asked, seen, before), mix(asked, seen, before), atol=atol, rtol=0)
+    alone, every = allowed[..., early:], torch.cat((torch.ones_like(allowed[..., :early]), allowed[..., early:]), -1)
+    assert torch.equal(mix_after(asked, alone, before), mix_after(asked, every, before))
     far = Heads(query * 1000, key, value, 0.7, None)
     assert mix_after(far, allowed, before).isfinite().all()
