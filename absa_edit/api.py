@@ -37,7 +37,7 @@ from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, EditPlan, Example, Trace
 from absa_edit.tasks.base import TASKS, Task, task_of
 from absa_edit.tasks.settings import TaskSettings
-from absa_edit.tracing.settings import TraceSettings
+from absa_edit.tracing.settings import TracedModel, TraceSettings
 from absa_edit.tracing.trace import trace
 from absa_edit.training.loop import fit as fit_to
 from absa_edit.training.settings import FitSettings
@@ -107,6 +107,11 @@ class Model:
         by `absa_edit.tracing.fidelity.agreement`, given an exact trace of the same examples in the same order.
         """
         chosen = _settings(TraceSettings, settings)
+        if chosen.model is not TracedModel.base or chosen.again:
+            raise SettingsError(
+                f"trace.model={chosen.model}, trace.again={chosen.again}: for runs; here the model that was loaded is "
+                "traced. For an adapted one load a merged checkpoint: Model('<run folder>/export/merged')"
+            )
         ctx = self._context(seed, data.examples if isinstance(data, Dataset) else data, trace=chosen)
         prompts = ctx.prompts_to_trace() if isinstance(data, Dataset) else ctx.encode(ctx.splits.train)
         return trace(self.lm, prompts, self.labels, chosen, self.prompt, seed=seed, progress=progress)

@@ -118,8 +118,10 @@ def test_a_sentence_of_your_own(model: absa_edit.Model) -> None:
 
 
 def test_settings_are_checked_as_on_the_command_line(model: absa_edit.Model, examples) -> None:
-    with pytest.raises(SettingsError, match="exampels: no such setting of TraceSettings; there are engine, examples"):
+    with pytest.raises(SettingsError, match="exampels: no such setting of TraceSettings; there are model, adapt"):
         model.trace(examples, exampels=3)
+    with pytest.raises(SettingsError, match=r"trace\.model=adapted, .*export/merged"):
+        model.trace(examples, model="adapted")
     with pytest.raises(SettingsError, match="engine='fast': Input should be 'exact', 'attribution' or 'auto'"):
         model.trace(examples, engine="fast")
     with pytest.raises(SettingsError, match=r"locate\.rank=0"):
