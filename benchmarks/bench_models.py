@@ -2,6 +2,7 @@
 
 python benchmarks/bench_models.py run                                   # all models and seeds, resumable
 python benchmarks/bench_models.py run --models gemma3_270m_q4 --seeds 0
+python benchmarks/bench_models.py estimates  # estimated traces against the exact ones of runs that are done
 python benchmarks/bench_models.py collect    # benchmarks/results/models.json and docs/models.md of what is done
 
 Each arm is `absa-edit train`, one after another; what is done is found, so that a stopped run goes on, and arms can be
@@ -11,20 +12,28 @@ run over several sittings or machines. The models have to be fetched before (`ab
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from bench import machine
+from hydra import compose, initialize_config_dir
 
+from absa_edit.compose import conf_folder, register, settings_from
 from absa_edit.leaderboard.collect import Group, compared, read
+from absa_edit.pipeline.prepare import prepare
+from absa_edit.pipeline.stages.adapt import traced_context
 from absa_edit.results import RunRecord
-from absa_edit.storage import load, write_json
+from absa_edit.storage import load, load_trace, write_json
 from absa_edit.table import pipe_table
+from absa_edit.tracing.fidelity import agreement
+from absa_edit.tracing.settings import Engine
+from absa_edit.tracing.trace import trace
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS, PAGE = (
@@ -51,20 +60,49 @@ SETTINGS = (
 DRAWS = 2000
 
 
-def command(model: str, seed: int, methods: Sequence[str]) -> list[str]:
+def overrides(model: str, seed: int, methods: Sequence[str]) -> list[str]:
     """One arm."""
-    named = [f"model={model}", f"seed={seed}", f"method=[{','.join(methods)}]", f"output={RUNS}"]
-    return [sys.executable, "-m", "absa_edit", "train", *SETTINGS, *named]
+    return [*SETTINGS, f"model={model}", f"seed={seed}", f"method=[{','.join(methods)}]", f"output={RUNS}"]
+
+
+def methods_of(seed: int, full: bool) -> tuple[str, ...]:
+    return (*METHODS, "full") if full and seed in FULL_SEEDS else METHODS
 
 
 def run(models: Sequence[str], seeds: Sequence[int], full: bool) -> None:
     """Every arm that is not done yet; a model at a time, the seeds in order."""
     for model in models:
         for seed in seeds:
-            methods = (*METHODS, "full") if full and seed in FULL_SEEDS else METHODS
             began = time.perf_counter()
-            subprocess.run(command(model, seed, methods), cwd=ROOT, check=True)
+            arm = overrides(model, seed, methods_of(seed, full))
+            subprocess.run([sys.executable, "-m", "absa_edit", "train", *arm], cwd=ROOT, check=True)
             print(f"{model}, seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def estimates(models: Sequence[str], seeds: Sequence[int], full: bool, engines: Sequence[str]) -> None:
+    """How the estimates of the model that a run traced agree with its exact trace: `estimate.json` beside that."""
+    register()
+    for model in models:
+        for seed in seeds:
+            arm = overrides(model, seed, methods_of(seed, full))
+            with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+                settings = settings_from(compose("train", overrides=arm))
+            run_of = prepare(settings, overrides=arm, root=ROOT)
+            ctx, _ = traced_context(run_of)
+            exact = load_trace(ctx.folder / "trace", ctx.trace_key())
+            if exact is None:
+                print(f"{model}, seed {seed}: not traced yet")
+                continue
+            prompts = [p for p in ctx.prompts_to_trace() if p.example.id in set(exact.example_ids)]
+            results = _estimates(ctx.folder)
+            for engine in engines:
+                chosen = replace(settings.trace, engine=Engine(engine), filter=False)
+                estimate = trace(ctx.lm, prompts, ctx.labels, chosen, ctx.settings.prompt, seed=seed)
+                near = agreement(exact, estimate, draws=DRAWS, rng=ctx.rng("agreement"))
+                results[engine] = {"n": len(prompts), "seconds": estimate.seconds, "exact_seconds": exact.seconds}
+                results[engine] |= asdict(near) if near else {}
+                print(f"{model}, seed {seed}, {engine}: {results[engine]}", flush=True)
+            write_json(results, ctx.folder / "trace" / "estimate.json")
 
 
 def collect() -> None:
@@ -75,7 +113,7 @@ def collect() -> None:
         {
             "settings": list(SETTINGS),
             "machine": machine(),
-            "groups": [_group(group, [records[folder] for folder in group.folders]) for group in groups],
+            "groups": [_group(group, records) for group in groups],
         },
         RESULTS,
     )
@@ -83,8 +121,9 @@ def collect() -> None:
     print(f"{RESULTS.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
 
 
-def _group(group: Group, records: Sequence[RunRecord]) -> dict[str, Any]:
+def _group(group: Group, by_folder: dict[str, RunRecord]) -> dict[str, Any]:
     """What is kept of a model: scores over seeds, and by seed costs, traces and plans."""
+    records = [by_folder[folder] for folder in group.folders]
     return {
         "model": group.model,
         "seeds": list(group.seeds),
@@ -92,11 +131,11 @@ def _group(group: Group, records: Sequence[RunRecord]) -> dict[str, Any]:
         "parameters": records[0].model.parameters,
         "scores": [asdict(line) for line in group.lines],
         "comparisons": [asdict(comparison) for comparison in group.comparisons],
-        "runs": [_run(record) for record in records],
+        "runs": [_run(by_folder[folder], Path(folder)) for folder in group.folders],
     }
 
 
-def _run(record: RunRecord) -> dict[str, Any]:
+def _run(record: RunRecord, folder: Path) -> dict[str, Any]:
     methods = {
         name: {
             "trainable": method.trainable,
@@ -116,6 +155,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "git": record.git,
         "adaptation": record.adaptation and asdict(record.adaptation),
         "trace": record.trace and asdict(record.trace),
+        "estimates": _estimates(folder),
         "plan": record.plan and str(record.plan),
         "methods": methods,
     }
@@ -139,7 +179,7 @@ def _page(groups: Sequence[Group], records: dict[str, RunRecord]) -> Iterable[st
         yield from pipe_table(("method", *_tests(group), "trains", "fit"), _scores(group))
         yield ""
         for folder in group.folders:
-            yield from _told(records[folder])
+            yield from _told(records[folder], _estimates(Path(folder)))
         yield ""
 
 
@@ -159,8 +199,15 @@ def _scores(group: Group) -> list[tuple[str, ...]]:
     return rows
 
 
-def _told(record: RunRecord) -> Iterable[str]:
-    """Where the trace of one seed peaks, in which depth its effect sits, and where the plan edits."""
+def _estimates(folder: Path) -> dict[str, Any]:
+    path = folder / "trace" / "estimate.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _told(record: RunRecord, estimates: dict[str, Any]) -> Iterable[str]:
+    """Where the trace of one seed peaks, in which depth its effect sits, where the plan edits, and how far estimates of
+    this trace can be trusted.
+    """
     if record.trace is None or record.plan is None:
         return
     trace, peak = record.trace, record.trace.peak
@@ -169,21 +216,32 @@ def _told(record: RunRecord) -> Iterable[str]:
         f"{part} peak at {depth.peak_layer.percent()} % of the depth" for part, depth in trace.depth.items()
     )
     layers = record.plan.layers()
+    trust = "".join(
+        f" Engine `{engine}` on the same examples: rank correlation {100 * of['rank_correlation']['value']:.1f} "
+        f"[{100 * of['rank_correlation']['low']:.1f}, {100 * of['rank_correlation']['high']:.1f}] %, "
+        f"{of['exact_seconds'] / of['seconds']:.0f} times as fast."
+        for engine, of in estimates.items()
+        if "rank_correlation" in of
+    )
     yield (
         f"- Seed {record.seed}: {which} model traced, {trace.counts.kept} of {trace.counts.seen} examples kept, total "
         f"effect {trace.total_effect.percent()} points; peak {peak.part.value}, layer {peak.layer}, "
-        f"`{peak.role.value}`, {peak.effect.percent()} points; {depths}. Plan: layers {min(layers)} to {max(layers)}."
+        f"`{peak.role.value}`, {peak.effect.percent()} points; {depths}. Plan: layers {min(layers)} to {max(layers)}.{trust}"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(required=True, metavar="run|collect")
+    actions = parser.add_subparsers(required=True, metavar="run|estimates|collect")
     running = actions.add_parser("run", help="the arms that are not done yet")
-    running.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    running.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    running.add_argument("--without-full", action="store_true", help="leave full fine-tuning for later")
-    running.set_defaults(act=lambda chosen: run(chosen.models, chosen.seeds, not chosen.without_full))
+    running.set_defaults(act=lambda chosen: run(chosen.models, chosen.seeds, chosen.full))
+    estimating = actions.add_parser("estimates", help="estimated traces against the exact ones")
+    estimating.add_argument("--engines", nargs="+", choices=("attribution", "auto"), default=("attribution", "auto"))
+    estimating.set_defaults(act=lambda chosen: estimates(chosen.models, chosen.seeds, chosen.full, chosen.engines))
+    for action in (running, estimating):
+        action.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+        action.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+        action.add_argument("--without-full", dest="full", action="store_false", help="without full fine-tuning")
     actions.add_parser("collect", help="write the file and the page").set_defaults(act=lambda _: collect())
     chosen = parser.parse_args()
     chosen.act(chosen)

@@ -28,7 +28,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_an_arm_is_a_command_that_differs_by_model_seed_and_methods(bench: ModuleType) -> None:
-    a, b = bench.command("reviewlm", 0, ["edit"]), bench.command("gemma3_270m_q4", 1, ["edit", "full"])
+    a, b = bench.overrides("reviewlm", 0, ["edit"]), bench.overrides("gemma3_270m_q4", 1, ["edit", "full"])
     assert [x for x in a if x not in b] == ["model=reviewlm", "seed=0", "method=[edit]"]
     assert [x for x in b if x not in a] == ["model=gemma3_270m_q4", "seed=1", "method=[edit,full]"]
 
