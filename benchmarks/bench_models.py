@@ -226,7 +226,8 @@ def _told(record: RunRecord, estimates: dict[str, Any]) -> Iterable[str]:
     yield (
         f"- Seed {record.seed}: {which} model traced, {trace.counts.kept} of {trace.counts.seen} examples kept, total "
         f"effect {trace.total_effect.percent()} points; peak {peak.part.value}, layer {peak.layer}, "
-        f"`{peak.role.value}`, {peak.effect.percent()} points; {depths}. Plan: layers {min(layers)} to {max(layers)}.{trust}"
+        f"`{peak.role.value}`, {peak.effect.percent()} points; {depths}. Plan: layers {min(layers)} to "
+        f"{max(layers)}.{trust}"
     )
 
 
