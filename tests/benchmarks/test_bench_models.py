@@ -33,6 +33,7 @@ def test_an_arm_is_a_command_that_differs_by_model_seed_and_methods(bench: Modul
     assert [x for x in b if x not in a] == ["model=gemma3_270m_q4", "seed=1", "method=[edit,full]"]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_collected(bench: ModuleType, tmp_path: Path) -> None:
     stages = [Stage.trace, Stage.locate, Stage.methods]
     methods = {"zero_shot": ZeroShot(), "edit": Edit(lr=2e-3)}

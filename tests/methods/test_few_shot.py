@@ -63,6 +63,7 @@ def test_even_answers_to_inputs_that_say_nothing_change_nothing(small, prompts, 
     np.testing.assert_allclose(scores(replace(adapted, content_free=nothing), prompts, labels), before, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_of_few_shot_beside_methods_with_the_runs_prompt(tmp_path) -> None:
     """Its answers are those of the base model after the text that the seed draws; other methods' do not change."""
     methods = {"zero_shot": ZeroShot(), "few_shot": FewShot(shots=4, calibrate=True), "edit": Edit(lr=2e-3)}
