@@ -23,7 +23,7 @@ from absa_edit.model.loading import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Example, Trace
 from absa_edit.settings import NO_RESULT, Settings, Stage
-from absa_edit.storage import ENGINE, content_hash
+from absa_edit.storage import ENGINE, ESTIMATES, content_hash
 from absa_edit.tasks.absc import ABSC
 from absa_edit.tasks.base import Task
 from absa_edit.tracing.settings import AdaptSettings, TracedModel
@@ -116,7 +116,7 @@ class Context:
         """Of a trace of `lm`: all its settings that change it."""
         settings = replace(self.settings.trace, grids=0, checked=1, batch_tokens=1)
         settings = replace(settings, model=TracedModel.base, adapt=AdaptSettings(), again=False)  # `lm` says it
-        return self.key("trace", settings)
+        return self.key("trace", settings, *[ESTIMATES] * settings.estimated)
 
     def config_hash(self) -> str:
         """A hash of all settings that can change a result, but for the seed: equal for runs to average over."""

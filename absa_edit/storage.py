@@ -30,6 +30,8 @@ R = TypeVar("R")
 ENGINE = 1
 """Version of the arithmetic of traces, fits and scores: raised when results of the same settings change, so that kept
 ones are not found again. A release that changes none leaves them be."""
+ESTIMATES = 1
+"""The same, of traces that are estimated, besides."""
 
 
 @contextmanager

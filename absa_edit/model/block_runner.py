@@ -28,6 +28,10 @@ from absa_edit.model.attention_adapters import adapted, window_mask
 from absa_edit.model.hooks import silent
 from absa_edit.records import Part, Site
 
+AFTER = {Part.attn: "post_attention_layernorm", Part.mlp: "post_feedforward_layernorm"}
+"""Norms of what attention and MLP give, in blocks that have the second one (Gemma 2 and 3, OLMo 2); in others the first
+is the norm before the MLP."""
+
 Hidden = Float[Tensor, "batch pos hidden"]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a block besides its hidden states, by place and by name."""
@@ -139,6 +143,14 @@ class BlockRunner:
     def module(self, site: Site) -> nn.Module:
         """The module whose output is `site`'s state. Raises `PlanError` where the model has no such site."""
         return self.model.get_submodule(self.path(site))
+
+    def added(self, layer: int, part: Part) -> nn.Module:
+        """The module whose output is added to the residual stream: the projection, or the norm after it."""
+        block = self.blocks[layer]
+        if part in AFTER and hasattr(block, AFTER[Part.mlp]):
+            norm: nn.Module = getattr(block, AFTER[part])
+            return norm
+        return self.module(Site(layer, part))
 
     def path(self, site: Site) -> str:
         """Dotted path of that module. Raises `PlanError` where the model has no such site."""

@@ -118,9 +118,12 @@ def run(
     for layer in range(runner.layers):
         before = prefix.kept[layer] if prefix.length else None
         with ExitStack() as stack:
+            # of attention and MLP what is added: a norm after them turns their change by more than its gradient tells
             kept = {
                 part: stack.enter_context(
-                    (entering if part is Part.head else recorded)(runner.module(Site(layer, part)))
+                    entering(runner.module(Site(layer, part)))
+                    if part is Part.head
+                    else recorded(runner.added(layer, part))
                 )
                 for part in parts
                 if part is not Part.block

@@ -22,7 +22,7 @@ from absa_edit.model.prefix_tree import length_buckets
 from absa_edit.model.settings import Dtype
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Example, Part, Trace, TraceCounts
-from absa_edit.storage import ENGINE, content_hash
+from absa_edit.storage import ENGINE, ESTIMATES, content_hash
 from absa_edit.tracing.attribution_patching import Case, Inputs, SharedPrefix, attribute, run
 from absa_edit.tracing.clean_and_corrupted import clean_and_corrupted
 from absa_edit.tracing.corruption import Corrupter
@@ -82,7 +82,8 @@ def trace_prompts(
     some = None if only is None else only.tolist()
     mean = None if corrupter.mean is None else corrupter.mean.tolist()
     key_parts = replace(settings, batch_tokens=1, grids=0, checked=1), prompt_settings, tracer.words, seed, mean, some
-    log = TraceLog(partial, content_hash(ENGINE, *lm_key, *key_parts, prompts))  # of all that changes a line of it
+    version = (ENGINE, ESTIMATES) if settings.estimated else (ENGINE,)
+    log = TraceLog(partial, content_hash(*version, *lm_key, *key_parts, prompts))  # of all that changes a line of it
     spent = log.seconds
     done = dict(log.found)
     todo = [p for p in prompts if p.example.id not in done]

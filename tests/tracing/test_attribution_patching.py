@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from absa_edit.errors import DataError
 from absa_edit.model.block_runner import BlockRunner
@@ -16,7 +17,7 @@ from absa_edit.model.precision import of_trace
 from absa_edit.model.settings import Dtype
 from absa_edit.records import Part, Role, Trace
 from absa_edit.tasks.absc import ABSC
-from absa_edit.tracing.attribution_patching import SharedPrefix
+from absa_edit.tracing.attribution_patching import Inputs, SharedPrefix, run
 from absa_edit.tracing.exact_patching import cells
 from absa_edit.tracing.settings import Engine, Tokens, TraceSettings
 from absa_edit.tracing.tracer import trace_prompts
@@ -52,6 +53,23 @@ def test_equals_the_exact_engine_where_the_model_is_as_good_as_linear(tiny, prom
         assert largest > 3e-5
         np.testing.assert_allclose(estimate[known], effect[known], rtol=0, atol=0.05 * largest + 2e-6, err_msg=part)
         assert np.corrcoef(effect[known], estimate[known])[0, 1] > 0.99
+
+
+@pytest.mark.every_family
+@torch.no_grad()
+def test_what_is_restored_is_what_the_residual_stream_gets(tiny, prompts) -> None:
+    """Also where a norm follows attention and MLP, which makes the changes of their projections others."""
+    runner = BlockRunner(tiny.model)
+    if not runner.has(Part.mlp):
+        pytest.skip("experts have no one projection of an MLP")
+    embeds = runner.embed(torch.tensor([prompts[0].ids]))
+    inputs = Inputs.of([embeds], embeds.shape[1])
+    prefix = SharedPrefix(embeds[0, :0], (), runner.reach(embeds.shape[1]))
+    states = run(runner, inputs, prefix, [Part.block, Part.attn, Part.mlp], [5, 6]).states
+    for layer in range(1, runner.layers - 1):
+        step = states[Part.block, layer] - states[Part.block, layer - 1]
+        added = sum(states[part, layer].reshape(step.shape) for part in (Part.attn, Part.mlp))
+        torch.testing.assert_close(added, step, atol=2e-4, rtol=1e-4)
 
 
 def test_a_window_is_the_sum_of_its_layers(small, prompts, labels) -> None:
