@@ -113,7 +113,7 @@ def test_a_fit_that_changes_nothing_leaves_the_trace_of_the_base(tmp_path: Path)
 
 def test_a_base_that_knows_the_task_is_traced_itself(tmp_path: Path) -> None:
     chosen = run_settings(tmp_path, TracedModel.auto)
-    ctx = prepare(replace(chosen, data=DataSettings(name="laptop-sample", dev_share=0.5)), root=ROOT)
+    ctx = prepare(replace(chosen, data=DataSettings(name="laptop-sample", dev_share=0.05)), root=ROOT)
     traced, adaptation = traced_context(ctx)
     assert traced is ctx and not adaptation.adapted
     assert adaptation.base_macro_f1.low > adaptation.by_frequency == 1 / 3
