@@ -1,4 +1,4 @@
-"""Run every model on laptop14, with restaurant14 out of domain, and put what came out into one file and one page.
+"""Run the models on laptop14, with restaurant14 out of domain, and put what came out into one file and one page.
 
 python benchmarks/bench_models.py run                                   # all models and seeds, resumable
 python benchmarks/bench_models.py run --models gemma3_270m_q4 --seeds 0
@@ -164,7 +164,7 @@ def _run(record: RunRecord, folder: Path) -> dict[str, Any]:
 
 
 def _page(groups: Sequence[Group], records: dict[str, RunRecord]) -> Iterable[str]:
-    yield "# Three models, adapted before they are traced\n"
+    yield "# Real models, adapted before they are traced\n"
     yield (
         "Written by `python benchmarks/bench_models.py collect` from the runs that are done; costs and traces by "
         "seed are in `benchmarks/results/models.json`. Trained on all of laptop14 (a tenth of its sentences "
