@@ -15,6 +15,7 @@ from gguf import GGUFReader, LlamaFileType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from absa_edit.errors import ModelError
+from absa_edit.model.check import check_weights
 from absa_edit.model.known import models_folder
 from absa_edit.storage import load, write_json
 
@@ -54,19 +55,26 @@ def dequantised(file: Path) -> Path:
 def dequantise(file: Path, folder: Path, sha256: str) -> None:
     """Write the weights of `file`, as float32, its configuration and its tokenizer to `folder`, whole or not at all.
 
-    Raises `ModelError` for a file that is no GGUF, is cut, or is of an architecture that transformers cannot read.
+    Raises `ModelError` for a file that is no GGUF, is cut, lacks weights, or is of an architecture that transformers
+    cannot read.
     """
     source = _described(file, sha256)
     options = {"gguf_file": file.name}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **options
+        )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+    # transformers has no error of its own for it: an architecture that it does not know is a ValueError or KeyError, a
+    # quantisation that gguf cannot undo a NotImplementedError, a tensor of another shape a RuntimeError
     except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{file}: transformers cannot read this GGUF of architecture {source.architecture!r} ({reason}); name the "
             "original model as a folder of safetensors or a hub id"
         ) from error
+    model = loaded[0]
+    check_weights(model, loaded[1])  # those that the file lacks are random, and would be saved as if they were its own
     del model.config.quantization_config  # the weights are no longer quantised, and with it they cannot be saved
     model.hf_quantizer = None
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,10 @@ def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path: Path, lm: LanguageModel, kind: str = "F32", architecture: str = "llama") -> None:
-    """`lm`, a Llama with the bundled tokenizer, as a GGUF file whose matrices are of type `kind`."""
+def write_gguf(
+    path: Path, lm: LanguageModel, kind: str = "F32", architecture: str = "llama", without: str | None = None
+) -> None:
+    """`lm`, a Llama with the bundled tokenizer, as a GGUF file whose matrices are of type `kind`, `without` one tensor."""
     config = lm.model.config
     heads, shared = config.num_attention_heads, config.num_key_value_heads
     writer = gguf.GGUFWriter(path, architecture)
@@ -64,6 +66,8 @@ def write_gguf(path: Path, lm: LanguageModel, kind: str = "F32", architecture: s
     quantised = gguf.GGMLQuantizationType[kind]
 
     def add(name: str, weight: np.ndarray) -> None:
+        if name == without:
+            return None
         if weight.ndim == 1 or weight.shape[1] % 32 or kind == "F32":  # whole blocks alone are quantised
             return writer.add_tensor(name, weight)
         writer.add_tensor(name, gguf.quants.quantize(weight, quantised), raw_dtype=quantised)
@@ -154,6 +158,14 @@ def test_a_cut_file_is_told_in_one_line(small, tmp_path, cache, left) -> None:
     with pytest.raises(ModelError, match=r"cut\.gguf: not a whole GGUF file .*download it again") as told:
         loaded(file)
     assert "\n" not in str(told.value) and not cache.exists()
+
+
+def test_a_file_that_lacks_a_tensor_is_no_model_with_random_weights(small, tmp_path, cache) -> None:
+    file = tmp_path / "holes.gguf"
+    write_gguf(file, small, without="blk.1.ffn_up.weight")
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        loaded(file)
+    assert not cache.exists() or not list(cache.iterdir())
 
 
 def test_an_architecture_that_transformers_cannot_read_is_named(small, tmp_path, cache) -> None:
