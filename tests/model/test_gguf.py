@@ -39,7 +39,7 @@ def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
 def write_gguf(
     path: Path, lm: LanguageModel, kind: str = "F32", architecture: str = "llama", without: str | None = None
 ) -> None:
-    """`lm`, a Llama with the bundled tokenizer, as a GGUF file whose matrices are of type `kind`, `without` one tensor."""
+    """`lm`, a Llama with the bundled tokenizer, as a GGUF file; matrices of type `kind`, `without` one tensor."""
     config = lm.model.config
     heads, shared = config.num_attention_heads, config.num_key_value_heads
     writer = gguf.GGUFWriter(path, architecture)
