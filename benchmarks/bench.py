@@ -83,7 +83,7 @@ def main() -> None:
         subparser.add_argument("--models", nargs="+", choices=choices, default=["llama", "reviewlm"])
         subparser.add_argument("--examples", type=int, default=128)
     fit.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    fit.add_argument("--softmax", choices=("vocabulary", "labels"), default="vocabulary", help="of our loss")
+    fit.add_argument("--softmax", choices=("labels", "vocabulary"), default="labels", help="of our loss")
     fit.add_argument("--ways", nargs="+", choices=(*OURS, *THEIRS), default=[*OURS, *THEIRS])
     shots.add_argument(
         "--models", nargs="+", default=["reviewlm"], help="or hub ids, folders, names of packaged models"

@@ -50,7 +50,6 @@ SETTINGS = (
     "+experiment=laptop14",
     "data.tests=[restaurant14]",
     "prompt.max_tokens=1024",  # eight shots take their room
-    "fit.softmax=labels",  # for all methods: it trains the choice that is scored
     "trace.model=auto",
     "trace.engine=exact",
     "trace.examples=60",

@@ -75,7 +75,7 @@ class Job:
     examples: int = 256
     epochs: int = 4
     precision: str = "float32"
-    softmax: str = "vocabulary"
+    softmax: str = "labels"
     """What our loss takes the gold word's probability among."""
     threads: int = 2
     device: str = "cpu"

@@ -33,7 +33,7 @@ class AnswerLoss(nn.Module):
         labels: Labels,
         *,
         cache_gib: float,
-        softmax: Softmax = Softmax.vocabulary,
+        softmax: Softmax = Softmax.labels,
         progress: Progress = silent,
     ) -> None:
         super().__init__()

@@ -39,8 +39,9 @@ class FitSettings:
     """Of the training's matrix products (autocast; on a CPU not of attention's own); scoring always runs in the model's
     own dtype. By itself bf16 where the device has units for it (a GPU; AVX-512 with bf16 or AMX in a CPU) or the
     model's weights are halves, else float32."""
-    softmax: Softmax = Softmax.vocabulary
-    """What the loss takes the gold word's probability among: the whole vocabulary, or the label words' tokens."""
+    softmax: Softmax = Softmax.labels
+    """What the loss takes the gold word's probability among: the label words' tokens, as answers are scored, or the
+    whole vocabulary."""
     cache_gib: float = 4.0
     """Most memory for the hidden states that the plan leaves frozen; beyond it they are memory-mapped."""
 

@@ -61,7 +61,7 @@ def by_hand(adapted: AdaptedModel, prompts, labels, among: list[int] | None = No
 def test_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
     words = SEVERAL if several else labels
     adapted = edited(tiny, representation=several)
-    loss = AnswerLoss(adapted, prompts, words, cache_gib=1.0)
+    loss = AnswerLoss(adapted, prompts, words, cache_gib=1.0, softmax=Softmax.vocabulary)
     assert loss.frozen is not None
     chosen = [4, 0, 5]
     with torch.no_grad():
@@ -73,13 +73,13 @@ def test_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
 def test_among_the_label_words_equals_cross_entropy_by_hand(tiny, prompts, labels, several) -> None:
     words = SEVERAL if several else labels
     adapted = edited(tiny, representation=several)
-    loss = AnswerLoss(adapted, prompts, words, cache_gib=1.0, softmax=Softmax.labels)
+    loss = AnswerLoss(adapted, prompts, words, cache_gib=1.0)
     among = [token for word in words.values() for token in word]
     chosen = [4, 0, 5]
     with torch.no_grad():
         expected = by_hand(adapted, [prompts[i] for i in chosen], words, among)
         torch.testing.assert_close(loss(chosen), expected, atol=2e-3, rtol=1e-5)
-        assert loss(chosen) < AnswerLoss(adapted, prompts, words, cache_gib=1.0)(chosen)
+        assert loss(chosen) < AnswerLoss(adapted, prompts, words, cache_gib=1.0, softmax=Softmax.vocabulary)(chosen)
 
 
 class _Vocabulary(TorchDispatchMode):
