@@ -16,7 +16,7 @@ from rich.console import Console
 from runs import ROOT, execute, settings, small_run
 
 from absa_edit.context import Context
-from absa_edit.data.settings import DataSettings, Leaks
+from absa_edit.data.settings import DataSettings, Leaks, PromptSettings
 from absa_edit.errors import PlanError, RecordError, SettingsError
 from absa_edit.evaluation import predict
 from absa_edit.export.settings import ExportSettings
@@ -58,6 +58,11 @@ def test_a_release_that_changes_no_arithmetic_throws_nothing_away(tmp_path, monk
     assert run.trace_key() == key
     monkeypatch.setattr("absa_edit.context.ENGINE", -1)
     assert run.trace_key() != key
+
+
+def test_the_longest_prompt_is_no_part_of_a_result(tmp_path) -> None:
+    run, roomier = (prepare(settings(tmp_path, prompt=PromptSettings(max_tokens=n)), root=ROOT) for n in (200, 1024))
+    assert run.trace_key() == roomier.trace_key()
 
 
 def test_what_another_machine_would_decide_is_another_run(tmp_path, monkeypatch) -> None:

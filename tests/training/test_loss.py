@@ -124,7 +124,7 @@ def test_among_the_label_words_a_step_only_looks_rows_of_the_vocabulary_up(
 @pytest.mark.parametrize("method", [Lora(lr=1e-3), Full(lr=1e-3)])
 def test_methods_that_start_at_the_first_block_cache_nothing(small, prompts, labels, method) -> None:
     adapted = adapt(small.model, method, None, seed=0)
-    loss = AnswerLoss(adapted, prompts, labels, cache_gib=1.0)
+    loss = AnswerLoss(adapted, prompts, labels, cache_gib=1.0, softmax=Softmax.vocabulary)
     assert loss.frozen is None
     torch.testing.assert_close(loss([1, 2]), by_hand(adapted, prompts[1:3], labels), atol=1e-3, rtol=1e-5)
 
@@ -150,7 +150,8 @@ def test_micro_batches_give_the_same_gradient(small, prompts, labels, representa
 
 def test_gradients_equal_those_of_the_plain_pass(tiny, prompts, labels) -> None:
     adapted = edited(tiny, representation=True)
-    cached = gradients(adapted, AnswerLoss(adapted, prompts, labels, cache_gib=1.0), [[0, 3]])
+    loss = AnswerLoss(adapted, prompts, labels, cache_gib=1.0, softmax=Softmax.vocabulary)
+    cached = gradients(adapted, loss, [[0, 3]])
     for parameter in adapted.trainable().values():
         parameter.grad = None
     by_hand(adapted, [prompts[0], prompts[3]], labels).backward()
