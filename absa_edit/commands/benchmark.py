@@ -4,7 +4,7 @@
     absa-edit benchmark benchmarks/reviewlm.yaml --list       the runs that it would make, in order
     absa-edit benchmark benchmarks/reviewlm.yaml --collect    the tables of what is done, and nothing else
     absa-edit benchmark benchmarks/reviewlm.yaml --retry      also what ended with an error
-    absa-edit benchmark benchmarks/reviewlm.yaml --models reviewlm --seeds 0 --arms edit lora     a part of it
+    absa-edit benchmark benchmarks/reviewlm.yaml --models reviewlm --seeds 0 --arms edit,lora      a part of it
     absa-edit benchmark benchmarks/reviewlm.yaml hydra/launcher=joblib hydra.launcher.n_jobs=4    side by side
     absa-edit benchmark benchmarks/reviewlm.yaml hydra/launcher=submitit_slurm                    on a cluster
 
@@ -25,6 +25,9 @@ from absa_edit.errors import SettingsError
 
 log = logging.getLogger("absa_edit")
 
+PARTS = ("models", "arms", "train", "seeds", "sizes")
+"""What a part of a benchmark is chosen by."""
+
 
 def main(arguments: Sequence[str], root: Path) -> None:
     parser = argparse.ArgumentParser(
@@ -35,12 +38,12 @@ def main(arguments: Sequence[str], root: Path) -> None:
     parser.add_argument("--list", action="store_true", help="name the runs that are not done, and run nothing")
     parser.add_argument("--collect", action="store_true", help="write results of what is done, and run nothing")
     parser.add_argument("--retry", action="store_true", help="make those runs again that ended with an error")
-    for part, kind in (("models", str), ("arms", str), ("train", str), ("seeds", int), ("sizes", str)):
-        parser.add_argument(f"--{part}", nargs="+", type=kind, help="only these")
-    chosen = parser.parse_args(arguments)
+    for part in PARTS:
+        parser.add_argument(f"--{part}", metavar="A,B", type=lambda text: text.split(","), help="only these")
+    chosen = parser.parse_intermixed_args(arguments)
     from absa_edit.commands.benchmark_runs import Planner, collect, launch
     from absa_edit.compose import register
-    from absa_edit.leaderboard.benchmark import read_benchmark
+    from absa_edit.leaderboard.benchmark import check_names, named, read_benchmark
     from absa_edit.leaderboard.page import write_page
     from absa_edit.leaderboard.rows import Results
 
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str], root: Path) -> None:
     benchmark = read_benchmark(chosen.file)
     if odd := [line for line in chosen.overrides if not line.startswith("hydra")]:
         raise SettingsError(f"{odd[0]}: settings of the runs belong in {chosen.file}, under settings")
+    for part in PARTS:
+        check_names(f"--{part}", getattr(chosen, part) or (), named(benchmark, part), chosen.file.name)
     planner = Planner(benchmark, chosen, root)
     results = Results(chosen.file.parent / "results", benchmark.name)
     if chosen.retry:

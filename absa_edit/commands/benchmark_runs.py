@@ -103,7 +103,7 @@ class Planner:
                 (job.model, chosen.models),
                 (job.arm, chosen.arms),
                 (job.train, chosen.train),
-                (job.seed, chosen.seeds),
+                (str(job.seed), chosen.seeds),
                 (str(job.size), chosen.sizes),
             )
         )

@@ -7,7 +7,7 @@ and seed; the rate with the lowest development log-loss is then used everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -78,12 +78,12 @@ class Benchmark:
         for size in (*self.sizes, *([self.tuning.size] if self.tuning else [])):
             if size != ALL and (isinstance(size, str) or size < 2):
                 raise SettingsError(f"{self.name}: size {size!r}: expected a number of examples, or {ALL}")
-        _check_names("arm", self.arms, _options(), self.name)
+        check_names("arm", self.arms, _options(), self.name)
         for arm, settings in self.arms.items():
-            _check_names(f"{arm}: rate_of", [settings.rate_of] if settings.rate_of else [], self.arms, self.name)
-            _check_names(f"{arm}: model", settings.models, self.models, self.name)
+            check_names(f"{arm}: rate_of", [settings.rate_of] if settings.rate_of else [], self.arms, self.name)
+            check_names(f"{arm}: model", settings.models, self.models, self.name)
         for question, pairs in self.contrasts.items():
-            _check_names(f"contrast {question!r}: arm", [a for pair in pairs for a in pair], self.arms, self.name)
+            check_names(f"contrast {question!r}: arm", [a for pair in pairs for a in pair], self.arms, self.name)
         if self.tuning and len(self.tuning.rates) < 2:
             raise SettingsError(f"{self.name}: tuning.rates={list(self.tuning.rates)}: expected several")
 
@@ -198,7 +198,14 @@ def _options() -> list[str]:
     return sorted({*files, *METHODS})
 
 
-def _check_names(what: str, given: Mapping[str, Any] | Sequence[str], known: Any, where: str) -> None:
+def named(benchmark: Benchmark, part: str) -> list[str]:
+    """What may be chosen of `models`, `arms`, `train`, `seeds` or `sizes`."""
+    seeds = [seed for arm in benchmark.arms.values() for seed in arm.seeds] if part == "seeds" else []
+    return list(dict.fromkeys(map(str, [*getattr(benchmark, part), *seeds])))
+
+
+def check_names(what: str, given: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raise `SettingsError` for a name that is not known, with the nearest that is."""
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -208,4 +215,4 @@ def _check_names(what: str, given: Mapping[str, Any] | Sequence[str], known: Any
 
 def _refuse_unknown(given: Any, kind: type, where: str) -> None:
     names = [f.name for f in fields(kind)]
-    _check_names("key", given if isinstance(given, dict) else {}, names, where)
+    check_names("key", given if isinstance(given, dict) else {}, names, where)

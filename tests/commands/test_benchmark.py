@@ -66,6 +66,16 @@ def test_settings_of_runs_belong_in_the_file(file: Path) -> None:
         main(["benchmark", str(file), "fit.epochs=2"], root=file.parents[1])
 
 
+def test_a_part_that_is_none_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"small.yaml: --arms 'edti' is none. Did you mean edit\?"):
+        main(["benchmark", str(file), "--arms", "edti", "--list"], root=file.parents[1])
+    main(["benchmark", str(file), "--arms", "random", "--list"], root=file.parents[1])
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "sample-40-edit-lr0.001",  # the rate that random takes
+        "sample-40-edit-lr0.003",
+    ]
+
+
 @pytest.mark.slow
 def test_a_benchmark_is_run_collected_and_gone_on_with(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run(file, "--seeds", "0")
