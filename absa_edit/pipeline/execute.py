@@ -17,6 +17,7 @@ from absa_edit.evaluation.across_seeds import pool
 from absa_edit.evaluation.scoring import compare
 from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
+from absa_edit.methods.base import check as check_method
 from absa_edit.methods.base import method_of
 from absa_edit.pipeline.prepare import git_commit, versions
 from absa_edit.pipeline.stages.adapt import trace_key_found, traced_context
@@ -51,6 +52,8 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     if Stage.locate in settings.stages:
         for chosen in settings.localizers():
             check(ctx, chosen)
+    if Stage.methods in settings.stages:
+        _check_methods(ctx)
     seconds: dict[str, float] = {}
     trace: Trace | None = None
     effects: TraceEffects | None = None
@@ -147,6 +150,15 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         if mismatch:
             raise mismatch
     return record
+
+
+def _check_methods(ctx: Context) -> None:
+    """Raise what will keep a method from training this model, wherever the plan turns out to be."""
+    for method in ctx.settings.method.values():
+        if method_of(method).located(method) and Stage.locate in ctx.settings.stages:
+            method_of(method).check(ctx.lm.runner, None, method)
+        else:
+            check_method(ctx.lm.runner, method, None)
 
 
 def _plans(ctx: Context, plan: EditPlan | None) -> dict[str, EditPlan | None]:

@@ -22,7 +22,7 @@ from absa_edit.evaluation.scoring import development_scores, score
 from absa_edit.localizers.base import Localizer, locate
 from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
-from absa_edit.methods.base import adapt, method_of
+from absa_edit.methods.base import adapt, check, method_of
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
 from absa_edit.records import EditPlan
@@ -163,19 +163,19 @@ def forget_last_copy(ctx: Context) -> None:
 def own_plan(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | None) -> EditPlan | None:
     """The plan of a method: the run's, or that of its own localizer; None for one without a plan.
 
-    Raises `PlanError` when the method cannot train what its plan names.
+    Raises what keeps the method from training the model, or what its plan names.
     """
     kind = method_of(method)
-    if plan is None or not (kind.located(method) and isinstance(method, LocatedSettings)):
-        return None
-    rng = ctx.rng(f"locate {name}")
-    if method.locate is not None:
+    if not kind.located(method):
+        plan = None
+    elif plan is not None and isinstance(method, LocatedSettings) and method.locate is not None:
+        rng = ctx.rng(f"locate {name}")
         localizer: Localizer = LOCALIZERS[method.locate]()
         if localizer.follows:
             plan = localizer.like(ctx, plan, rng, layers_together=kind.layers_together(method))
         else:
             plan = locate(ctx, ctx.settings.locate.by(method.locate), rng)
-    kind.check(ctx.lm.runner, plan, method)
+    check(ctx.lm.runner, method, plan)
     return plan
 
 
