@@ -73,8 +73,21 @@ def load(kind: type[R], path: Path) -> R:
 
     Raises `RecordError` naming the file and the field when it is not one.
     """
-    try:
+    with _checked(kind, path):
         return cast("R", _adapter(kind).validate_json(path.read_text(encoding="utf-8")))  # type: ignore[arg-type]
+
+
+def from_json(kind: type[R], plain: object, path: Path) -> R:
+    """The record of type `kind` that `to_json` made plain values of. Raises `RecordError` naming `path`, as `load`."""
+    with _checked(kind, path):
+        return cast("R", _adapter(kind).validate_python(plain))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _checked(kind: type, path: Path) -> Iterator[None]:
+    """Raise `RecordError` naming the file and the field where what is read is no record of type `kind`."""
+    try:
+        yield
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
         raise RecordError(f"{path} is not a {kind.__name__}: {where}") from None

@@ -1,4 +1,4 @@
-"""Write what a method trained: a PEFT adapter, a merged checkpoint, a representation edit."""
+"""Write what a method trained: a PEFT adapter, a merged checkpoint, a representation edit, or parts of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -25,7 +25,7 @@ from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.model.known import is_named
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role
-from absa_edit.storage import write_json
+from absa_edit.storage import to_json, write_json
 from absa_edit.tasks.absc import ABSC
 from absa_edit.tasks.base import Task
 
@@ -35,6 +35,8 @@ ABOUT = "absa_edit.json"
 
 ADAPTER, REPRESENTATION = "adapter_config.json", "representation.safetensors"
 """The files that tell of deltas, for peft, and that hold a representation edit."""
+PARTS, PLAN = "weights.safetensors", "edit_plan.json"
+"""The files that hold what a method trained that adds parts to the model, and where."""
 
 
 SETS = ("target_modules", "feedforward_modules", "exclude_modules")
@@ -70,6 +72,8 @@ class Description:
     """Of the task, in the order of the words in `prompt.labels`."""
     calibrated: bool = False
     """Whether what it answers to inputs that say nothing is taken off its answers."""
+    settings: dict[str, Any] | None = None
+    """Those of the method `kind`, where it has to make its parts of the model again; None of other methods."""
 
     def task(self) -> Task:
         """What the model is asked."""
@@ -88,15 +92,25 @@ def describe(
         model.revision,
         str(adapted.model.dtype).removeprefix("torch."),
         prompt,
-        Representation(edit.layers, edit.rank, edit.position) if edit else None,
+        Representation(edit.layers, edit.rank, edit.position) if edit and not adapted.settings else None,
         labels=task.labels,
         calibrated=bool(adapted.content_free),
+        settings=to_json(adapted.settings) if adapted.settings else None,
     )
 
 
 def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card: str) -> None:
-    """Write an adapter folder that plain `peft` loads; a representation edit lies beside it, or alone."""
+    """Write an adapter folder that plain `peft` loads; a representation edit lies beside it, or alone.
+
+    Of a method that adds parts to the model the folder holds what it trained, for `absa_edit.load` alone.
+    """
     with whole_folder(folder) as temporary:
+        if adapted.settings:
+            parts = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.trainable().items()}
+            save_file(parts, temporary / PARTS)
+            files = (PARTS, PLAN) if adapted.plan else (PARTS,)
+            _finish(temporary, adapted, replace(about, files=files), card)
+            return
         if adapted.peft:
             adapted.peft.peft_config["default"].base_model_name_or_path = about.base
             adapted.peft.save_pretrained(str(temporary), save_embedding_layers=False)
@@ -147,9 +161,11 @@ def write_merged(
 def merged(adapted: AdaptedModel) -> PreTrainedModel:
     """A plain copy of the model with its deltas folded in; summed in float32, cast once.
 
-    Raises `CannotMerge` where PEFT has no way to fold them into weights. What breaks while it folds (deltas that are no
-    numbers) is no such case, and ends the export.
+    Raises `CannotMerge` where PEFT has no way to fold them into weights, and for a method that adds parts. What breaks
+    while it folds (deltas that are no numbers) is no such case, and ends the export.
     """
+    if adapted.settings:
+        raise CannotMerge(f"what {adapted.kind} adds to the model is none of its weights")
     if adapted.peft is None:
         return adapted.model
     dtype = adapted.model.dtype
@@ -209,5 +225,5 @@ def _plain_config(folder: Path) -> None:
 def _finish(folder: Path, adapted: AdaptedModel, about: Description, card: str) -> None:
     write_json(about, folder / ABOUT)
     if adapted.plan:
-        write_json(adapted.plan, folder / "edit_plan.json")
+        write_json(adapted.plan, folder / PLAN)
     (folder / "README.md").write_text(card, encoding="utf-8")

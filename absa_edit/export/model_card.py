@@ -102,6 +102,12 @@ It was saved from Python, without scores.{note}
 
 def _adapter(about: Description, rank: int | None) -> tuple[str, str, str]:
     """The library that loads an adapter, what has to be known of it, and how it is used."""
+    if about.settings is not None:
+        note = (
+            f"\n\nThe method `{about.kind}` adds parts to the model (`weights.safetensors`) that `absa_edit.load` "
+            "alone puts back: with `transformers` the answers are those of the base model."
+        )
+        return "absa_edit", note, ""
     place = about.representation and ROLES[about.representation.position]
     if rank is None:
         note = f"\n\nNo weight changes: `representation.safetensors` acts at the {place}, by `absa_edit.load` alone."
@@ -184,7 +190,9 @@ def _results(record: RunRecord, method: str) -> list[EvalResult]:
         for metric, name, interval in (
             ("accuracy", "accuracy", score.accuracy),
             ("f1", "macro-F1", score.macro_f1),
+            ("log_loss", "log-loss", score.log_loss),
         )
+        if interval
     ]
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from absa_edit.errors import RecordError, SettingsError
 from absa_edit.export.adapter_rules import ADAPTER_RULES, RANKS, Adapter, Problem, Shapes
-from absa_edit.export.folder import REPRESENTATION
+from absa_edit.export.folder import PARTS, REPRESENTATION
 from absa_edit.model.known import is_named
 from absa_edit.model.sources import model_folder
 
@@ -28,6 +28,12 @@ ACTS_AT_THE_ASPECT = Problem(
     "a representation edit acts at the aspect, which no weight can express, and vLLM has no place for it "
     "(vllm-project/vllm#4413)",
     "serve it through absa_edit.load, or train with representation=false",
+)
+
+
+PARTS_OF_ITS_OWN = Problem(
+    "the method adds parts to the model that vLLM has no place for",
+    "serve it through absa_edit.load, or export a method with an adapter of PEFT's or a merged checkpoint",
 )
 
 
@@ -62,7 +68,7 @@ def check_serving(folder: Path, *, max_rank: int = 16, base: str | None = None) 
 
 
 def _is_adapter(folder: Path) -> bool:
-    return any(folder.glob("adapter_*")) or (folder / REPRESENTATION).exists()
+    return any(folder.glob("adapter_*")) or any((folder / name).exists() for name in (REPRESENTATION, PARTS))
 
 
 def _is_export(folder: Path) -> bool:
@@ -74,6 +80,8 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
     problems: list[Problem] = []
     if (folder / REPRESENTATION).exists():
         return Served(folder, "", (ACTS_AT_THE_ASPECT,))
+    if (folder / PARTS).exists():
+        return Served(folder, "", (PARTS_OF_ITS_OWN,))
     config = _json(folder / "adapter_config.json", problems)
     shapes = _shapes(folder, "adapter_model.safetensors", problems)
     read = config or {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 
 from absa_edit.data.assemble import occurrences
@@ -28,6 +29,7 @@ from absa_edit.export.folder import (
     write_merged,
 )
 from absa_edit.export.model_card import plain_card
+from absa_edit.export.remade import remade
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.peft_adapter import load_adapter
 from absa_edit.model.loading import LanguageModel, choose_device, load_model
@@ -93,17 +95,23 @@ class Classifier:
         self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
     ) -> list[dict[str, float]]:
         """As `predict`, for aspects whose place in the sentence is known; the examples' labels are not read."""
+        scores = self.log_probabilities(examples, batch_tokens=batch_tokens, progress=progress)
+        return [{label: float(v) for label, v in zip(self.task.labels, row, strict=True)} for row in np.exp(scores)]
+
+    def log_probabilities(
+        self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
+    ) -> Float[np.ndarray, "example label"]:
+        """The logarithms of what `answer` gives."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"batch_tokens={batch_tokens}: expected at least 1")
         most = batch_tokens or (ON_CPU if self.lm.model.device.type == "cpu" else ON_GPU)
         prompts = encode(examples, self.lm.tokenizer, self.prompt)
-        scores = log_probabilities(
+        return log_probabilities(
             self.adapted, prompts, self.labels, batch_tokens=most, progress=progress, name="predict"
         )
-        return [{label: float(v) for label, v in zip(self.task.labels, row, strict=True)} for row in np.exp(scores)]
 
     def score(self, data: Dataset, *, draws: int = 2000, seed: int = 0) -> Score:
-        """Accuracy and macro-F1 on a data set, with intervals by bootstrap over sentences."""
+        """Accuracy, macro-F1 and log-loss on a data set, with intervals by bootstrap over sentences."""
         answers = self.answer(data.examples)
         rows = [
             Prediction(
@@ -130,7 +138,7 @@ class Classifier:
         if path.exists() and not (path / ABOUT).exists() and (path.is_file() or any(path.iterdir())):
             raise RecordError(f"{folder}: there are other files; expected a new folder, an empty one or an export")
         about = describe(self.adapted, self.lm.settings(), self.lm.sha256, self.prompt, self.task)
-        if self.adapted.peft or self.adapted.representation:
+        if self.adapted.has_adapter:
             write_adapter(self.adapted, path, about, plain_card(about, self.lm.name, rank=self.adapted.rank))
         else:
             write_merged(self.adapted, self.lm.tokenizer, path, about, plain_card(about, self.lm.name, merged=True))
@@ -152,11 +160,9 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
         nothing = content_free(lm.tokenizer, about.prompt) if about.calibrated else ()
         return Classifier(lm, AdaptedModel(about.kind, lm.model, content_free=nothing), about.prompt, about.task())
     _check_whole(path, about)
-    lm, peft = _base(path, about, base or about.base, about.revision if base is None else None, device), None
+    lm = _base(path, about, base or about.base, about.revision if base is None else None, device)
     try:
-        if (path / ADAPTER).exists():
-            peft = load_adapter(lm.model, path)
-        representation = read_representation(path, about, lm.model)
+        adapted = _adapted(path, about, lm)
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -164,9 +170,15 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
         raise RecordError(
             f"{path}: its weights cannot be read, or do not fit this base model ({message}); copy it or export it again"
         ) from error
-    return Classifier(
-        lm, AdaptedModel(about.kind, lm.model, peft, representation, None, {}, 0, 0), about.prompt, about.task()
-    )
+    return Classifier(replace(lm, model=adapted.model), adapted, about.prompt, about.task())
+
+
+def _adapted(path: Path, about: Description, lm: LanguageModel) -> AdaptedModel:
+    """The export in `path`, inside `lm` or a copy of it."""
+    if about.settings is not None:
+        return remade(path, lm)
+    peft = load_adapter(lm.model, path) if (path / ADAPTER).exists() else None
+    return AdaptedModel(about.kind, lm.model, peft, read_representation(path, about, lm.model))
 
 
 def _check_whole(path: Path, about: Description) -> None:

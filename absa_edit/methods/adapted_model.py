@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from absa_edit.data.prompts import Prompt
 from absa_edit.methods.reft import RepresentationEdit
+from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan
@@ -46,6 +47,8 @@ class AdaptedModel:
     with training. What they know of the steps before is not in a checkpoint: such a fit is not resumed."""
     penalty: Callable[[], Tensor] | None = None
     """Added to the mean loss of each batch."""
+    settings: MethodSettings | None = None
+    """Those of a method that adds parts to the model (`Method.adds_parts`), to make them again; None of others."""
     content_free: tuple[Prompt, ...] = ()
     """Prompts that say nothing; where there are some, the labels' probabilities are divided by their mean over these.
     Source: Zhao et al. 2021 (arXiv 2102.09690)."""
@@ -54,6 +57,11 @@ class AdaptedModel:
     def rank(self) -> int | None:
         """The largest rank of a module's delta; None without an adapter."""
         return getattr(self.peft.peft_config["default"], "r", None) if self.peft else None
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether what trained is kept beside the base model; else it is in the model's own weights."""
+        return bool(self.peft or self.representation or self.settings)
 
     @cached_property
     def runner(self) -> BlockRunner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, TypeVar, cast
 
 import torch
@@ -32,6 +33,10 @@ class Method(ABC):
     """Whether it always trains what a plan names; then its settings are `LocatedSettings`."""
     adapter: ClassVar[bool] = False
     """Whether an adapter can be exported, besides or instead of a merged checkpoint."""
+    adds_parts: ClassVar[bool] = False
+    """Whether it adds to the model what neither a checkpoint nor PEFT holds. Its export is then its settings, its plan
+    and the trained parameters, of which `absa_edit.load` makes the model again by `apply`: from a context without data,
+    so that all that tells the model from its base has to be in one of the three."""
 
     @abstractmethod
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
@@ -49,8 +54,11 @@ class Method(ABC):
         """Whether it trains what a plan names."""
         return self.needs_plan
 
-    def check(self, runner: BlockRunner, plan: EditPlan, settings: MethodSettings) -> None:  # noqa: B027 - optional
-        """Raise the `PlanError` that `apply` would raise, before anything is trained."""
+    def check(self, runner: BlockRunner, plan: EditPlan | None, settings: MethodSettings) -> None:  # noqa: B027
+        """Raise what `apply` would raise for this model and plan; a run asks for all methods before anything trains.
+
+        A located method is asked twice: as the run begins, when the plan is not known yet (None), and with its plan.
+        """
 
     def layers_together(self, settings: MethodSettings) -> bool:
         """Whether a control must move whole layers, for its budget to be this method's."""
@@ -77,14 +85,25 @@ def method_of(settings: MethodSettings) -> Method:
 def adapt(ctx: Context, settings: MethodSettings, plan: EditPlan | None) -> AdaptedModel:
     """What the method of these settings trains, on a copy of the base model; the run's seed draws first weights.
 
-    Raises `PlanError` when the method needs a plan and has none.
+    A method that trains no plan's sites is given none. Raises what `check` does.
     """
     chosen = method_of(settings)
-    if chosen.needs_plan and plan is None:
-        raise PlanError(f"method {chosen.name} needs a plan: add `locate` to stages")
+    check(ctx.lm.runner, settings, plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ctx.settings.seed)
-        return chosen.apply(ctx, plan, settings)
+        adapted = chosen.apply(ctx, plan if chosen.located(settings) else None, settings)
+    return replace(adapted, settings=settings) if chosen.adds_parts else adapted
+
+
+def check(runner: BlockRunner, settings: MethodSettings, plan: EditPlan | None) -> None:
+    """Raise what keeps the method of these settings from training this model where the plan says.
+
+    A `PlanError` when it needs a plan and has none.
+    """
+    chosen = method_of(settings)
+    if chosen.located(settings) and plan is None:
+        raise PlanError(f"method {chosen.name} needs a plan: add `locate` to stages")
+    chosen.check(runner, plan, settings)
 
 
 def first_block(model: PreTrainedModel) -> int:

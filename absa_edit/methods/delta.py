@@ -27,8 +27,8 @@ class WholeMatrices(Method):
     settings = Delta
     needs_plan = True
 
-    def check(self, runner: BlockRunner, plan: EditPlan, settings: MethodSettings) -> None:
-        if heads := [t.site for t in plan.targets if t.site.index is not None]:
+    def check(self, runner: BlockRunner, plan: EditPlan | None, settings: MethodSettings) -> None:
+        if heads := [t.site for t in (plan.targets if plan else ()) if t.site.index is not None]:
             raise PlanError(
                 f"{heads[0]}: method {self.name} trains whole matrices; single heads go with rank-limited deltas"
             )
@@ -36,7 +36,6 @@ class WholeMatrices(Method):
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert plan is not None  # needs_plan
         runner = BlockRunner(ctx.copy_of_model().float())
-        self.check(runner, plan, settings)
         weights = [runner.module(t.site).get_parameter("weight").requires_grad_(True) for t in plan.targets]
         touched = sum(weight.numel() for weight in weights)
         start, lr = min(plan.layers()), {"weights": settings.lr}

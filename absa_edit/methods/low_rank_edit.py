@@ -15,7 +15,7 @@ from absa_edit.errors import PlanError, SettingsError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, method
 from absa_edit.methods.peft_adapter import transposed, with_adapters
-from absa_edit.methods.reft import RepresentationEdit
+from absa_edit.methods.reft import RepresentationEdit, check_rank
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan, Role
@@ -56,6 +56,13 @@ class LowRankEdit(Method):
 
     def layers_together(self, settings: MethodSettings) -> bool:
         return isinstance(settings, Edit) and settings.representation
+
+    def check(self, runner: BlockRunner, plan: EditPlan | None, settings: MethodSettings) -> None:
+        assert isinstance(settings, Edit)
+        if settings.representation:
+            check_rank(runner, settings.representation_rank, "method.edit.representation_rank")
+            if plan and not _layers_to_edit(runner, settings, plan):
+                raise PlanError(f"nothing reads the last block at {settings.position.value}; edit an earlier layer")
 
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert isinstance(settings, Edit) and plan is not None  # needs_plan
@@ -109,14 +116,14 @@ def _deltas(runner: BlockRunner, settings: Edit, plan: EditPlan) -> tuple[PeftMo
 
 
 def _representation(runner: BlockRunner, settings: Edit, plan: EditPlan) -> RepresentationEdit:
-    """LoReFT on the plan's layers; not on the last block's output, which only the last token's answer reads."""
-    layers = [i for i in plan.layers() if i < runner.layers - 1 or settings.position is Role.last]
+    """LoReFT on the plan's layers."""
     width, rank = runner.model.config.hidden_size, settings.representation_rank
-    if not layers:
-        raise PlanError(f"nothing reads the last block at {settings.position.value}; edit an earlier layer")
-    if not 1 <= rank <= width:
-        raise PlanError(f"method.edit.representation_rank={rank}: expected 1 to {width}")
-    return RepresentationEdit(layers, width, rank, settings.position)
+    return RepresentationEdit(_layers_to_edit(runner, settings, plan), width, rank, settings.position)
+
+
+def _layers_to_edit(runner: BlockRunner, settings: Edit, plan: EditPlan) -> list[int]:
+    """The plan's layers without the last block, whose output only the last token's answer reads."""
+    return [i for i in plan.layers() if i < runner.layers - 1 or settings.position is Role.last]
 
 
 def mask_to_heads(down: nn.Parameter, blocks: Sequence[tuple[int, slice]]) -> int:

@@ -66,11 +66,14 @@ class AnyAdapter(Method):
     def located(self, settings: MethodSettings) -> bool:
         return isinstance(settings, PeftAdapter) and settings.targets == [PLAN]
 
+    def check(self, runner: BlockRunner, plan: EditPlan | None, settings: MethodSettings) -> None:
+        assert isinstance(settings, PeftAdapter)
+        if settings.targets != [OWN] and not self.located(settings):
+            _targets(runner, plan, settings.targets)
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert isinstance(settings, PeftAdapter)
         runner = BlockRunner(ctx.copy_of_model())
-        if self.located(settings) and plan is None:
-            raise PlanError("method.<name>.targets=[plan] needs a plan: add `locate` to stages")
         config = self._config(ctx, runner, plan, settings)
         inside = with_adapters(runner.model, config, expected=None)
         layers = [m for m in runner.model.modules() if isinstance(m, BaseTunerLayer)]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from absa_edit.data.prompts import Prompt
-from absa_edit.errors import DataError
+from absa_edit.errors import DataError, PlanError
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.hooks import edited
 from absa_edit.records import Part, Role, Site
@@ -47,6 +47,13 @@ class LoReFT(nn.Module):
             rotation = self.rotation()
             change = (self.source(state) - state @ rotation.T) @ rotation
             return cast(Tensor, (state + change).to(hidden.dtype))
+
+
+def check_rank(runner: BlockRunner, rank: int, key: str) -> None:
+    """Raises `PlanError`, naming the setting `key`, for a rank that the model's states cannot have."""
+    width = runner.model.config.hidden_size
+    if not 1 <= rank <= width:
+        raise PlanError(f"{key}={rank}: expected 1 to {width}")
 
 
 class RepresentationEdit(nn.Module):

@@ -13,9 +13,11 @@ from rich.console import Console
 
 from absa_edit.context import Context
 from absa_edit.errors import ExportMismatch, PlanError
+from absa_edit.evaluation.across_seeds import pool
 from absa_edit.evaluation.scoring import compare
 from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
+from absa_edit.methods.base import check as check_method
 from absa_edit.methods.base import method_of
 from absa_edit.pipeline.prepare import git_commit, versions
 from absa_edit.pipeline.stages.adapt import trace_key_found, traced_context
@@ -27,6 +29,7 @@ from absa_edit.pipeline.stages.report import report_stage
 from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_stage
 from absa_edit.pipeline.stages.trace_again import trace_base, trace_edited
 from absa_edit.records import EditPlan, TokenGrid, Trace
+from absa_edit.report.lookup import questions
 from absa_edit.report.terminal import print_results
 from absa_edit.results import SCHEMA, Adaptation, AnalysisRecord, MethodRecord, RunRecord, TraceAgain
 from absa_edit.settings import Stage
@@ -49,6 +52,8 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     if Stage.locate in settings.stages:
         for chosen in settings.localizers():
             check(ctx, chosen)
+    if Stage.methods in settings.stages:
+        _check_methods(ctx)
     seconds: dict[str, float] = {}
     trace: Trace | None = None
     effects: TraceEffects | None = None
@@ -96,7 +101,6 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         for name in settings.analysis:
             with _timed(seconds, name):
                 analyses[name] = run_analysis(ctx, name)
-    draws = settings.score.resamples
     record = RunRecord(
         schema=SCHEMA,
         experiment=ctx.experiment,
@@ -113,7 +117,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         trace_again=again,
         plan=plan,
         methods=records,
-        comparisons=compare(_pairs(ctx, list(records)), rows, draws=draws, rng=ctx.rng("compare")),
+        comparisons=(),
         export=None,
         seconds=seconds,
         versions=versions(),
@@ -123,6 +127,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         labels=ctx.task.labels,
         analyses=analyses,
     )
+    record = _compared(ctx, record, rows)
     write_json(record, ctx.folder / "results.json")  # kept even if the export fails its proof
     mismatch: ExportMismatch | None = None
     if exported:
@@ -147,6 +152,15 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
     return record
 
 
+def _check_methods(ctx: Context) -> None:
+    """Raise what will keep a method from training this model, wherever the plan turns out to be."""
+    for method in ctx.settings.method.values():
+        if method_of(method).located(method) and Stage.locate in ctx.settings.stages:
+            method_of(method).check(ctx.lm.runner, None, method)
+        else:
+            check_method(ctx.lm.runner, method, None)
+
+
 def _plans(ctx: Context, plan: EditPlan | None) -> dict[str, EditPlan | None]:
     """Each method's own plan, found out before anything is trained; a control that cannot be drawn is left out."""
     plans = {}
@@ -159,6 +173,17 @@ def _plans(ctx: Context, plan: EditPlan | None) -> dict[str, EditPlan | None]:
                 raise
             log.warning("%s is left out: %s", name, error)
     return plans
+
+
+def _compared(ctx: Context, record: RunRecord, rows: dict[str, Rows]) -> RunRecord:
+    """The record with its paired comparisons, by test set and over all of one standing."""
+    pairs, asked_of, draws = _pairs(ctx, list(record.methods)), questions(record), ctx.settings.score.resamples
+    by_seed = {name: {test: {record.seed: r} for test, r in tests.items()} for name, tests in rows.items()}
+    return replace(
+        record,
+        comparisons=compare(pairs, rows, asked_of, draws=draws, rng=ctx.rng("compare")),
+        pooled=pool(pairs, by_seed, asked_of, draws=draws, rng=ctx.rng("pooled")),
+    )
 
 
 def _pairs(ctx: Context, methods: Sequence[str]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from absa_edit.errors import CannotMerge, SettingsError
 from absa_edit.export.folder import describe, whole_folder, write_adapter, write_merged
 from absa_edit.export.model_card import adapter_card, merged_card
 from absa_edit.export.parity import check, plain_adapter, plain_merged
+from absa_edit.export.remade import remade
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import adapt, method_of
 from absa_edit.pipeline.stages.methods import Rows, predict, tracker_for
@@ -36,7 +37,7 @@ def method_to_export(ctx: Context, among: Iterable[str]) -> str | None:
     elif wanted not in trained:
         names = ", ".join(trained) or "none is left"
         raise SettingsError(f"export.method={wanted}: expected one of the trained methods ({names}), or none")
-    if wanted and not ctx.settings.export.merged and not methods[wanted].adapter:
+    if wanted and not ctx.settings.export.merged and not (methods[wanted].adapter or methods[wanted].adds_parts):
         raise SettingsError(
             f"export.merged=false leaves nothing of {wanted} to export: it has no adapter. Name another export.method, "
             "or none"
@@ -65,11 +66,12 @@ def export_stage(
     shutil.rmtree(export, ignore_errors=True)  # of another method, maybe
     adapter = merged = not_merged = None
     proofs = []
-    if adapted.peft or edit:
+    if adapted.has_adapter:
         adapter = export / "adapter"
         with whole_folder(adapter) as unproven:
             write_adapter(adapted, unproven, about, adapter_card(record, name, about, rank=adapted.rank))
-            proofs.append(check("adapter", plain_adapter(unproven, ctx.lm.model), first, again))
+            loaded = remade(unproven, ctx.lm) if adapted.settings else plain_adapter(unproven, ctx.lm.model)
+            proofs.append(check("adapter", loaded, first, again))
     if settings.export.merged and edit is None:  # a representation edit folds into no weight
         merged = export / "merged"
         try:
