@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from absa_edit.leaderboard.benchmark import Benchmark
-from absa_edit.leaderboard.pooled import METRICS, Contrast, Pool, Pooled, Scope
+from absa_edit.leaderboard.pooled import VALUES, Contrast, Pool, Pooled, Scope
 from absa_edit.leaderboard.rows import Results, Row
 from absa_edit.report import formatting
 from absa_edit.report.lookup import LEVEL
@@ -67,7 +67,7 @@ class Group:
             (arm, scope, metric): score
             for arm in self.arms
             for scope in Scope
-            for metric in METRICS
+            for metric in VALUES
             if (score := pool.score(arm, scope, metric))
         }
 
@@ -117,12 +117,12 @@ class Group:
             )
 
     def _score_table(self) -> Table:
-        names = [f"{scope}, {WRITTEN[metric]}" for scope in Scope for metric in METRICS]
+        names = [f"{scope}, {WRITTEN[metric]}" for scope in Scope for metric in VALUES]
         heads = ("method", "trains", "share", "rate", "fit", *names, "perplexity", "runs")
         rows = []
         for arm in self.arms:
             methods = [row.method for row in self.of(arm) if row.method]
-            cells = [_cell(self.scores.get((arm, scope, metric)), metric) for scope in Scope for metric in METRICS]
+            cells = [_cell(self.scores.get((arm, scope, metric)), metric) for scope in Scope for metric in VALUES]
             seconds = [m.fit.seconds for m in methods if m.fit]
             perplexities = [m.perplexity for m in methods if m.perplexity is not None]
             rows.append(

@@ -110,7 +110,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class TestExamples:
+class Examples:
     """The examples of a test set, without their words."""
 
     labels: tuple[str, ...]
@@ -159,10 +159,10 @@ class Results:
         tensors = load_file(self.folder / f"{row.stem}.safetensors")
         return Answers(tensors[f"{test}/predicted"].astype(np.int64), tensors[f"{test}/log_loss"].astype(np.float64))
 
-    def examples(self, digest: str) -> TestExamples:
+    def examples(self, digest: str) -> Examples:
         """The examples of the test set with this hash."""
-        kept = load(_Examples, self.folder / f"test-{digest}.json")
-        return TestExamples(kept.labels, np.array(kept.gold), np.array(kept.sentence))
+        kept = load(_KeptExamples, self.folder / f"test-{digest}.json")
+        return Examples(kept.labels, np.array(kept.gold), np.array(kept.sentence))
 
     def _with_answers(self, row: Row, predictions: Sequence[Prediction]) -> Row:
         assert row.method is not None
@@ -170,7 +170,7 @@ class Results:
         for test in row.method.scores:
             rows = [p for p in predictions if p.test == test]
             labels = tuple(rows[0].probabilities)
-            examples = _Examples(
+            examples = _KeptExamples(
                 labels,
                 tuple(map(int, label_numbers([p.gold for p in rows], labels))),
                 tuple(map(int, sentence_groups([p.sentence_id for p in rows]))),
@@ -195,7 +195,7 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _Examples:
+class _KeptExamples:
     """The content of `test-<hash>.json`."""
 
     labels: tuple[str, ...]
