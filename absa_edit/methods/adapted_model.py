@@ -21,6 +21,9 @@ from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan
 
+Positions = tuple[tuple[int, ...], ...]
+"""Tokens by prompt, ascending."""
+
 
 @dataclass(frozen=True)
 class AdaptedModel:
@@ -74,12 +77,13 @@ class AdaptedModel:
     @property
     def prefixes_known(self) -> bool:
         """Whether nothing before an edited position can change: no weight trains, only the representation."""
-        return self.representation is not None and not any(p.requires_grad for p in self.model.parameters())
+        edit = self.representation
+        return edit is not None and not edit.first and not any(p.requires_grad for p in self.model.parameters())
 
-    def positions(self, prompts: Sequence[Prompt]) -> list[int] | None:
+    def positions(self, prompts: Sequence[Prompt]) -> Positions | None:
         """Where the representation edit acts in each prompt; None without one."""
         edit = self.representation
-        return [edit.at(prompt) for prompt in prompts] if edit else None
+        return tuple(edit.at(prompt) for prompt in prompts) if edit else None
 
     def on(self, prompt: Prompt) -> AbstractContextManager[None]:
         """What has to surround the model's own runs over rows of `prompt`."""
@@ -96,8 +100,7 @@ class AdaptedModel:
             self.runner,
             [p.ids for p in prompts],
             words,
-            edits=self.representation.by_layer() if self.representation else {},
-            at=self.positions(prompts),
+            edits=self.representation.state_edits(prompts) if self.representation else (),
             preamble=min((p.preamble for p in prompts), default=0),
             apart=apart,
         )

@@ -295,7 +295,7 @@ def test_weight_decay_leaves_the_representation_alone(small, prompts, labels) ->
     for adapted, decay in ((plain, 0.0), (decayed, 0.1)):
         run(adapted, prompts, labels, replace(PLAIN, epochs=2, weight_decay=decay))
     close(weights(plain), weights(decayed), atol=0.0)
-    for edit in decayed.representation.by_layer().values():
+    for edit in decayed.representation.edits:
         rows = edit.rotation()
         torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-5, rtol=0)
 

@@ -92,7 +92,7 @@ def run_method(
             trainable=adapted.count(),
             share=adapted.count() / total,
             touched_share=adapted.touched / total,
-            lr=adapted.lr.get("weights"),
+            lr=adapted.lr.get("weights", adapted.lr.get("representation")),
             fit=fitted,
             score_seconds=score_seconds,
             perplexity=perplexity(adapted, ctx.lm.tokenizer, neutral_text()),
