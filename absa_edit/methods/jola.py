@@ -14,7 +14,7 @@ from absa_edit.errors import SettingsError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, method
 from absa_edit.methods.head_edit import HeadEdit, edit_heads, without_edits
-from absa_edit.methods.settings import LocatedSettings, MethodSettings
+from absa_edit.methods.settings import MethodSettings, OptionallyLocatedSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan
 
@@ -26,14 +26,12 @@ MARGIN = 1e-6
 
 
 @dataclass
-class Jola(LocatedSettings):
+class Jola(OptionallyLocatedSettings):
     """Gated scales and shifts of attention heads."""
 
     lr: float = 5e-3
     l0: float = 4e-5
     """What a gate costs that is open: the loss has l0 times the number expected."""
-    located: bool = False
-    """Edit the heads of the layers that the plan names, instead of all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,7 +20,7 @@ from absa_edit.errors import DataError, FitError, SettingsError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, method
 from absa_edit.methods.head_edit import HeadEdit, edit_heads, without_edits
-from absa_edit.methods.settings import LocatedSettings, MethodSettings
+from absa_edit.methods.settings import MethodSettings, OptionallyLocatedSettings
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.model.precision import of_training
@@ -39,14 +39,13 @@ class ScaleNorms:
 
 
 @dataclass
-class Lofit(LocatedSettings):
-    """Offsets of the attention heads that scales choose. The defaults are those of the official scripts."""
+class Lofit(OptionallyLocatedSettings):
+    """Offsets of the attention heads that scales choose; with `located` among those of the plan's layers. A plan of
+    heads is taken as it is. The defaults are those of the official scripts."""
 
     lr: float = 1e-2
     heads: float = 0.1
     """The share of the heads that are edited, at least one. The paper takes 3 to 10 %."""
-    located: bool = False
-    """Choose among the heads of the layers that the plan names, not among all; a plan of heads is taken as it is."""
     choosing_steps: int = 200
     """Steps that the scales learn for, of `fit.batch_size` examples each."""
     choosing_lr: float = 5e-3

@@ -125,6 +125,12 @@ def test_a_run_exports_what_reloads(tmp_path) -> None:
     assert len(absa_edit.load(run.folder).answer(examples)) == len(examples)
 
 
+def test_a_localizer_goes_with_located() -> None:
+    with pytest.raises(SettingsError, match=r"locate=random goes with method\.<name>\.located=true"):
+        Jola(locate="random")
+    assert Jola(locate="random", located=True).located
+
+
 @pytest.mark.slow
 def test_it_learns_32_examples(bundled) -> None:
     data = absa_edit.read("laptop-sample", limit_train=32)

@@ -172,6 +172,12 @@ def test_located_heads_are_the_plans_own(tmp_path) -> None:
     assert not (run.folder / "lofit").exists()
 
 
+def test_a_localizer_goes_with_located() -> None:
+    with pytest.raises(SettingsError, match=r"locate=random goes with method\.<name>\.located=true"):
+        Lofit(locate="random")
+    assert Lofit(locate="random", located=True).located
+
+
 @pytest.mark.slow
 def test_it_learns_32_examples(bundled) -> None:
     data = absa_edit.read("laptop-sample", limit_train=32)
