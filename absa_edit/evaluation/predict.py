@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.errors import ModelError
-from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.methods.adapted_model import AdaptedModel, Positions
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.progress import Progress, silent
@@ -107,15 +107,14 @@ class BaseStates:
     progress: Progress = silent
     store: Callable[[str], Path] | None = None
     """Where states lie that outlive the run, by the hash of what they depend on besides the model."""
-    _kept: dict[tuple[str, tuple[int, ...] | None], dict[int, ActivationCache]] = field(default_factory=dict)
+    _kept: dict[tuple[str, Positions | None], dict[int, ActivationCache]] = field(default_factory=dict)
 
     def of(self, adapted: AdaptedModel, data: str, prompts: Sequence[Prompt]) -> ActivationCache | None:
         """What need not be computed when `adapted` is scored on the data set named `data`."""
         starts = sorted({start for start in self.starts if 0 < start <= adapted.start})
         if not starts or adapted.model.dtype != self.dtype:
             return None
-        positions = adapted.positions(prompts)
-        kept = self._kept.setdefault((data, tuple(positions) if positions else None), {})
+        kept = self._kept.setdefault((data, adapted.positions(prompts)), {})
         below = None
         for start in starts:
             if start not in kept:

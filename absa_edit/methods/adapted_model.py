@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from absa_edit.data.prompts import Prompt
+from absa_edit.methods.head_edit import HeadEdit
 from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan
+
+Positions = tuple[tuple[int, ...], ...]
+"""Tokens by prompt, ascending."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class AdaptedModel:
     with training. What they know of the steps before is not in a checkpoint: such a fit is not resumed."""
     penalty: Callable[[], Tensor] | None = None
     """Added to the mean loss of each batch."""
+    fold: Callable[[], PreTrainedModel] | None = None
+    """Gives a plain copy of the model with what the method added in its weights; None where there is no way. Raises
+    `CannotMerge` where there is none in this model."""
     settings: MethodSettings | None = None
     """Those of a method that adds parts to the model (`Method.adds_parts`), to make them again; None of others."""
     content_free: tuple[Prompt, ...] = ()
@@ -70,12 +77,13 @@ class AdaptedModel:
     @property
     def prefixes_known(self) -> bool:
         """Whether nothing before an edited position can change: no weight trains, only the representation."""
-        return self.representation is not None and not any(p.requires_grad for p in self.model.parameters())
+        edit = self.representation
+        return edit is not None and not edit.first and not any(p.requires_grad for p in self.model.parameters())
 
-    def positions(self, prompts: Sequence[Prompt]) -> list[int] | None:
+    def positions(self, prompts: Sequence[Prompt]) -> Positions | None:
         """Where the representation edit acts in each prompt; None without one."""
         edit = self.representation
-        return [edit.at(prompt) for prompt in prompts] if edit else None
+        return tuple(edit.at(prompt) for prompt in prompts) if edit else None
 
     def on(self, prompt: Prompt) -> AbstractContextManager[None]:
         """What has to surround the model's own runs over rows of `prompt`."""
@@ -92,8 +100,7 @@ class AdaptedModel:
             self.runner,
             [p.ids for p in prompts],
             words,
-            edits=self.representation.by_layer() if self.representation else {},
-            at=self.positions(prompts),
+            edits=self.representation.state_edits(prompts) if self.representation else (),
             preamble=min((p.preamble for p in prompts), default=0),
             apart=apart,
         )
@@ -134,7 +141,7 @@ class AdaptedModel:
                 parameter.copy_(state[name])
 
     def modes(self, training: bool) -> None:
-        """Evaluation mode, except that while training dropout acts where weights train.
+        """Evaluation mode, except that while training dropout acts where weights train, and gates are drawn.
 
         A frozen part must not drop anything: its cached states would not be those of the run.
         """
@@ -144,6 +151,8 @@ class AdaptedModel:
         if self.start < 0:  # everything trains
             self.model.train()
         for layer in self.model.modules():
+            if isinstance(layer, HeadEdit):
+                layer.training = True
             if isinstance(layer, BaseTunerLayer):
                 # some adapters have no module for it, and look at their own mode
                 by_mode = (getattr(layer, name, {}) for name in ("rank_dropout", "module_dropout"))
