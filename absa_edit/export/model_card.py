@@ -192,7 +192,9 @@ def _results(record: RunRecord, method: str) -> list[EvalResult]:
         for metric, name, interval in (
             ("accuracy", "accuracy", score.accuracy),
             ("f1", "macro-F1", score.macro_f1),
+            ("log_loss", "log-loss", score.log_loss),
         )
+        if interval
     ]
 
 
