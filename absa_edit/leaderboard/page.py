@@ -15,6 +15,7 @@ from absa_edit.leaderboard.rows import Results, Row
 from absa_edit.report import formatting
 from absa_edit.report.lookup import LEVEL
 from absa_edit.report.plots.benchmark import BenchmarkPoint, Panel, learning_by_size, score_against
+from absa_edit.report.plots.heatmap import trace_heatmap
 from absa_edit.results import Interval
 from absa_edit.storage import atomic
 from absa_edit.table import Table, markdown
@@ -35,7 +36,7 @@ def write_page(results: Results, benchmark: Benchmark, *, draws: int = DRAWS) ->
         for table in group.tables(benchmark):
             tables.append((f"{group.title}: {table.caption}", table))
             lines += [*markdown(table), ""]
-        for path in group.figures(results.folder):
+        for path in (*group.figures(results.folder), *group.heatmaps(results)):
             written.append(path)
             lines.append(f"![{group.title}]({path.relative_to(folder).as_posix()})")
         lines += group.traces()
@@ -93,6 +94,18 @@ class Group:
             path = folder / f"{self.model}-{self.size}.png"
             score_against(rows, path, title=self.title)
             yield path
+
+    def heatmaps(self, results: Results) -> Iterator[Path]:
+        """The averaged trace of the first seed, for each training set."""
+        drawn = set()
+        for row in self.rows:
+            if row.effects and row.method and row.train not in drawn:
+                drawn.add(row.train)
+                path = results.folder / f"{self.model}-{self.size}-{row.train}-trace.png"
+                name = f"{self.model} ({'adapted' if row.adaptation and row.adaptation.adapted else 'base'})"
+                effects, plan = results.effects(row.effects), row.method.plan
+                trace_heatmap(effects, path, model=name, data=row.trained_on, plan=plan, trace=row.trace)
+                yield path
 
     def of(self, arm: str) -> list[Row]:
         return [row for row in self.rows if row.arm == arm]

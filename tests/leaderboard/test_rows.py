@@ -13,8 +13,10 @@ from runs import ROOT, execute, small_run
 from absa_edit.errors import RecordError
 from absa_edit.leaderboard.benchmark import Job
 from absa_edit.leaderboard.rows import Results, Row, chosen_rates, failed_row, row_of
+from absa_edit.records import Role
 from absa_edit.settings import Stage
 from absa_edit.storage import load_predictions
+from absa_edit.tracing.settings import TraceSettings
 
 JOB = Job("reviewlm", "sample", 30, 0, "edit", 2e-3)
 
@@ -44,6 +46,20 @@ def test_answers_are_kept_without_the_words(run: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(examples.sentence[:, None] == examples.sentence, same)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert not any(p.text.encode() in written or p.aspect.encode() in written for p in predictions)
+
+
+def test_the_averaged_trace_is_kept(tmp_path: Path) -> None:
+    trace = TraceSettings(examples=4, samples=1, filter=False, roles=[Role.aspect, Role.last])
+    chosen = small_run(tmp_path, stages=[Stage.trace, Stage.locate, Stage.methods], trace=trace)
+    ctx, record, _ = execute(chosen)
+    results = Results(tmp_path, "small")
+    results.add(row_of(JOB, "k", ctx.folder, ""), ctx.folder)
+    (row,) = results.rows.values()
+    effects = results.effects(row.effects)
+    peak = record.trace.peak
+    at = effects.parts.index(peak.part), effects.roles.index(peak.role), peak.layer
+    assert effects.aie[at] == pytest.approx(peak.effect.value, abs=1e-5) == pytest.approx(effects.aie.max(), abs=1e-5)
+    assert (effects.low <= effects.aie + 1e-5).all() and (effects.aie <= effects.high + 1e-5).all()
 
 
 def test_a_row_has_the_fields_of_pefts_records(run: Path) -> None:
