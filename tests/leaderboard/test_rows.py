@@ -11,7 +11,7 @@ import pytest
 from runs import ROOT, execute, small_run
 
 from absa_edit.errors import RecordError
-from absa_edit.leaderboard.benchmark import Job
+from absa_edit.leaderboard.benchmark import Job, read_benchmark
 from absa_edit.leaderboard.rows import Results, Row, chosen_rates, failed_row, row_of
 from absa_edit.records import Role
 from absa_edit.settings import Stage
@@ -103,9 +103,8 @@ def test_the_rate_with_the_lowest_development_log_loss_is_chosen(run: Path) -> N
 
 
 def test_the_schema_of_committed_rows_holds() -> None:
-    folder = ROOT / "benchmarks" / "results"
-    for path in folder.glob("*.json"):
-        results = Results(folder, path.stem)
+    for path in (ROOT / "benchmarks").glob("*.yaml"):
+        results = Results(path.parent / "results", read_benchmark(path).name)
         for row in results.rows.values():
             for test in row.answers:
                 assert len(results.answers(row, test).predicted) == len(results.examples(row.answers[test]).gold)
