@@ -23,8 +23,10 @@ from absa_edit.results import (
     Peak,
     Pooled,
     Prediction,
+    Reliability,
     RunRecord,
     Score,
+    Temperature,
     TraceSummary,
 )
 from absa_edit.table import Chart, Point, Section, Table
@@ -101,6 +103,16 @@ def method(name: str, tests: int) -> MethodRecord:
         frozen_checked=bool(trained) and name != "full",
         plan=plan() if name == "edit" else plan((1, 3, 8, 11), "random") if name == "random" else None,
         scores={TESTS[i]: score(name, i) for i in range(tests)},
+        reliability={TESTS[i]: reliability(name, i, 1.25) for i in range(tests)},
+        temperature=Temperature(1.4 + MACRO[name][0], 240, 0.71, 0.62),
+        with_temperature={TESTS[i]: reliability(name, i, 1.2) for i in range(tests)},
+    )
+
+
+def reliability(name: str, test: int, above: float) -> Reliability:
+    miss = above - MACRO[name][test]
+    return Reliability(
+        interval(miss), interval(miss / 2), interval(miss / 10), interval(miss / 4), (miss / 8, miss / 4, miss / 2)
     )
 
 

@@ -19,6 +19,10 @@ class ScoreSettings:
     """Tell besides how answers score that are drawn, up to ten tokens of the whole vocabulary, as arXiv 2503.15117's
     code does. Slow, and only of use for models that end their answers (`fit.end`)."""
 
+    calibration: bool = True
+    """Fit a temperature on development data (one more pass over them), and tell of each test set how far probabilities
+    can be trusted, without it and with it."""
+
     def __post_init__(self) -> None:
         if self.resamples < 1 or self.batch_tokens < 1:
             raise SettingsError("score: expected resamples and batch_tokens of at least 1")

@@ -9,6 +9,7 @@ from absa_edit.report import descriptions, formatting
 from absa_edit.report.conclusions import caveats, control, findings, main_test, warnings
 from absa_edit.report.lookup import METRICS, metrics_of, tests_in_order
 from absa_edit.report.tables import (
+    calibration_table,
     class_table,
     comparison_table,
     cost_table,
@@ -116,6 +117,7 @@ def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
             lines += ["", f"**{name}**", "", *markdown(table)]
     return [
         *lines,
+        *_calibration(record),
         *_figure("scores.png", "Macro-F1 by method and test set", figures),
         "",
         "<details><summary>F1 of each class</summary>",
@@ -124,6 +126,13 @@ def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
         "",
         "</details>",
     ]
+
+
+def _calibration(record: RunRecord) -> list[str]:
+    table = calibration_table(record)
+    if not table.rows:
+        return []
+    return ["", "<details><summary>Calibration</summary>", "", *markdown(table), "", "</details>"]
 
 
 def _comparisons(record: RunRecord) -> list[str]:

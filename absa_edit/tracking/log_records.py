@@ -64,6 +64,12 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
     for test, drawn in record.sampled.items():
         summary |= _flat(f"test/{test}/sampled/accuracy", drawn.accuracy)
         summary |= {f"test/{test}/sampled/no_label": drawn.no_label}
+    for kind, by_test in (("", record.reliability), ("with_temperature/", record.with_temperature)):
+        for test, of in by_test.items():
+            for figure in ("brier", "ece", "aurc", *(["log_loss"] if kind else [])):
+                summary |= _flat(f"test/{test}/{kind}{figure}", getattr(of, figure))
+    if record.temperature is not None:
+        summary |= {"dev/temperature": record.temperature.value}
     summary |= {"cost/trainable": record.trainable, "cost/share": record.share}
     summary |= {"cost/score_seconds": record.score_seconds, "cost/touched_share": record.touched_share}
     if record.fit is not None:

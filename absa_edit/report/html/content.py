@@ -14,6 +14,7 @@ from absa_edit.report.html.scores import budget_points, confusion_tables, learni
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
 from absa_edit.report.lookup import compared, focus, interval_of, random_control, trains_nothing
 from absa_edit.report.tables import (
+    calibration_table,
     class_table,
     comparison_table,
     cost_table,
@@ -79,6 +80,7 @@ def sections(
                 ("Without leaked test rows", leak_free_table(record)),
                 ("Answers that are drawn", sampled_table(record)),
                 ("F1 of each class", class_table(record)),
+                ("Calibration", calibration_table(record)),
                 ("Paired comparisons over several test sets", pooled_table(record)),
                 ("Paired comparisons", comparison_table(record)),
             ),
