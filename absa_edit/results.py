@@ -187,6 +187,20 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """What a model does besides the task that it was trained on; compare it with the base model's."""
+
+    perplexity: Interval | None
+    """On neutral text, over paragraphs; None where it is not finite."""
+    words: int
+    """Of that text."""
+    sentiment: dict[str, Score]
+    """Of sentences of no domain, asked in another form than the task's; by set, empty without `score.retention`."""
+    elsewhere: dict[str, Interval]
+    """Log-loss on the test sets that are not the training set's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class MethodRecord:
     """What one method trained, what it cost and how it scored."""
 
@@ -216,6 +230,10 @@ class MethodRecord:
     """Fitted on development data, with `score.calibration`; None where there are none."""
     with_temperature: dict[str, Reliability] = field(default_factory=dict)
     """Of the same predictions with that temperature."""
+    retention: Retention | None = None
+    """Of the model after the method; None in records from before it was kept."""
+    is_base: bool = False
+    """Whether it is the base model, asked as the run asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,5 +396,7 @@ class RunRecord:
     trace_again: TraceAgain | None = None
     export_failure: str | None = None
     """Why an export that was asked for is not there, or not all of it: it did not answer like the model in memory."""
+    before: Retention | None = None
+    """Of the base model."""
     pooled: tuple[Pooled, ...] = ()
     """The same pairs over all test sets of a question."""

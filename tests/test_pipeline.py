@@ -100,6 +100,20 @@ def test_a_temperature_is_fitted_for_each_method_and_exported(finished: tuple[Co
     assert "Calibration" in (run.folder / "report.md").read_text()
 
 
+def test_what_the_model_does_besides_stands_beside_the_base_model(finished: tuple[Context, RunRecord, str]) -> None:
+    run, record, _ = finished
+    assert record.before == record.methods["zero_shot"].retention and record.before is not None
+    assert [name for name, method in record.methods.items() if method.is_base] == ["zero_shot"]
+    for method in record.methods.values():
+        kept = method.retention
+        assert kept is not None and kept.perplexity is not None
+        assert kept.perplexity.value == method.perplexity and kept.words == record.before.words
+        assert kept.elsewhere == {"restaurant-sample": method.scores["restaurant-sample"].log_loss}
+        assert kept.sentiment["general-sample"].accuracy.n == 20
+    assert record.methods["full"].retention != record.before
+    assert "the base model" in (run.folder / "report.md").read_text()
+
+
 def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, _ = finished
     assert record.plan is not None

@@ -18,6 +18,7 @@ from absa_edit.report.tables import (
     depth_table,
     leak_free_table,
     pooled_table,
+    retention_table,
     sampled_table,
     score_table,
     traces_table,
@@ -165,7 +166,10 @@ def _cost(record: RunRecord, figures: Sequence[str]) -> list[str]:
 
 
 def _damage(record: RunRecord) -> list[str]:
-    return ["## Damage to the language model", "", *markdown(damage_table(record))] if record.methods else []
+    if not record.methods:
+        return []
+    lines, besides = ["## Damage to the language model", "", *markdown(damage_table(record))], retention_table(record)
+    return [*lines, "", *markdown(besides)] if besides.rows else lines
 
 
 def _analysis(name: str, analysis: AnalysisRecord, figures: Sequence[str]) -> list[str]:

@@ -78,6 +78,14 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
         summary |= {"dev/best_epoch": record.fit.best_epoch, "cost/flops": record.fit.flops}
         summary |= {"cost/bytes_on_disk": record.bytes_on_disk}
     summary |= {"damage/perplexity": record.perplexity, "damage/frozen_checked": record.frozen_checked}
+    if (kept := record.retention) is not None:
+        summary |= _flat("damage/perplexity", kept.perplexity) if kept.perplexity else {}
+        summary |= {"damage/neutral_words": kept.words}
+        for test, loss in kept.elsewhere.items():
+            summary |= _flat(f"retention/{test}/log_loss", loss)
+        for general, score in kept.sentiment.items():
+            summary |= _flat(f"retention/{general}/accuracy", score.accuracy)
+            summary |= _flat(f"retention/{general}/log_loss", score.log_loss) if score.log_loss else {}
     summary |= {"predictions/left_out": max(0, len(predictions) - MOST_PREDICTIONS)}
     tracker.summary(summary)
     labels = list(predictions[0].probabilities) if predictions else []

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
 from absa_edit.evaluation.calibration import fit_temperature, reliability
-from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.sampled import sampled_answers, sampled_score
 from absa_edit.evaluation.scoring import development_scores, score
@@ -26,6 +25,7 @@ from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.base import adapt, check, method_of
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
+from absa_edit.pipeline.stages.retention import retention, retention_key
 from absa_edit.records import EditPlan
 from absa_edit.resampling import label_numbers
 from absa_edit.results import Fit, MethodRecord, Prediction, Reliability, Sampled, Score
@@ -64,7 +64,7 @@ def run_method(
     settings = ctx.settings
     # one file holds the record: its key covers the tests, the training's does not
     training_key = fit_key(ctx, name, method, plan)
-    key = ctx.key(training_key, settings.score, *(data.summary() for data in ctx.splits.tests))
+    key = retention_key(ctx, training_key)
     folder = ctx.folder / "methods" / name
     if kept := load_kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
@@ -88,6 +88,10 @@ def run_method(
         began = time.perf_counter()
         rows = predict(ctx, name, adapted, tests, shared)
         score_seconds = time.perf_counter() - began
+        scores = {
+            test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}")) for test, r in rows.items()
+        }
+        after = retention(ctx, name, adapted, scores)
         record = MethodRecord(
             kind=adapted.kind,
             trainable=adapted.count(),
@@ -96,16 +100,15 @@ def run_method(
             lr=adapted.lr.get("weights"),
             fit=fitted,
             score_seconds=score_seconds,
-            perplexity=perplexity(adapted, ctx.lm.tokenizer, neutral_text()),
+            perplexity=after.perplexity.value if after.perplexity else None,
             bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
             plan=plan,
-            scores={
-                test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
-                for test, r in rows.items()
-            },
+            scores=scores,
             leak_free=_leak_free(ctx, rows),
             sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled else {},
+            retention=after,
+            is_base=not method_of(method).trains and shared is not None and not adapted.content_free,
         )
         if settings.score.calibration:
             record = _calibrated(ctx, name, method, adapted, record, rows, shared)

@@ -21,6 +21,7 @@ from absa_edit.report.tables import (
     damage_table,
     leak_free_table,
     pooled_table,
+    retention_table,
     sampled_table,
     traces_table,
 )
@@ -89,7 +90,11 @@ def sections(
             "Score against budget",
             budget(record),
             budget_points(record),
-            (("Cost", cost_table(record)), ("Damage to the language model", damage_table(record))),
+            (
+                ("Cost", cost_table(record)),
+                ("Damage to the language model", damage_table(record)),
+                ("What the model does besides the task", retention_table(record)),
+            ),
         ),
         "learning": PageSection("Learning curves", learned(record), learning_curves(record)),
         "confusion": PageSection("Confusions", confused(record, test), confusion_tables(record)),
