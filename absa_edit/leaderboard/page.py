@@ -18,7 +18,7 @@ from absa_edit.storage import atomic
 from absa_edit.table import Table, csv_lines, latex, markdown
 
 DRAWS = 2000
-WRITTEN: dict[str, str] = {**METRICS}
+WRITTEN: dict[str, str] = {str(name): text for name, text in METRICS.items()}
 
 
 def write_page(results: Results, benchmark: Benchmark, *, draws: int = DRAWS) -> list[Path]:
