@@ -23,6 +23,7 @@ from absa_edit.context import Context
 from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import DataError, SettingsError
+from absa_edit.evaluation.scoring import development_scores
 from absa_edit.inference import classifier as classifiers
 from absa_edit.inference.classifier import Classifier
 from absa_edit.localizers.base import locate
@@ -35,6 +36,7 @@ from absa_edit.model.loading import load_model
 from absa_edit.model.settings import ModelSettings
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, EditPlan, Example, Trace
+from absa_edit.resampling import label_numbers
 from absa_edit.tasks.base import TASKS, Task, task_of
 from absa_edit.tasks.settings import TaskSettings
 from absa_edit.tracing.settings import TracedModel, TraceSettings
@@ -147,9 +149,10 @@ class Model:
         if not kind.trains:
             return trained
 
+        gold = label_numbers([e.label for e in data.dev.examples], self.task.labels)
+
         def evaluate() -> dict[str, float]:
-            score = trained.score(data.dev, draws=1)
-            return {"dev_accuracy": score.accuracy.value, "dev_macro_f1": score.macro_f1.value}
+            return development_scores(trained.log_probabilities(data.dev.examples), gold)
 
         prompts, chosen = ctx.encode(data.train), ctx.settings.fit
         fit_to(adapted, prompts, ctx.answers_to_learn(), chosen, evaluate, seed=seed, progress=progress)

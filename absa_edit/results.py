@@ -32,6 +32,10 @@ class Interval:
         """`71.5 [68.0, 74.9]`: value and interval in percent."""
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    def plain(self) -> str:
+        """`0.715 [0.680, 0.749]`: value and interval as they are."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -48,7 +52,7 @@ class Fit:
     best_epoch: int
     best_macro_f1: float
     history: tuple[dict[str, float], ...]
-    """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, seconds."""
+    """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, dev_log_loss, seconds."""
     flops: float = 0.0
     """Of the matrix products of all steps, forward and backward: counted on the first batch, scaled by tokens."""
     precision: str | None = None
@@ -80,17 +84,22 @@ class Score:
     f1: dict[str, float]
     confusion: tuple[tuple[int, ...], ...]
     """Rows are gold, columns predicted, in label order."""
+    log_loss: Interval | None = None
+    """Mean -log of the gold label's probability among the labels, in nats; lower is better. None in records from before
+    it was kept."""
 
     def _repr_html_(self) -> str:
-        """Accuracy and macro-F1 with their intervals, F1 of each class, and the confusion."""
-        both = (("accuracy", self.accuracy), ("macro-F1", self.macro_f1))
-        first = ([name, f"{100 * i.value:.1f}", f"{100 * i.low:.1f} to {100 * i.high:.1f}"] for name, i in both)
+        """Accuracy, macro-F1 and log-loss with their intervals, F1 of each class, and the confusion."""
+        both = (("accuracy (%)", self.accuracy), ("macro-F1 (%)", self.macro_f1))
+        first = [[name, f"{100 * i.value:.1f}", f"{100 * i.low:.1f} to {100 * i.high:.1f}"] for name, i in both]
+        if (loss := self.log_loss) is not None:
+            first.append(["log-loss", f"{loss.value:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"])
         counts = (
             [label, *map(str, row), f"{100 * self.f1[label]:.1f}"]
             for label, row in zip(self.f1, self.confusion, strict=False)
         )
         head = ["", *self.f1, "F1"]
-        return table("percent", ["", "value", "95 %"], first) + table(
+        return table("scores", ["", "value", "95 %"], first) + table(
             f"gold down, predicted across, n = {self.accuracy.n}", head, counts
         )
 
@@ -108,8 +117,31 @@ class Comparison:
     high: float
     p: float
     p_corrected: float
-    """Benjamini-Hochberg over all comparisons of the run."""
+    """Benjamini-Hochberg over all comparisons of the run in this metric, on test sets of the same standing."""
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Paired difference a - b in the mean over the test sets of one question, each of which weighs the same.
+
+    By permutation over sentences within each test set.
+    """
+
+    a: str
+    b: str
+    question: str
+    """What the test sets have in common: `own test`, `out of domain`, or `other set` where that is not known."""
+    tests: tuple[str, ...]
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_corrected: float
+    """Benjamini-Hochberg over all pairs of the run, in this metric and question."""
+    n: int
+    """Examples in all test sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +321,7 @@ class RunRecord:
     plan: EditPlan | None
     methods: dict[str, MethodRecord]
     comparisons: tuple[Comparison, ...]
+    """By test set; those over several test sets are in `pooled`."""
     export: ExportRecord | None
     seconds: dict[str, float]
     """Wall time of each stage of this run; next to nothing where what it makes was found on disk."""
@@ -306,3 +339,5 @@ class RunRecord:
     trace_again: TraceAgain | None = None
     export_failure: str | None = None
     """Why an export that was asked for is not there, or not all of it: it did not answer like the model in memory."""
+    pooled: tuple[Pooled, ...] = ()
+    """The same pairs over all test sets of a question."""

@@ -21,6 +21,7 @@ from absa_edit.results import (
     ModelSummary,
     PartDepth,
     Peak,
+    Pooled,
     Prediction,
     RunRecord,
     Score,
@@ -81,7 +82,7 @@ def score(name: str, test: int) -> Score:
     macro = MACRO[name][test]
     confusion = ((300, 20, 21), (18, 100, 10), (40, 29, 100))
     f1 = {"positive": macro + 0.11, "negative": macro, "neutral": macro - 0.11}
-    return Score(interval(macro + 0.061), interval(macro), f1, confusion)
+    return Score(interval(macro + 0.061), interval(macro), f1, confusion, interval(1.25 - macro))
 
 
 def method(name: str, tests: int) -> MethodRecord:
@@ -111,6 +112,11 @@ def summary(name: str, split: str, n: int) -> DataSummary:
 
 def comparison(a: str, b: str, test: str, difference: float, p: float) -> Comparison:
     return Comparison(a, b, test, "macro_f1", difference, difference - 0.02, difference + 0.02, p, min(1.0, 3 * p), N)
+
+
+def pooled(a: str, b: str, question: str, tests: tuple[str, ...], metric: str, difference: float, p: float) -> Pooled:
+    low, high, corrected = difference - 0.02, difference + 0.02, min(1.0, 2 * p)
+    return Pooled(a, b, question, tests, metric, difference, low, high, p, corrected, N * len(tests))
 
 
 def trace_summary() -> TraceSummary:
@@ -156,6 +162,11 @@ def make_record() -> Callable[..., RunRecord]:
             versions={"absa_edit": "0.1.0", "torch": "2.13.0"},
             git="abc1234",
             config_hash="0123456789abcdef",
+            pooled=(
+                pooled("edit", "random", "own test", ("laptop14",), "macro_f1", 0.014, 0.21),
+                pooled("edit", "random", "out of domain", ("restaurant14", "device"), "macro_f1", 0.021, 0.004),
+                pooled("edit", "random", "out of domain", ("restaurant14", "device"), "log_loss", -0.031, 0.009),
+            ),
         )
 
     return make
@@ -292,7 +303,7 @@ def make_page_inputs(record: RunRecord) -> Callable[..., dict[str, Any]]:
         size = len(labels)
         confusion = tuple(tuple(10 * i + j + 1 for j in range(size)) for i in range(size))
         f1 = {label: 0.9 - 0.1 * i for i, label in enumerate(labels)}
-        score = Score(interval(0.7), interval(0.6), f1, confusion)
+        score = Score(interval(0.7), interval(0.6), f1, confusion, interval(0.65))
         names = ("zero_shot", "edit", "random")
         methods = {name: replace(record.methods[name], scores={"mine": score}) for name in names}
         counts = {label: 7 + i for i, label in enumerate(labels)}

@@ -68,9 +68,11 @@ def test_a_score_is_its_intervals_and_confusion() -> None:
     score = Score(
         Interval(0.715, 0.68, 0.749, 300), Interval(0.65, 0.6, 0.7, 300),
         {"positive": 0.7, "negative": 0.6, "neutral": 0.5}, ((10, 1, 2), (3, 20, 4), (5, 6, 30)),
+            Interval(0.8123, 0.75, 0.87, 300),
     )  # fmt: skip
     texts = Cells(score._repr_html_()).texts
-    assert texts[texts.index("accuracy") :][:3] == ["accuracy", "71.5", "68.0 to 74.9"]
+    assert texts[texts.index("log-loss") :][:3] == ["log-loss", "0.812", "0.750 to 0.870"]
+    assert texts[texts.index("accuracy (%)") :][:3] == ["accuracy (%)", "71.5", "68.0 to 74.9"]
     assert texts[-5:] == ["neutral", "5", "6", "30", "50.0"]
 
 

@@ -14,20 +14,23 @@ import numpy as np
 from jaxtyping import Float
 
 from absa_edit.errors import DataError
-from absa_edit.evaluation.scoring import labels_of
+from absa_edit.evaluation.scoring import Questions, answers_of, question_of
 from absa_edit.resampling import (
     METRICS,
+    Metric,
+    Pair,
     bootstrap_weights,
-    confusions,
-    corrected,
-    label_numbers,
+    corrected_by_family,
+    difference,
+    generators,
     percentile_interval,
-    sentence_groups,
 )
-from absa_edit.results import Comparison, Interval, Prediction
+from absa_edit.results import Comparison, Interval, Pooled, Prediction
 
 BySeed = Mapping[int, Sequence[Prediction]]
 """Predictions of one method on one test set, by seed."""
+Rows = Mapping[str, Mapping[str, BySeed]]
+"""By method, then by test set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class SeedScore:
     """Ascending; with one, the intervals are over sentences only."""
     accuracy: Interval
     macro_f1: Interval
+    log_loss: Interval
     per_seed: dict[str, tuple[float, ...]]
     """By metric, in the order of `seeds`."""
 
@@ -61,15 +65,16 @@ def seed_score(rows: BySeed, *, draws: int, rng: np.random.Generator) -> SeedSco
     """
     seeds = tuple(sorted(rows))
     aligned = _aligned([rows[s] for s in seeds], [f"seed {s}" for s in seeds])
-    tables = _tables(aligned)
-    resampled = np.tensordot(bootstrap_weights(_sentences(aligned), draws, rng), tables, 1)
+    weights = bootstrap_weights(_sentences(aligned), draws, rng)
     times = _seed_times(len(seeds), draws, rng)
     intervals, per_seed = {}, {}
     for name, metric in METRICS.items():
-        values = metric(tables.sum(0))
-        intervals[name] = percentile_interval(float(values.mean()), _mean(metric(resampled), times), len(tables))
+        statistics = _statistics(metric, aligned)
+        values = metric.value(statistics.sum(0))
+        resampled = _mean(metric.value(np.tensordot(weights, statistics, 1)), times)
+        intervals[name] = percentile_interval(float(values.mean()), resampled, len(statistics))
         per_seed[name] = tuple(float(v) for v in values)
-    return SeedScore(seeds, intervals["accuracy"], intervals["macro_f1"], per_seed)
+    return SeedScore(seeds, intervals["accuracy"], intervals["macro_f1"], intervals["log_loss"], per_seed)
 
 
 def seed_difference(metric: str, a: BySeed, b: BySeed, *, draws: int, rng: np.random.Generator) -> SeedComparison:
@@ -79,58 +84,81 @@ def seed_difference(metric: str, a: BySeed, b: BySeed, *, draws: int, rng: np.ra
     seed the figures are those of `paired_difference` from the same `rng`.
     Source: Yeh 2000; (hits + 1) / (draws + 1) as in Phipson and Smyth 2010.
     """
+    seeds, pair, first, second = _paired(METRICS[metric], a, b)
+    result = difference(METRICS[metric], [pair], draws, rng)
+    times = _seed_times(len(seeds), draws, rng)
+    d = percentile_interval(float(result.per_seed.mean()), _mean(result.resampled, times), result.n)
+    return SeedComparison(
+        first.method, second.method, first.test, metric, d.value, d.low, d.high, result.p, result.p, d.n,
+        seeds, tuple(float(v) for v in result.per_seed),
+    )  # fmt: skip
+
+
+def _paired(metric: Metric, a: BySeed, b: BySeed) -> tuple[tuple[int, ...], Pair, Prediction, Prediction]:
+    """The seeds, what both methods answered for them, and a prediction of each method.
+
+    Raises `DataError` where seeds or examples differ.
+    """
     seeds = tuple(sorted(a))
     if seeds != tuple(sorted(b)):
         raise DataError(f"seeds {_listed(a)} beside seeds {_listed(b)}: expected the same seeds; give those of both")
     aligned = _aligned([rows[s] for rows in (a, b) for s in seeds], [f"seed {s}" for s in seeds * 2])
-    first, second = aligned[0][0], aligned[len(seeds)][0]
-    tables_a, tables_b = _tables(aligned[: len(seeds)]), _tables(aligned[len(seeds) :])
-    score, sentences = METRICS[metric], _sentences(aligned)
-    total_a, total_b = tables_a.sum(0), tables_b.sum(0)
-    per_seed = score(total_a) - score(total_b)
-    difference = float(per_seed.mean())
-
-    weights = bootstrap_weights(sentences, draws, rng)
-    resampled = score(np.tensordot(weights, tables_a, 1)) - score(np.tensordot(weights, tables_b, 1))
-
-    groups = sentence_groups(sentences)
-    step = np.zeros((int(groups.max()) + 1, *tables_a.shape[1:]))
-    np.add.at(step, groups, tables_b - tables_a)
-    swapped = np.tensordot(rng.integers(0, 2, size=(draws, len(step))).astype(np.float64), step, 1)
-    permuted = (score(total_a + swapped) - score(total_b - swapped)).mean(-1)
-    p = (int((np.abs(permuted) >= abs(difference) - 1e-12).sum()) + 1) / (draws + 1)
-
-    times = _seed_times(len(seeds), draws, rng)
-    d = percentile_interval(difference, _mean(resampled, times), len(tables_a))
-    return SeedComparison(
-        first.method, second.method, first.test, metric, d.value, d.low, d.high, p, p, d.n,
-        seeds, tuple(float(v) for v in per_seed),
-    )  # fmt: skip
+    of_a, of_b = aligned[: len(seeds)], aligned[len(seeds) :]
+    pair = Pair(_statistics(metric, of_a), _statistics(metric, of_b), _sentences(aligned))
+    return seeds, pair, of_a[0][0], of_b[0][0]
 
 
 def compare_seeds(
-    pairs: Iterable[tuple[str, str]],
-    rows: Mapping[str, Mapping[str, BySeed]],
-    *,
-    draws: int,
-    rng: np.random.Generator,
+    pairs: Iterable[tuple[str, str]], rows: Rows, questions: Questions, *, draws: int, rng: np.random.Generator
 ) -> tuple[SeedComparison, ...]:
-    """Paired differences of each pair of methods on each test set and metric, corrected together.
+    """Paired differences of each pair of methods on each test set and metric.
 
-    `rows[method][test][seed]` are predictions. A pair is compared on the seeds that both methods have for the test
-    set, and left out where there are none.
+    A pair is compared on the seeds that both methods have for the test set, and left out where there are none. Those in
+    one metric on the test sets of one question are corrected together.
     """
-    comparisons = []
+    comparisons, use = [], generators(rng)
     for a, b in pairs:
-        for test, mine in rows[a].items():
-            theirs = rows[b].get(test, {})
-            both = sorted(mine.keys() & theirs.keys())
-            if not both:
-                continue
-            pair = {s: mine[s] for s in both}, {s: theirs[s] for s in both}
-            comparisons += [seed_difference(metric, *pair, draws=draws, rng=rng) for metric in METRICS]
-    adjusted = corrected([c.p for c in comparisons])
+        for test in rows[a]:
+            if seeds := _seeds_of_both(rows, a, b, [test]):
+                mine, theirs = ({s: rows[name][test][s] for s in seeds} for name in (a, b))
+                comparisons += [seed_difference(m, mine, theirs, draws=draws, rng=use[m]) for m in METRICS]
+    families = [(c.metric, question_of(c.test, questions)) for c in comparisons]
+    adjusted = corrected_by_family([c.p for c in comparisons], families)
     return tuple(replace(c, p_corrected=p) for c, p in zip(comparisons, adjusted, strict=True))
+
+
+def pool(
+    pairs: Iterable[tuple[str, str]], rows: Rows, questions: Questions, *, draws: int, rng: np.random.Generator
+) -> tuple[Pooled, ...]:
+    """Paired differences of each pair of methods in each metric, in the mean over the test sets of each question.
+
+    Over the seeds that both methods have for all of them; a pair is left out of a question where there are none. The
+    pairs in one metric and question are corrected together.
+    """
+    results, use = [], generators(rng)
+    for a, b in pairs:
+        for question, tests in questions.items():
+            seeds = _seeds_of_both(rows, a, b, tests)
+            if not seeds:
+                continue
+            for name, metric in METRICS.items():
+                strata = [
+                    _paired(metric, *({s: rows[method][test][s] for s in seeds} for method in (a, b)))[1]
+                    for test in tests
+                ]
+                result = difference(metric, strata, draws, use[name])
+                times = _seed_times(len(seeds), draws, use[name])
+                d = percentile_interval(float(result.per_seed.mean()), _mean(result.resampled, times), result.n)
+                p = result.p
+                results.append(Pooled(a, b, question, tuple(tests), name, d.value, d.low, d.high, p, p, d.n))
+    adjusted = corrected_by_family([r.p for r in results], [(r.metric, r.question) for r in results])
+    return tuple(replace(r, p_corrected=p) for r, p in zip(results, adjusted, strict=True))
+
+
+def _seeds_of_both(rows: Rows, a: str, b: str, tests: Sequence[str]) -> list[int]:
+    """The seeds that both methods have for all of the test sets."""
+    by_test = (rows[method].get(test, {}).keys() for method in (a, b) for test in tests)
+    return sorted(set.intersection(*map(set, by_test)))
 
 
 def _aligned(all_rows: Sequence[Sequence[Prediction]], names: Sequence[str]) -> list[list[Prediction]]:
@@ -164,12 +192,8 @@ def _sentences(aligned: Sequence[Sequence[Prediction]]) -> list[str]:
     return [r.sentence_id for r in aligned[0]]
 
 
-def _tables(aligned: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "example seed gold predicted"]:
-    """One confusion matrix an example and seed."""
-    labels = labels_of(aligned[0])
-    gold = label_numbers([r.gold for r in aligned[0]], labels)
-    predicted = (label_numbers([r.predicted for r in rows], labels) for rows in aligned)
-    return np.stack([confusions(gold, given, len(labels)) for given in predicted], axis=1)
+def _statistics(metric: Metric, aligned: Sequence[Sequence[Prediction]]) -> Float[np.ndarray, "example seed statistic"]:
+    return np.stack([metric.statistics(answers_of(rows)) for rows in aligned], axis=1)
 
 
 def _seed_times(seeds: int, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw seed"]:

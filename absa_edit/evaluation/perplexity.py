@@ -27,7 +27,8 @@ def perplexity(adapted: AdaptedModel, tokenizer: PreTrainedTokenizerBase, texts:
     A representation edit is left out: it acts at the aspect, and neutral text has none.
     """
     sequences = [tokenizer(text)["input_ids"] for text in texts]
-    answers = AnswerLogits(adapted.runner, [s[:1] for s in sequences], [s[1:] for s in sequences])
+    firsts, others = [s[:1] for s in sequences], [s[1:] for s in sequences]
+    answers = AnswerLogits(adapted.runner, firsts, others, prefix=adapted.prefix_keys)
     indices = range(len(sequences))
     value = float(cross_entropy(answers.logits(indices).float(), answers.asked(indices).target).double().exp())
     return value if math.isfinite(value) else None

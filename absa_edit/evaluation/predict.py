@@ -58,12 +58,13 @@ def _scores(
     answers = scored(adapted, prompts, labels)
     words = list(labels.values())
     one_token = all(len(word) == 1 for word in words)
+    tokens = [word[0] for word in words] if one_token else None  # of the vocabulary the labels need no other row then
     scores = np.zeros((len(answers.targets), len(words) if one_token else 1))
     batches = list(answers.tree.buckets(batch_tokens))
     for batch in progress(batches, name, len(batches)):
-        log_probs = answers.logits(batch, frozen).float().log_softmax(-1)
+        log_probs = answers.logits(batch, frozen, tokens).float().log_softmax(-1)
         if one_token:
-            label_scores = log_probs[:, [word[0] for word in words]]
+            label_scores = log_probs
         else:
             answer_tokens = answers.asked(batch)
             token_scores = log_probs.gather(1, answer_tokens.target[:, None])[:, 0]

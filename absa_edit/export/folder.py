@@ -174,6 +174,8 @@ def merged(adapted: AdaptedModel) -> PreTrainedModel:
         return adapted.fold()
     if adapted.settings:
         raise CannotMerge(f"what {adapted.kind} adds to the model is none of its weights")
+    if adapted.prefix:
+        raise CannotMerge(f"the keys and values that {adapted.kind} trains stand before all tokens and are no weights")
     if adapted.peft is None:
         return adapted.model
     dtype = adapted.model.dtype

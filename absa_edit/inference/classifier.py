@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 
 from absa_edit.data.assemble import occurrences
@@ -94,17 +95,23 @@ class Classifier:
         self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
     ) -> list[dict[str, float]]:
         """As `predict`, for aspects whose place in the sentence is known; the examples' labels are not read."""
+        scores = self.log_probabilities(examples, batch_tokens=batch_tokens, progress=progress)
+        return [{label: float(v) for label, v in zip(self.task.labels, row, strict=True)} for row in np.exp(scores)]
+
+    def log_probabilities(
+        self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
+    ) -> Float[np.ndarray, "example label"]:
+        """The logarithms of what `answer` gives."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"batch_tokens={batch_tokens}: expected at least 1")
         most = batch_tokens or (ON_CPU if self.lm.model.device.type == "cpu" else ON_GPU)
         prompts = encode(examples, self.lm.tokenizer, self.prompt)
-        scores = log_probabilities(
+        return log_probabilities(
             self.adapted, prompts, self.labels, batch_tokens=most, progress=progress, name="predict"
         )
-        return [{label: float(v) for label, v in zip(self.task.labels, row, strict=True)} for row in np.exp(scores)]
 
     def score(self, data: Dataset, *, draws: int = 2000, seed: int = 0) -> Score:
-        """Accuracy and macro-F1 on a data set, with intervals by bootstrap over sentences."""
+        """Accuracy, macro-F1 and log-loss on a data set, with intervals by bootstrap over sentences."""
         answers = self.answer(data.examples)
         rows = [
             Prediction(

@@ -12,11 +12,11 @@ import numpy as np
 
 from absa_edit.compose import kept_settings
 from absa_edit.errors import DataError, RecordError, SettingsError
-from absa_edit.evaluation.across_seeds import SeedComparison, SeedScore, compare_seeds, seed_score
+from absa_edit.evaluation.across_seeds import SeedComparison, SeedScore, compare_seeds, pool, seed_score
 from absa_edit.model.settings import Dtype
 from absa_edit.report.conclusions import sample_warning
-from absa_edit.report.lookup import focus, methods_in_order, own_test, tests_in_order
-from absa_edit.results import SCHEMA, Prediction, RunRecord
+from absa_edit.report.lookup import focus, methods_in_order, own_test, questions, tests_in_order
+from absa_edit.results import SCHEMA, Pooled, Prediction, RunRecord
 from absa_edit.settings import NO_RESULT
 from absa_edit.storage import content_hash, load, load_predictions
 from absa_edit.tracing.settings import Engine
@@ -66,6 +66,7 @@ class Group:
     warning: str | None
     lines: tuple[Line, ...]
     comparisons: tuple[SeedComparison, ...]
+    pooled: tuple[Pooled, ...]
 
 
 def read(folders: Sequence[Path]) -> list[FinishedRun]:
@@ -130,6 +131,7 @@ def _group(members: Sequence[FinishedRun], runs: Sequence[FinishedRun], against:
         for method in by_seed[seed].record.methods:
             for test, predictions in _predictions(by_seed[seed], method).items():
                 rows.setdefault(method, {}).setdefault(test, {})[seed] = predictions
+    pairs, asked_of = _pairs(list(rows), first, against), questions(first)
     return Group(
         first.experiment,
         first.model.name,
@@ -138,9 +140,8 @@ def _group(members: Sequence[FinishedRun], runs: Sequence[FinishedRun], against:
         _differences(members[0], runs),
         sample_warning(first),
         tuple(_lines(rows, {seed: run.record for seed, run in by_seed.items()}, draws)),
-        compare_seeds(
-            _pairs(list(rows), against or focus(first)), rows, draws=draws, rng=_generator(seeds[0], "compare")
-        ),
+        compare_seeds(pairs, rows, asked_of, draws=draws, rng=_generator(seeds[0], "compare")),
+        pool(pairs, rows, asked_of, draws=draws, rng=_generator(seeds[0], "pooled")),
     )
 
 
@@ -190,8 +191,12 @@ def _lines(rows: Rows, records: dict[int, RunRecord], draws: int) -> Iterator[Li
             )
 
 
-def _pairs(methods: Sequence[str], against: str | None) -> list[tuple[str, str]]:
-    return [(against, other) for other in methods if other != against] if against and against in methods else []
+def _pairs(methods: Sequence[str], record: RunRecord, against: str | None) -> list[tuple[str, str]]:
+    """Those that the run compared itself; with `against` that method with each other."""
+    if against is None and record.comparisons:
+        return [pair for pair in dict.fromkeys((c.a, c.b) for c in record.comparisons) if set(pair) <= set(methods)]
+    first = against or focus(record)
+    return [(first, other) for other in methods if other != first] if first and first in methods else []
 
 
 def _generator(seed: int, use: str) -> np.random.Generator:

@@ -11,6 +11,7 @@ from absa_edit.leaderboard.collect import Group
 from absa_edit.report import formatting
 from absa_edit.report.lookup import METRICS, differs_significantly
 from absa_edit.report.terminal import rich_table
+from absa_edit.results import Comparison, Pooled
 from absa_edit.table import Table, pipe_table
 
 
@@ -33,7 +34,7 @@ def markdown(group: Group) -> Iterator[str]:
 
 
 def _tables(group: Group) -> list[Table]:
-    return [table for table in (score_table(group), comparison_table(group)) if table.rows]
+    return [table for table in (score_table(group), pooled_table(group), comparison_table(group)) if table.rows]
 
 
 def _title(group: Group) -> str:
@@ -47,19 +48,23 @@ def _about(group: Group) -> list[str]:
     if group.differs:
         notes.append(f"Not averaged with other runs of this experiment and model: {'; '.join(group.differs)}.")
     if len(group.seeds) == 1:
-        notes.append("One seed: percent with plain 95 % intervals over sentences; the luck of the seed is not in them.")
+        notes.append(
+            "One seed: percent (log-loss in nats) with plain 95 % intervals over sentences; "
+            "the luck of the seed is not in them."
+        )
     else:
         notes.append(
-            "Percent, mean over seeds, with 95 % intervals that resample seeds, then sentences (sentences only where "
-            f"a row has one seed). Resampling {len(group.seeds)} seeds shows {100 - 100 // len(group.seeds)} % of the "
-            "variance between seeds."
+            "Percent (log-loss in nats), mean over seeds, with 95 % intervals that resample seeds, then sentences "
+            f"(sentences only where a row has one seed). Resampling {len(group.seeds)} seeds shows "
+            f"{100 - 100 // len(group.seeds)} % of the variance between seeds."
         )
     if any(line.is_own_test for line in group.lines) and not all(line.is_own_test for line in group.lines):
         notes.append("Own: the test set of the training data; the others are other sets, of its domain or of others.")
     if group.comparisons:
         notes.append(
-            "Differences in points; p by permutation of sentences, swapped alike in all seeds; corrected by "
-            "Benjamini-Hochberg over this table; * where that is below 0.05 and the interval leaves out 0."
+            "Differences in points (log-loss, where lower is better, in nats); p by permutation of sentences, swapped "
+            "alike in all seeds; corrected by Benjamini-Hochberg over a table's rows of one metric on test sets of one "
+            "standing; * where that is below 0.05 and the interval leaves out 0."
         )
     return notes
 
@@ -74,8 +79,7 @@ def score_table(group: Group) -> Table:
             (
                 f"{line.test} (own)" if line.is_own_test else line.test,
                 line.method,
-                line.score.accuracy.percent(),
-                line.score.macro_f1.percent(),
+                *(formatting.score(metric, getattr(line.score, metric)) for metric in METRICS),
                 str(len(line.score.seeds)),
                 f"{line.score.macro_f1.n:,}",
                 f"{few:,}" if few == many else f"{few:,}-{many:,}",
@@ -91,17 +95,28 @@ def comparison_table(group: Group) -> Table:
     order = list(dict.fromkeys(line.test for line in group.lines))
     rows = []
     for c in sorted(group.comparisons, key=lambda c: order.index(c.test)):
-        significant = differs_significantly(c) and not c.low <= 0 <= c.high
-        rows.append(
-            (
-                c.test,
-                f"{c.a} - {c.b}",
-                METRICS[c.metric],  # type: ignore[index]
-                f"{formatting.points(c.difference)} {formatting.between(c.low, c.high)}",
-                f"{c.p:.4f}",
-                f"{c.p_corrected:.4f}{' *' * significant}",
-                str(len(c.seeds)),
-                f"{c.n:,}",
-            )
-        )
+        rows.append((c.test, f"{c.a} - {c.b}", *_difference(c), str(len(c.seeds)), f"{c.n:,}"))
     return Table(heads, tuple(rows))
+
+
+def pooled_table(group: Group) -> Table:
+    """Each paired difference over all test sets of a question, where one has several."""
+    heads = ("test sets", "a - b", "metric", "difference", "p", "p corrected", "n")
+    several = any(len(p.tests) > 1 for p in group.pooled)
+    rows = (
+        (f"{p.question} ({', '.join(p.tests)})", f"{p.a} - {p.b}", *_difference(p), f"{p.n:,}")
+        for p in group.pooled
+        if several
+    )
+    return Table(heads, tuple(rows))
+
+
+def _difference(c: Comparison | Pooled) -> tuple[str, ...]:
+    """Metric, difference with its interval, and both p-values, marked where all say that there is one."""
+    significant = differs_significantly(c) and not c.low <= 0 <= c.high
+    return (
+        METRICS[c.metric],  # type: ignore[index]
+        f"{formatting.change(c.metric, c.difference)} {formatting.changes(c.metric, c.low, c.high)}",
+        f"{c.p:.4f}",
+        f"{c.p_corrected:.4f}{' *' * significant}",
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -15,10 +16,12 @@ from transformers import PreTrainedModel
 
 from absa_edit.data.prompts import Prompt
 from absa_edit.methods.head_edit import HeadEdit
+from absa_edit.methods.prefix_layout import by_block
 from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.shared_prefix import PrefixKeys
 from absa_edit.records import EditPlan
 
 Positions = tuple[tuple[int, ...], ...]
@@ -80,6 +83,20 @@ class AdaptedModel:
         edit = self.representation
         return edit is not None and not edit.first and not any(p.requires_grad for p in self.model.parameters())
 
+    @property
+    def prefix(self) -> nn.Module | None:
+        """PEFT's module with learned keys and values before all tokens; None without such a prefix."""
+        if self.peft is None or not self.peft.peft_config["default"].is_prompt_learning:
+            return None
+        return self.peft.prompt_encoder["default"]
+
+    def prefix_keys(self) -> PrefixKeys:
+        """Those keys and values by block, as they are now; none without a prefix."""
+        if self.prefix is None:
+            return ()
+        weights = self.prefix.get_parameter("embedding.weight").to(self.model.dtype)
+        return by_block(weights, cast(PeftModel, self.peft).peft_config["default"])
+
     def positions(self, prompts: Sequence[Prompt]) -> Positions | None:
         """Where the representation edit acts in each prompt; None without one."""
         edit = self.representation
@@ -101,13 +118,17 @@ class AdaptedModel:
             [p.ids for p in prompts],
             words,
             edits=self.representation.state_edits(prompts) if self.representation else (),
+            prefix=self.prefix_keys,
             preamble=min((p.preamble for p in prompts), default=0),
             apart=apart,
         )
 
     def trainable(self) -> dict[str, Tensor]:
-        """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`"""
+        """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`,
+        learned keys and values under `prefix.`"""
         names: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if self.prefix:
+            names |= {f"prefix.{n}": p for n, p in self.prefix.named_parameters()}
         if self.representation:
             names |= {f"representation.{n}": p for n, p in self.representation.named_parameters()}
         return names

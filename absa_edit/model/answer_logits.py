@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -50,6 +50,8 @@ class AnswerLogits:
 
     All prompts begin with the same tokens, `preamble` of them known to be of one text; with `apart` their keys and
     values are computed once, as the model is when it is first asked, and without gradients, unless an edit acts there.
+    `prefix` gives keys and values that stand before all tokens, as they are now: asked each time, and trained if they
+    have gradients.
     """
 
     def __init__(
@@ -59,26 +61,34 @@ class AnswerLogits:
         answers: Sequence[Ids],
         *,
         edits: Sequence[StateEdit] = (),
+        prefix: Callable[[], PrefixKeys] = tuple,
         preamble: int = 0,
         apart: bool = False,
     ) -> None:
         self.runner = runner
         self.edits = edits
+        self.prefix = prefix
+        ahead = prefix()
+        moved = ahead[0][0].shape[2] if ahead else 0
         self.targets = answers
         self.last = [len(prompt) - 1 for prompt in prompts]
         prefix_limits = [min((last, *(p for e in edits for p in e.at[i][:1]))) for i, last in enumerate(self.last)]
-        apart = apart and not any(edit.first for edit in edits)
+        apart = apart and not ahead and not any(edit.first for edit in edits)
         sequences = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
-        self.tree: PrefixTree = (
-            grow_after(preamble, sequences, prefix_limits) if apart else grow(sequences, prefix_limits, preamble)
-        )
+        tree = grow_after(preamble, sequences, prefix_limits) if apart else grow(sequences, prefix_limits, preamble)
+        self.tree: PrefixTree = replace(tree, position=tree.position + moved)
+        self.last = [last + moved for last in self.last]
         self.products = OneDNN(runner.model.get_output_embeddings())
         self.ids = torch.from_numpy(self.tree.ids).to(runner.device)
-        self.reach = runner.reach(max(map(len, sequences), default=1))
+        self.reach = runner.reach(max(map(len, sequences), default=1) + moved)
+
+    @property
+    def before(self) -> PrefixKeys:
+        """Keys and values before the tree's tokens."""
+        return self.prefix() or self._of_preamble
 
     @cached_property
-    def before(self) -> PrefixKeys:
-        """Keys and values of the tokens before the tree's."""
+    def _of_preamble(self) -> PrefixKeys:
         return keys_before(self.runner, self.tree, self.reach)
 
     def asked(self, indices: Sequence[int]) -> Asked:
@@ -111,9 +121,8 @@ class AnswerLogits:
         batch = self.tree.batch(indices, runner.device, prefixes_known=prefixes_known)
         with torch.no_grad() if frozen else nullcontext():
             block_inputs = runner.begin(runner.embed(self.ids[batch.computed.node]), batch.computed.position)
-        forward = TreeForward(
-            runner, self.reach, batch, block_inputs, frozen.known if frozen and prefixes_known else None, self.before
-        )
+        known = frozen.known if frozen and prefixes_known else None
+        forward = TreeForward(runner, self.reach, batch, block_inputs, known, self.before)
         changes = [self._change(edit, indices, batch) for edit in self.edits]
         start, hidden = 0, block_inputs.hidden
         if frozen:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from absa_edit.context import Context
 from absa_edit.errors import ExportMismatch, PlanError
+from absa_edit.evaluation.across_seeds import pool
 from absa_edit.evaluation.scoring import compare
 from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
@@ -28,6 +29,7 @@ from absa_edit.pipeline.stages.report import report_stage
 from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_stage
 from absa_edit.pipeline.stages.trace_again import trace_base, trace_edited
 from absa_edit.records import EditPlan, TokenGrid, Trace
+from absa_edit.report.lookup import questions
 from absa_edit.report.terminal import print_results
 from absa_edit.results import SCHEMA, Adaptation, AnalysisRecord, MethodRecord, RunRecord, TraceAgain
 from absa_edit.settings import Stage
@@ -99,7 +101,6 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         for name in settings.analysis:
             with _timed(seconds, name):
                 analyses[name] = run_analysis(ctx, name)
-    draws = settings.score.resamples
     record = RunRecord(
         schema=SCHEMA,
         experiment=ctx.experiment,
@@ -116,7 +117,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         trace_again=again,
         plan=plan,
         methods=records,
-        comparisons=compare(_pairs(ctx, list(records)), rows, draws=draws, rng=ctx.rng("compare")),
+        comparisons=(),
         export=None,
         seconds=seconds,
         versions=versions(),
@@ -126,6 +127,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         labels=ctx.task.labels,
         analyses=analyses,
     )
+    record = _compared(ctx, record, rows)
     write_json(record, ctx.folder / "results.json")  # kept even if the export fails its proof
     mismatch: ExportMismatch | None = None
     if exported:
@@ -171,6 +173,17 @@ def _plans(ctx: Context, plan: EditPlan | None) -> dict[str, EditPlan | None]:
                 raise
             log.warning("%s is left out: %s", name, error)
     return plans
+
+
+def _compared(ctx: Context, record: RunRecord, rows: dict[str, Rows]) -> RunRecord:
+    """The record with its paired comparisons, by test set and over all of one standing."""
+    pairs, asked_of, draws = _pairs(ctx, list(record.methods)), questions(record), ctx.settings.score.resamples
+    by_seed = {name: {test: {record.seed: r} for test, r in tests.items()} for name, tests in rows.items()}
+    return replace(
+        record,
+        comparisons=compare(pairs, rows, asked_of, draws=draws, rng=ctx.rng("compare")),
+        pooled=pool(pairs, by_seed, asked_of, draws=draws, rng=ctx.rng("pooled")),
+    )
 
 
 def _pairs(ctx: Context, methods: Sequence[str]) -> list[tuple[str, str]]:

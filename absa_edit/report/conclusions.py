@@ -71,6 +71,12 @@ def caveats(record: RunRecord) -> tuple[str, ...]:
         f"({formatting.p_value(c.p_corrected)} corrected)"
         for c in comparisons
     )
+    for p in record.pooled:
+        if (p.a, p.b, p.metric) == (name, other, "macro_f1") and len(p.tests) > 1 and main_test(record) not in p.tests:
+            differences += (
+                f"; in the mean of these {len(p.tests)} {formatting.points(p.difference)} "
+                f"{formatting.between(p.low, p.high)} ({formatting.p_value(p.p_corrected)} corrected)"
+            )
     abroad = all(standing(record, c.test) == OUT_OF_DOMAIN for c in comparisons)
     where = "Out of domain" if abroad else "On other sets"
     sentences = (

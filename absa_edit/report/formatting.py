@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from absa_edit.records import EditPlan, Role
+from absa_edit.results import Interval
 
 Number = int | float  # said in full because the run-time checks of the tests take `float` literally
 MINUS = "\N{MINUS SIGN}"
@@ -19,6 +20,8 @@ ROLES: dict[Role, str] = {
     Role.last: "last token",
 }
 """Roles as figures and sentences name them."""
+NATS = ("log_loss",)
+"""Metrics that are no shares: written as they are, not in percent."""
 
 
 def percent(share: Number) -> str:
@@ -40,6 +43,29 @@ def points(difference: Number) -> str:
 def between(low: Number, high: Number) -> str:
     """`[−1.0, +2.1]`: the interval of a difference in percentage points."""
     return f"[{points(low)}, {points(high)}]"
+
+
+def score(metric: str, of: Interval) -> str:
+    """`71.5 [68.0, 74.9]` of a share, in percent; `0.715 [0.680, 0.749]` of a log-loss, in nats."""
+    return of.plain() if metric in NATS else of.percent()
+
+
+def value(metric: str, of: Number) -> str:
+    """The same without an interval."""
+    return f"{of:.3f}" if metric in NATS else f"{100 * of:.1f}"
+
+
+def change(metric: str, difference: Number) -> str:
+    """`+1.5` in points, or of a log-loss `+0.015` in nats."""
+    if metric not in NATS:
+        return points(difference)
+    rounded = round(difference, 3) + 0.0
+    return f"{MINUS if rounded < 0 else '+'}{abs(rounded):.3f}"
+
+
+def changes(metric: str, low: Number, high: Number) -> str:
+    """The interval of a difference, in the unit of `change`."""
+    return f"[{change(metric, low)}, {change(metric, high)}]"
 
 
 def short(count: Number) -> str:

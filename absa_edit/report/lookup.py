@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from absa_edit import resampling
 from absa_edit.data.public_sets import PUBLIC, sample_domain
 from absa_edit.records import DataSummary
-from absa_edit.results import Comparison, Interval, MethodRecord, RunRecord
+from absa_edit.results import Comparison, Interval, MethodRecord, Pooled, RunRecord
 from absa_edit.tasks.base import TASKS
 
-Metric = Literal["accuracy", "macro_f1"]
-METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+Metric = Literal["accuracy", "macro_f1", "log_loss"]
+METRICS: dict[Metric, str] = {"accuracy": "accuracy", "macro_f1": "macro-F1", "log_loss": "log-loss"}
 """Names of the metrics, in the order of the tables, with how they are written."""
+BEST = {name: min if metric.lower_is_better else max for name, metric in resampling.METRICS.items()}
+"""What picks the best figure of a metric."""
 
 OUT_OF_DOMAIN = "out of domain"
 RANDOM = "random"
@@ -35,6 +39,8 @@ class Row:
     """Whether the test set belongs to the training set."""
     accuracy: Interval
     macro_f1: Interval
+    log_loss: Interval | None
+    """In nats; None in records from before it was kept."""
     trainable: int
     share: float
     seconds: float | None
@@ -47,8 +53,9 @@ class Row:
         plain: dict[str, Value] = {"method": self.method, "kind": self.kind}
         plain |= {"test": self.test, "own": self.is_own_test, "n": self.macro_f1.n}
         for metric in METRICS:
-            interval: Interval = getattr(self, metric)
-            plain |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+            interval: Interval | None = getattr(self, metric)
+            ends = (interval.value, interval.low, interval.high) if interval else (None, None, None)
+            plain |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), ends, strict=True))
         plain |= {"trainable": self.trainable, "share": self.share}
         return plain | {"seconds": self.seconds, "peak_mb": self.peak_mb, "perplexity": self.perplexity}
 
@@ -60,6 +67,8 @@ class Majority:
     label: str
     accuracy: float
     macro_f1: float
+    log_loss: float
+    """Of answering with the gold labels' frequencies always: their entropy in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +76,17 @@ class ScoreColumn:
     """One metric of every method on one test set."""
 
     test: str
+    metric: Metric
     standing: str
     """Whether it is the training set's own, or out of its domain."""
     n: int
     scores: dict[str, Interval]
     """By method; those that were not scored on the set are left out."""
     best: tuple[str, ...]
-    """The methods with the highest score; several when they tie."""
+    """The methods with the best score; several when they tie."""
     majority: tuple[str, float] | None
-    """The commonest gold label and what answering with it always would score; None when the set is not described."""
+    """The commonest gold label and what answering with it always would score, of log-loss what the labels' frequencies
+    would; None when the set is not described."""
 
 
 def trains_nothing(method: MethodRecord) -> bool:
@@ -145,6 +156,13 @@ def standing(record: RunRecord, test: str) -> str:
     return OUT_OF_DOMAIN if len(domains) == 2 and None not in domains else "other set"
 
 
+def questions(record: RunRecord) -> dict[str, tuple[str, ...]]:
+    """The scored test sets by how they stand to the training set: what pooled comparisons are made over."""
+    tests = tests_in_order(record)
+    kinds = dict.fromkeys(standing(record, test) for test in tests)
+    return {kind: tuple(test for test in tests if standing(record, test) == kind) for kind in kinds}
+
+
 def _domain(name: str) -> str | None:
     return sample_domain(name) or (PUBLIC[name].domain if name in PUBLIC else None)
 
@@ -169,6 +187,7 @@ def _row(name: str, method: MethodRecord, test: str, is_own_test: bool) -> Row:
         is_own_test,
         score.accuracy,
         score.macro_f1,
+        score.log_loss,
         method.trainable,
         method.share,
         None if fit is None else fit.seconds,
@@ -190,8 +209,10 @@ def majority(data: DataSummary) -> Majority | None:
         return None
     label = max(data.counts, key=data.counts.__getitem__)
     share = data.counts[label] / data.n
+    shares = [count / data.n for count in data.counts.values() if count]
     # Precision is the share and recall 1; the labels never predicted have an F1 of 0.
-    return Majority(label, share, 2 * share / (1 + share) / len(data.counts))
+    macro_f1 = 2 * share / (1 + share) / len(data.counts)
+    return Majority(label, share, macro_f1, -sum(f * math.log(f) for f in shares))
 
 
 def majority_of(record: RunRecord, test: str) -> Majority | None:
@@ -201,11 +222,16 @@ def majority_of(record: RunRecord, test: str) -> Majority | None:
 
 
 def interval_of(record: RunRecord, method: str, test: str, metric: Metric) -> Interval | None:
-    """One score with its interval; None where the method was not scored on the set."""
+    """One score with its interval; None where the method was not scored on the set, or not by the metric."""
     score = record.methods[method].scores.get(test)
-    if score is None:
-        return None
-    return score.accuracy if metric == "accuracy" else score.macro_f1
+    interval: Interval | None = getattr(score, metric) if score else None
+    return interval
+
+
+def metrics_of(record: RunRecord) -> tuple[Metric, ...]:
+    """The metrics that the run was scored by: records from before log-loss was kept have none."""
+    scores = [score for method in record.methods.values() for score in method.scores.values()]
+    return tuple(metric for metric in METRICS if all(getattr(score, metric) for score in scores))
 
 
 def score_columns(record: RunRecord, metric: Metric) -> tuple[ScoreColumn, ...]:
@@ -216,15 +242,16 @@ def score_columns(record: RunRecord, metric: Metric) -> tuple[ScoreColumn, ...]:
 def _score_column(record: RunRecord, test: str, metric: Metric) -> ScoreColumn:
     methods = methods_in_order(record)
     scores = {name: score for name in methods if (score := interval_of(record, name, test, metric)) is not None}
-    highest = max(score.value for score in scores.values())
+    best = BEST[metric](score.value for score in scores.values())
     always = majority_of(record, test)
     return ScoreColumn(
         test,
+        metric,
         standing(record, test),
         next(iter(scores.values())).n,
         scores,
-        tuple(name for name, score in scores.items() if score.value == highest),
-        (always.label, always.accuracy if metric == "accuracy" else always.macro_f1) if always else None,
+        tuple(name for name, score in scores.items() if score.value == best),
+        ("label frequencies" if metric == "log_loss" else always.label, getattr(always, metric)) if always else None,
     )
 
 
@@ -240,6 +267,6 @@ def compared(record: RunRecord, a: str, b: str, test: str, metric: Metric = "mac
     return None
 
 
-def differs_significantly(comparison: Comparison) -> bool:
+def differs_significantly(comparison: Comparison | Pooled) -> bool:
     """Whether a paired difference stays significant after correction."""
     return comparison.p_corrected < LEVEL

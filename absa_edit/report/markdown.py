@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absa_edit.model.known import is_named
 from absa_edit.report import descriptions, formatting
 from absa_edit.report.conclusions import caveats, control, findings, main_test, warnings
-from absa_edit.report.lookup import METRICS, tests_in_order
+from absa_edit.report.lookup import METRICS, metrics_of, tests_in_order
 from absa_edit.report.tables import (
     class_table,
     comparison_table,
@@ -16,6 +16,7 @@ from absa_edit.report.tables import (
     data_table,
     depth_table,
     leak_free_table,
+    pooled_table,
     sampled_table,
     score_table,
     traces_table,
@@ -105,7 +106,7 @@ def _plan(record: RunRecord) -> list[str]:
 def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
     if not tests_in_order(record):
         return []
-    tables = {name: score_table(record, metric) for metric, name in METRICS.items()}
+    tables = {METRICS[metric]: score_table(record, metric) for metric in metrics_of(record)}
     lines = ["## Scores", "", next(iter(tables.values())).caption]
     for name, table in tables.items():
         lines += ["", f"**{name}**", "", *pipe_table(table.heads, table.rows)]
@@ -126,7 +127,13 @@ def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
 
 
 def _comparisons(record: RunRecord) -> list[str]:
-    return ["## Paired comparisons", "", *markdown(comparison_table(record))] if record.comparisons else []
+    if not record.comparisons:
+        return []
+    pooled = pooled_table(record)
+    lines = ["## Paired comparisons"]
+    if pooled.rows:
+        lines += ["", "**over several test sets**", "", *markdown(pooled), "", "**by test set**"]
+    return [*lines, "", *markdown(comparison_table(record))]
 
 
 def _control(record: RunRecord) -> list[str]:

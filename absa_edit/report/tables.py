@@ -14,11 +14,18 @@ from absa_edit.report.lookup import (
     baseline,
     differs_significantly,
     methods_in_order,
+    metrics_of,
     score_columns,
     trains_nothing,
 )
-from absa_edit.results import MethodRecord, RunRecord, Score, TraceSummary
+from absa_edit.results import Comparison, MethodRecord, Pooled, RunRecord, Score, TraceSummary
 from absa_edit.table import Table
+
+SCORES = (
+    "Percent, log-loss (of the gold label, lower is better) in nats, with 95 % intervals by bootstrap over sentences; "
+    "the best of a column in bold."
+)
+"""What has to be known to read scores."""
 
 
 def data_table(record: RunRecord) -> Table:
@@ -46,22 +53,27 @@ def score_table(record: RunRecord, *metrics: Metric, cost: bool = False) -> Tabl
             spent = _spent(record.methods[name] if name else None, line) if cost else ()
             rows.append((*named, *spent, *(_score_cell(column, name) for column in scores)))
     about = ("method", *[""] * (len(metrics) > 1), *(("trainable", "fit") if cost else ()))
-    caption = "Percent with 95 % intervals by bootstrap over sentences; the best of a column in bold."
-    return Table((*about, *tests), tuple(rows), caption)
+    return Table((*about, *tests), tuple(rows), SCORES)
 
 
 def _score_cell(column: ScoreColumn, method: str | None) -> str:
     if method is None:
-        return "-" if column.majority is None else f"{100 * column.majority[1]:.1f} ({column.majority[0]})"
+        if column.majority is None:
+            return "-"
+        label, value = column.majority
+        return f"{formatting.value(column.metric, value)} ({label})"
     score = column.scores.get(method)
     if score is None:
         return "-"
-    return f"**{score.percent()}**" if method in column.best else score.percent()
+    text = formatting.score(column.metric, score)
+    return f"**{text}**" if method in column.best else text
 
 
 def _spent(method: MethodRecord | None, line: int) -> tuple[str, str]:
     """Trained parameters and time of the fit; on the next line the share of the weights."""
     trained, fit = (method.trainable, method.fit) if method else (0, None)
+    if line > 1:
+        return ("", "")
     if line:
         return (formatting.percent(method.share) if method and trained else "", "")
     return (f"{trained:,}", "-" if fit is None else formatting.duration(fit.seconds))
@@ -69,20 +81,31 @@ def _spent(method: MethodRecord | None, line: int) -> tuple[str, str]:
 
 def method_table(scores: Mapping[str, Score]) -> Table:
     """The scores of one method, a row a test set."""
-    heads = ("test set", "accuracy % [95 %]", "macro-F1 % [95 %]", "n")
-    rows = ((test, s.accuracy.percent(), s.macro_f1.percent(), f"{s.accuracy.n}") for test, s in scores.items())
+    heads = ("test set", "accuracy % [95 %]", "macro-F1 % [95 %]", "log-loss [95 %]", "n")
+    rows = (
+        (test, s.accuracy.percent(), s.macro_f1.percent(), s.log_loss.plain() if s.log_loss else "-", f"{s.accuracy.n}")
+        for test, s in scores.items()
+    )
     return Table(heads, tuple(rows), "Intervals by bootstrap over sentences.")
 
 
 def leak_free_table(record: RunRecord) -> Table:
     """Scores without the test rows that are in the training file, beside those with them."""
-    heads = ("method", "test set", "n", "leaked", "accuracy", "of all rows", "macro-F1", "of all rows")
+    metrics = metrics_of(record)
+    named = (head for metric in metrics for head in (METRICS[metric], "of all rows"))
+    heads = ("method", "test set", "n", "leaked", *named)
     rows = []
     for name in methods_in_order(record):
         for test, clean in record.methods[name].leak_free.items():
             with_leaks = record.methods[name].scores[test]
-            pairs = ((clean.accuracy, with_leaks.accuracy), (clean.macro_f1, with_leaks.macro_f1))
-            values = (text for c, e in pairs for text in (c.percent(), f"{100 * e.value:.1f}"))
+            values = (
+                text
+                for m in metrics
+                for text in (
+                    formatting.score(m, getattr(clean, m)),
+                    formatting.value(m, getattr(with_leaks, m).value),
+                )
+            )
             n = clean.accuracy.n
             rows.append((name, test, f"{n:,}", f"{with_leaks.accuracy.n - n:,}", *values))
     caption = "Of the same predictions, those on test rows whose sentence and aspect are not in the training file."
@@ -121,22 +144,41 @@ def class_table(record: RunRecord) -> Table:
 
 def comparison_table(record: RunRecord) -> Table:
     """Each paired difference with its interval and p-values; those below the level in bold."""
-    heads = ("a", "b", "test set", "metric", "a - b (points)", "p", "p corrected", "n")
-    rows = (
-        (
-            c.a,
-            c.b,
-            c.test,
-            METRICS.get(c.metric, c.metric),  # type: ignore[call-overload]
-            f"{formatting.points(c.difference)} {formatting.between(c.low, c.high)}",
-            f"{c.p:.4f}",
-            f"**{c.p_corrected:.4f}**" if differs_significantly(c) else f"{c.p_corrected:.4f}",
-            f"{c.n:,}",
-        )
-        for c in record.comparisons
+    rows = ((c.a, c.b, c.test, *_difference(c), f"{c.n:,}") for c in record.comparisons)
+    caption = (
+        "In points, log-loss in nats (lower is better). Permutation over sentences; Benjamini-Hochberg over the "
+        "comparisons in one metric on test sets of the same standing; below 0.05 in bold."
     )
-    caption = "Permutation over sentences, Benjamini-Hochberg over all comparisons of the run; below 0.05 in bold."
-    return Table(heads, tuple(rows), caption)
+    return Table(("a", "b", "test set", *DIFFERENCE, "n"), tuple(rows), caption)
+
+
+def pooled_table(record: RunRecord) -> Table:
+    """Each paired difference over all test sets of a question; none where no question has more than one."""
+    several = any(len(p.tests) > 1 for p in record.pooled)
+    rows = (
+        (p.a, p.b, f"{p.question} ({', '.join(p.tests)})", *_difference(p), f"{p.n:,}")
+        for p in record.pooled
+        if several
+    )
+    caption = (
+        "Mean of the differences on the test sets of one standing, each of which weighs the same, in points, log-loss "
+        "in nats (lower is better). Permutation and bootstrap over the sentences of each set; Benjamini-Hochberg over "
+        "the pairs in one metric and standing; below 0.05 in bold."
+    )
+    return Table(("a", "b", "test sets", *DIFFERENCE, "n"), tuple(rows), caption)
+
+
+DIFFERENCE = ("metric", "a - b", "p", "p corrected")
+
+
+def _difference(c: Comparison | Pooled) -> tuple[str, ...]:
+    """The cells under `DIFFERENCE`."""
+    return (
+        METRICS.get(c.metric, c.metric),  # type: ignore[call-overload]
+        f"{formatting.change(c.metric, c.difference)} {formatting.changes(c.metric, c.low, c.high)}",
+        f"{c.p:.4f}",
+        f"**{c.p_corrected:.4f}**" if differs_significantly(c) else f"{c.p_corrected:.4f}",
+    )
 
 
 def cost_table(record: RunRecord) -> Table:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from absa_edit.report.conclusions import findings, sample_warning
 from absa_edit.report.descriptions import plan
 from absa_edit.report.formatting import duration
-from absa_edit.report.lookup import METRICS, tests_in_order
+from absa_edit.report.lookup import metrics_of, tests_in_order
 from absa_edit.report.tables import score_table
 from absa_edit.results import RunRecord
 from absa_edit.table import Section, Table
@@ -43,7 +43,7 @@ def print_results(record: RunRecord, console: Console) -> None:
     about = f"{record.experiment} · {record.model.name} · seed {record.seed}"
     console.print(Text(about, style="bold"), highlight=False)
     if tests_in_order(record):
-        print_table(score_table(record, *METRICS, cost=True), console, keep=2)
+        print_table(score_table(record, *metrics_of(record), cost=True), console, keep=2)
     located = [f"Plan: {plan(record.plan, record.model)}"] if record.plan else []
     sentences = [*located, *findings(record)]
     if sentences:

@@ -55,10 +55,12 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
     for test, score in record.scores.items():
         summary |= _flat(f"test/{test}/accuracy", score.accuracy)
         summary |= _flat(f"test/{test}/macro_f1", score.macro_f1)
+        summary |= _flat(f"test/{test}/log_loss", score.log_loss) if score.log_loss else {}
         summary |= {f"test/{test}/f1_{label}": value for label, value in score.f1.items()}
     for test, score in record.leak_free.items():
         summary |= _flat(f"test/{test}/leak_free/accuracy", score.accuracy)
         summary |= _flat(f"test/{test}/leak_free/macro_f1", score.macro_f1)
+        summary |= _flat(f"test/{test}/leak_free/log_loss", score.log_loss) if score.log_loss else {}
     for test, drawn in record.sampled.items():
         summary |= _flat(f"test/{test}/sampled/accuracy", drawn.accuracy)
         summary |= {f"test/{test}/sampled/no_label": drawn.no_label}
@@ -88,12 +90,18 @@ def publish_comparison(tracker: Tracker, record: RunRecord, figures: Sequence[Pa
     """Hand over the finished table with intervals, the paired comparisons, the conclusions and figures."""
     tracker.table("compare/scores", *columns(row.flat() for row in score_rows(record)))
     tracker.table("compare/paired", *columns(to_json(c) for c in record.comparisons))
+    pooled = ({**to_json(p), "tests": ", ".join(p.tests)} for p in record.pooled)
+    tracker.table("compare/pooled", *columns(pooled))
     tracker.table("compare/findings", ["finding"], [[sentence] for sentence in findings(record)])
     summary: dict[str, Value] = {"seed": record.seed, "config_hash": record.config_hash}
     for c in record.comparisons:
         key = f"compare/{c.a}-{c.b}/{c.test}/{c.metric}"
         summary |= {key: c.difference, f"{key}_low": c.low, f"{key}_high": c.high, f"{key}_n": c.n}
         summary |= {f"{key}_p": c.p, f"{key}_p_corrected": c.p_corrected}
+    for p in record.pooled:
+        key = f"compare/{p.a}-{p.b}/{p.question}/{p.metric}"
+        summary |= {key: p.difference, f"{key}_low": p.low, f"{key}_high": p.high, f"{key}_n": p.n}
+        summary |= {f"{key}_p": p.p, f"{key}_p_corrected": p.p_corrected}
     tracker.summary(summary)
     for path in figures:
         tracker.image(f"figures/{path.stem}", path)

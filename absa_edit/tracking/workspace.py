@@ -11,7 +11,8 @@ from absa_edit.tracking.settings import TrackSettings
 from absa_edit.tracking.wandb import logged_in
 
 NAME = "absa_edit"
-TABLES = ("compare/scores", "compare/paired", "compare/findings", "trace/effects", "predictions")
+TABLES = ("compare/scores", "compare/paired", "compare/pooled", "compare/findings", "trace/effects", "predictions")
+CURVES = ("fit/loss", "dev/macro_f1", "dev/accuracy", "dev/log_loss")
 FIGURES = ("trace/heatmap", "figures/scores", "figures/pareto", "figures/learning")
 
 
@@ -54,7 +55,7 @@ def workspace(entity: str, project: str, tests: Sequence[str]) -> Any:
         for test in tests
         for metric, name in METRICS.items()
     ]
-    curves = [panels.LinePlot(title=key, x="Step", y=[key]) for key in ("fit/loss", "dev/macro_f1", "dev/accuracy")]
+    curves = [panels.LinePlot(title=key, x="Step", y=[key]) for key in CURVES]
     cost = [
         panels.ScatterPlot(
             title=f"macro-F1 on {test} against trained parameters",

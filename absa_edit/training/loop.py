@@ -51,9 +51,9 @@ def fit(
     Several processes (`accelerate launch`) share each batch: each trains on its own part of the sentences, keeps the
     frozen states of these alone, and ends with the weights that one process would have.
 
-    `evaluate` gives `dev_accuracy` and `dev_macro_f1` of the current weights; only the first process calls it, and
-    only that one writes the checkpoint, which all read. Batches depend on `seed` and the prompts alone, so that methods
-    see the same ones.
+    `evaluate` gives `dev_accuracy`, `dev_macro_f1` and `dev_log_loss` of the current weights; only the first process
+    calls it, and only that one writes the checkpoint, which all read. Batches depend on `seed` and the prompts alone,
+    so that methods see the same ones.
     """
     if not prompts:
         raise DataError("no training examples are left")

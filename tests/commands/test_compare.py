@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from absa_edit.cli import main
+from absa_edit.evaluation.across_seeds import pool
 from absa_edit.evaluation.scoring import compare, score
 from absa_edit.records import DataSummary
 from absa_edit.results import Fit, MethodRecord, ModelSummary, Prediction, RunRecord
@@ -21,6 +22,7 @@ from absa_edit.tasks.absc import POLARITIES
 
 METHODS = {"zero_shot": (0.2, 0), "edit": (0.9, 34_560), "lora": (0.6, 737_280)}
 TESTS = {"laptop": 40, "restaurant": 24}
+QUESTIONS = {"own test": ("laptop",), "other set": ("restaurant",)}
 PREDICTIONS = "predictions.jsonl"
 
 
@@ -72,6 +74,8 @@ def rng(seed: int, use: str) -> np.random.Generator:
 
 def write_run(folder: Path, seed: int, experiment: str = "laptop", config: str | None = None) -> RunRecord:
     every = {m: {test: rows(m, test, seed) for test in TESTS} for m in METHODS}
+    of_seed = {m: {test: {seed: r} for test, r in tests.items()} for m, tests in every.items()}
+    pairs = [("edit", "zero_shot"), ("edit", "lora")]
     data = {f"test/{test}": DataSummary(test, "test", "xml", {"a.xml": "0"}, n, {}, {}) for test, n in TESTS.items()}
     record = RunRecord(
         schema=1,
@@ -82,7 +86,8 @@ def write_run(folder: Path, seed: int, experiment: str = "laptop", config: str |
         trace=None,
         plan=None,
         methods={name: method_record(name, seed) for name in METHODS},
-        comparisons=compare([("edit", "zero_shot"), ("edit", "lora")], every, draws=2000, rng=rng(seed, "compare")),
+        comparisons=compare(pairs, every, QUESTIONS, draws=2000, rng=rng(seed, "compare")),
+        pooled=pool(pairs, of_seed, QUESTIONS, draws=2000, rng=rng(seed, "pooled")),
         export=None,
         seconds={},
         versions={"absa_edit": "0.1.0"},
@@ -144,7 +149,7 @@ def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: 
         assert line["score"]["accuracy"]["n"] == TESTS[test] and line["own"] == (test == "laptop")
     assert by["edit", "laptop"]["fit_seconds"] == 75 and by["zero_shot", "laptop"]["fit_seconds"] is None
     compared = {(c["b"], c["test"], c["metric"]): c for c in group["comparisons"]}
-    assert len(compared) == 2 * 2 * 2 and all(c["a"] == "edit" for c in compared.values())
+    assert len(compared) == 2 * 2 * 3 and all(c["a"] == "edit" for c in compared.values())
     assert all(c["p_corrected"] >= c["p"] for c in compared.values())
 
     text = (tmp_path / "out" / "c.md").read_text()
@@ -158,13 +163,24 @@ def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: 
 def test_one_seed_gives_the_figures_of_its_run(run: Compare, tmp_path: Path) -> None:
     record = write_run(tmp_path / "one", 4)
     said = run(tmp_path / "one", "--json", tmp_path / "c.json")
-    assert "One seed: percent with plain 95 % intervals over sentences" in said and "seed 4" in said
+    assert "One seed: percent (log-loss in nats) with plain 95 % intervals over sentences" in said and "seed 4" in said
     (group,) = json.loads((tmp_path / "c.json").read_text())["groups"]
     for line in group["lines"]:
         score = record.methods[line["method"]].scores[line["test"]]
         assert line["score"]["macro_f1"]["low"] == score.macro_f1.low
     for found, expected in zip(group["comparisons"], record.comparisons, strict=True):
         assert (found["b"], found["low"], found["p_corrected"]) == (expected.b, expected.low, expected.p_corrected)
+    for found, expected in zip(group["pooled"], record.pooled, strict=True):
+        assert (found["question"], found["low"], found["p"]) == (expected.question, expected.low, expected.p)
+
+
+def test_the_pairs_are_those_that_the_run_named(run: Compare, tmp_path: Path) -> None:
+    record = write_run(tmp_path / "one", 4)
+    named = tuple(replace(c, a=c.b, b=c.a) for c in record.comparisons if c.b == "lora")
+    write_json(replace(record, comparisons=named), tmp_path / "one" / "results.json")
+    run(tmp_path / "one", "--json", tmp_path / "c.json")
+    (group,) = json.loads((tmp_path / "c.json").read_text())["groups"]
+    assert {(c["a"], c["b"]) for c in (*group["comparisons"], *group["pooled"])} == {("lora", "edit")}
 
 
 def test_runs_that_differ_in_more_than_the_seed_stay_apart(run: Compare, two: Path, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from absa_edit.errors import DataError
-from absa_edit.evaluation.across_seeds import BySeed, compare_seeds, seed_difference, seed_score
+from absa_edit.evaluation.across_seeds import BySeed, compare_seeds, pool, seed_difference, seed_score
 from absa_edit.evaluation.scoring import compare, score
+from absa_edit.resampling import METRICS, corrected
 from absa_edit.results import Prediction
 from absa_edit.tasks.absc import POLARITIES
 
@@ -24,9 +25,11 @@ def made_up(method: str, seed: int, right: float, test: str = "laptop", n: int =
     gold = np.random.default_rng(99).integers(0, 3, n)
     rng = np.random.default_rng([seed, len(method), int(1000 * right)])
     answers = np.where(rng.random(n) < right, gold, rng.integers(0, 3, n))
-    share = dict.fromkeys(POLARITIES, 1 / 3)
+    shares = [{p: 0.6 if p is given else 0.2 for p in POLARITIES} for given in POLARITIES]
     return tuple(
-        Prediction(method, test, f"e{i}", f"s{i // 2}", f"text {i // 2}", "fan", POLARITIES[g], POLARITIES[a], share)
+        Prediction(
+            method, test, f"e{i}", f"s{i // 2}", f"text {i // 2}", "fan", POLARITIES[g], POLARITIES[a], shares[a]
+        )
         for i, (g, a) in enumerate(zip(gold, answers, strict=True))
     )
 
@@ -39,17 +42,17 @@ def test_one_seed_is_the_sentence_bootstrap() -> None:
     rows = made_up("edit", 0, 0.7)
     alone = score(rows, draws=DRAWS, rng=np.random.default_rng(5))
     found = seed_score({3: rows}, draws=DRAWS, rng=np.random.default_rng(5))
-    assert (found.accuracy, found.macro_f1) == (alone.accuracy, alone.macro_f1)
+    assert (found.accuracy, found.macro_f1, found.log_loss) == (alone.accuracy, alone.macro_f1, alone.log_loss)
     assert found.seeds == (3,)
 
 
 def test_one_seed_is_the_comparison_of_a_run() -> None:
     plain = {m: {"laptop": made_up(m, 0, right)} for m, right in (("edit", 0.8), ("lora", 0.7), ("full", 0.4))}
     pairs = [("edit", "lora"), ("edit", "full")]
-    expected = compare(pairs, plain, draws=DRAWS, rng=np.random.default_rng(2))
+    expected = compare(pairs, plain, {}, draws=DRAWS, rng=np.random.default_rng(2))
     rows = {m: {test: {0: found} for test, found in tests.items()} for m, tests in plain.items()}
     for mine, theirs in zip(
-        compare_seeds(pairs, rows, draws=DRAWS, rng=np.random.default_rng(2)), expected, strict=True
+        compare_seeds(pairs, rows, {}, draws=DRAWS, rng=np.random.default_rng(2)), expected, strict=True
     ):
         assert all(getattr(mine, name) == getattr(theirs, name) for name in theirs.__slots__)
 
@@ -72,7 +75,7 @@ def test_copies_of_one_seed_add_no_certainty() -> None:
     rows = made_up("zero_shot", 0, 0.7)
     alone = seed_score({0: rows}, draws=DRAWS, rng=np.random.default_rng(1))
     five = seed_score(dict.fromkeys(range(5), rows), draws=DRAWS, rng=np.random.default_rng(1))
-    for metric in ("accuracy", "macro_f1"):
+    for metric in METRICS:
         a, b = getattr(alone, metric), getattr(five, metric)
         assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
 
@@ -108,7 +111,7 @@ def test_the_interval_covers_the_truth() -> None:
 
 def test_differences_are_antisymmetric() -> None:
     a, b = over("edit", [0.8, 0.7, 0.75]), over("lora", [0.6, 0.65, 0.7])
-    for metric in ("accuracy", "macro_f1"):
+    for metric in METRICS:
         one = seed_difference(metric, a, b, draws=DRAWS, rng=np.random.default_rng(4))
         other = seed_difference(metric, b, a, draws=DRAWS, rng=np.random.default_rng(4))
         assert (one.a, one.b) == (other.b, other.a) == ("edit", "lora")
@@ -146,13 +149,59 @@ def test_pairs_are_compared_on_the_seeds_of_both() -> None:
         "lora": {"laptop": over("lora", [0.7, 0.7], seeds=(2, 1))},
         "full": {"laptop": over("full", [0.7], seeds=(7,))},
     }
-    found = compare_seeds([("edit", "lora"), ("edit", "full")], rows, draws=50, rng=np.random.default_rng(0))
-    assert [(c.b, c.metric, c.seeds) for c in found] == [("lora", "accuracy", (1, 2)), ("lora", "macro_f1", (1, 2))]
+    found = compare_seeds([("edit", "lora"), ("edit", "full")], rows, {}, draws=50, rng=np.random.default_rng(0))
+    assert [(c.b, c.metric, c.seeds) for c in found] == [("lora", metric, (1, 2)) for metric in METRICS]
     assert all(c.p_corrected >= c.p for c in found)
     with pytest.raises(DataError, match="seeds 0, 1, 2 beside seeds 1, 2: expected the same seeds"):
         seed_difference(
             "accuracy", rows["edit"]["laptop"], rows["lora"]["laptop"], draws=5, rng=np.random.default_rng(0)
         )
+
+
+def by_test(method: str, rights: Sequence[float]) -> dict[str, BySeed]:
+    sizes = {"laptop": 90, "rest": 60, "device": 30}
+    return {
+        test: {seed: made_up(method, seed, right, test, n) for seed, right in enumerate(rights)}
+        for test, n in sizes.items()
+    }
+
+
+def test_pooled_differences_are_means_over_test_sets_and_seeds() -> None:
+    rows = {"edit": by_test("edit", [0.8, 0.7]), "lora": by_test("lora", [0.5, 0.6]), "full": by_test("full", [0.6])}
+    pairs, questions = (
+        [("edit", "lora"), ("edit", "full")],
+        {"own test": ["laptop"], "out of domain": ["rest", "device"]},
+    )
+    pooled = pool(pairs, rows, questions, draws=DRAWS, rng=np.random.default_rng(0))
+    single = compare_seeds(pairs, rows, questions, draws=DRAWS, rng=np.random.default_rng(0))
+    assert [(p.b, p.question, p.metric) for p in pooled] == [
+        (b, question, metric) for b in ("lora", "full") for question in questions for metric in METRICS
+    ]
+    for p in pooled:
+        parts = [c.difference for c in single if (c.b, c.metric) == (p.b, p.metric) and c.test in p.tests]
+        assert p.difference == pytest.approx(np.mean(parts))
+        assert p.low < p.difference < p.high
+        assert p.n == 90
+    for metric in METRICS:
+        for question in questions:
+            family = [p for p in pooled if (p.metric, p.question) == (metric, question)]
+            assert [p.p_corrected for p in family] == corrected([p.p for p in family])
+
+
+def test_a_question_of_one_test_set_is_its_comparison() -> None:
+    rows = {"edit": by_test("edit", [0.8, 0.7]), "lora": by_test("lora", [0.5, 0.6])}
+    rows = {method: {"laptop": tests["laptop"]} for method, tests in rows.items()}
+    questions = {"own test": ["laptop"]}
+    pooled = pool([("edit", "lora")], rows, questions, draws=DRAWS, rng=np.random.default_rng(3))
+    single = compare_seeds([("edit", "lora")], rows, questions, draws=DRAWS, rng=np.random.default_rng(3))
+    for mine, theirs in zip(pooled, single, strict=True):
+        names = ("a", "b", "metric", "difference", "low", "high", "p", "p_corrected", "n")
+        assert all(getattr(mine, name) == getattr(theirs, name) for name in names)
+
+
+def test_a_pair_without_common_seeds_is_not_pooled() -> None:
+    rows = {"edit": by_test("edit", [0.8]), "lora": {"laptop": over("lora", [0.5], seeds=(4,))}}
+    assert pool([("edit", "lora")], rows, {"own test": ["laptop"]}, draws=9, rng=np.random.default_rng(0)) == ()
 
 
 def test_order_of_the_rows_does_not_matter() -> None:

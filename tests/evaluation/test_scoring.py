@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
-from absa_edit.evaluation.scoring import compare, score
+from absa_edit.evaluation.scoring import compare, development_scores, score
 from absa_edit.resampling import corrected
 from absa_edit.results import Comparison, Prediction
 from absa_edit.tasks.absc import POLARITIES
@@ -14,18 +14,19 @@ from absa_edit.tasks.absc import POLARITIES
 NAMES = [p.value for p in POLARITIES]
 
 
-def rows(gold, predicted, method: str = "m", per_sentence: int = 2) -> tuple[Prediction, ...]:
+def rows(gold, predicted, method: str = "m", per_sentence: int = 2, test: str = "t") -> tuple[Prediction, ...]:
+    """Answers that give the predicted label 0.6."""
     return tuple(
         Prediction(
             method,
-            "t",
+            test,
             f"{i}",
             f"s{i // per_sentence}",
             "",
             "",
             POLARITIES[g],
             POLARITIES[p],
-            dict.fromkeys(NAMES, 1 / 3),
+            {name: 0.6 if name == NAMES[p] else 0.2 for name in NAMES},
         )
         for i, (g, p) in enumerate(zip(gold, predicted, strict=True))
     )
@@ -43,8 +44,10 @@ def test_equals_scikit_learn(seed, labels) -> None:
     assert list(made.f1) == NAMES
     assert list(made.f1.values()) == pytest.approx(list(each))
     assert made.confusion == tuple(map(tuple, confusion_matrix(gold, predicted, labels=[0, 1, 2]).tolist()))
-    assert made.accuracy.n == made.macro_f1.n == 60
-    for interval in (made.accuracy, made.macro_f1):
+    probabilities = np.where(np.eye(3)[predicted] == 1, 0.6, 0.2)
+    assert made.log_loss.value == pytest.approx(log_loss(gold, probabilities, labels=[0, 1, 2]))
+    assert made.accuracy.n == made.macro_f1.n == made.log_loss.n == 60
+    for interval in (made.accuracy, made.macro_f1, made.log_loss):
         assert interval.low <= interval.value <= interval.high
 
 
@@ -64,7 +67,7 @@ def two(seed: int, better: float = 0.85) -> dict[str, dict[str, tuple[Prediction
 
 
 def one(pair: tuple[str, str], data, seed: int = 1) -> tuple[Comparison, ...]:
-    return compare([pair], data, draws=999, rng=np.random.default_rng(seed))
+    return compare([pair], data, {}, draws=999, rng=np.random.default_rng(seed))
 
 
 def test_turning_a_pair_round_turns_the_sign() -> None:
@@ -79,8 +82,10 @@ def test_turning_a_pair_round_turns_the_sign() -> None:
 def test_difference_is_that_of_the_scores(rng) -> None:
     data = two(0)
     a, b = (score(data[m]["t"], draws=10, rng=rng) for m in "ab")
-    by_accuracy, by_f1 = one(("a", "b"), data)
-    assert (by_accuracy.metric, by_f1.metric) == ("accuracy", "macro_f1")
+    by_accuracy, by_f1, by_loss = one(("a", "b"), data)
+    assert (by_accuracy.metric, by_f1.metric, by_loss.metric) == ("accuracy", "macro_f1", "log_loss")
+    assert by_loss.difference == pytest.approx(a.log_loss.value - b.log_loss.value)
+    assert by_loss.difference < 0 < by_f1.difference
     assert by_accuracy.difference == pytest.approx(a.accuracy.value - b.accuracy.value)
     assert by_f1.difference == pytest.approx(a.macro_f1.value - b.macro_f1.value)
     assert by_accuracy.low < by_accuracy.difference < by_accuracy.high
@@ -95,20 +100,25 @@ def test_p_values_are_sane() -> None:
     assert all(c.p == 1.0 and c.difference == 0.0 for c in one(("a", "a"), same))
 
 
-def test_all_comparisons_are_corrected_together() -> None:
-    data = two(0, better=0.68)
-    data["c"] = two(4)["a"]
+def test_each_question_is_corrected_by_itself() -> None:
+    gold = [0, 1, 2] * 60
     data = {
-        m: {"t": rows([0, 1, 2] * 60, np.random.default_rng(i).integers(0, 3, 180), m)} for i, m in enumerate("abc")
+        m: {t: rows(gold, np.random.default_rng([i, k]).integers(0, 3, 180), m, test=t) for k, t in enumerate("tuv")}
+        for i, m in enumerate("abc")
     }
-    found = compare([("a", "b"), ("a", "c")], data, draws=199, rng=np.random.default_rng(0))
-    assert [(c.a, c.b) for c in found] == [("a", "b")] * 2 + [("a", "c")] * 2
-    assert [c.p_corrected for c in found] == corrected([c.p for c in found])
-    assert all(c.p <= c.p_corrected <= 1 for c in found)
+    questions = {"own test": ("t",), "out of domain": ("u", "v")}
+    found = compare([("a", "b"), ("a", "c")], data, questions, draws=199, rng=np.random.default_rng(0))
+    assert [(c.a, c.b) for c in found] == [("a", "b")] * 9 + [("a", "c")] * 9
+    for metric in ("accuracy", "macro_f1", "log_loss"):
+        for tests in questions.values():
+            family = [c for c in found if c.metric == metric and c.test in tests]
+            assert len(family) == 2 * len(tests)
+            assert [c.p_corrected for c in family] == corrected([c.p for c in family])
+    assert any(c.p < c.p_corrected for c in found)
 
 
 def test_no_pairs_no_comparisons() -> None:
-    assert compare([], {}, draws=10, rng=np.random.default_rng(0)) == ()
+    assert compare([], {}, {}, draws=10, rng=np.random.default_rng(0)) == ()
 
 
 def test_different_examples_are_an_error() -> None:
@@ -116,3 +126,14 @@ def test_different_examples_are_an_error() -> None:
     data["b"]["t"] = data["b"]["t"][::-1]
     with pytest.raises(ValueError, match="a and b were scored on different examples of t"):
         one(("a", "b"), data)
+
+
+def test_development_scores_are_those_of_the_predictions(rng) -> None:
+    gold, logits = rng.integers(0, 3, 30), rng.normal(size=(30, 3))
+    log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    made = development_scores(log_probabilities, gold)
+    assert made["dev_accuracy"] == pytest.approx(accuracy_score(gold, logits.argmax(1)))
+    assert made["dev_macro_f1"] == pytest.approx(
+        f1_score(gold, logits.argmax(1), labels=[0, 1, 2], average="macro", zero_division=0)
+    )
+    assert made["dev_log_loss"] == pytest.approx(log_loss(gold, np.exp(log_probabilities), labels=[0, 1, 2]))

@@ -18,7 +18,11 @@ from absa_edit.tasks.base import Task
 
 def record(plan: EditPlan | None) -> RunRecord:
     score = Score(
-        Interval(0.715, 0.68, 0.749, 300), Interval(0.65432, 0.6, 0.7, 300), {"positive": 0.7}, ((1, 0, 0),) * 3
+        Interval(0.715, 0.68, 0.749, 300),
+        Interval(0.65432, 0.6, 0.7, 300),
+        {"positive": 0.7},
+        ((1, 0, 0),) * 3,
+        Interval(0.61234, 0.55, 0.68, 300),
     )
     method = MethodRecord(
         kind="edit",
@@ -60,9 +64,11 @@ def test_metadata_and_text(plan, representation) -> None:
     assert card.data.library_name == "peft" and card.data.metrics == ["accuracy", "f1"]
     assert card.data.datasets == ["laptop-sample"]
     assert card.data.language == "en"
-    (accuracy, f1) = card.data.eval_results
+    (accuracy, f1, loss) = card.data.eval_results
     assert (accuracy.dataset_name, accuracy.metric_type, accuracy.metric_value) == ("laptop-sample", "accuracy", 0.715)
     assert (f1.metric_type, f1.metric_name, f1.metric_value) == ("f1", "macro-F1", 0.6543)
+    assert (loss.metric_type, loss.metric_value) == ("log_loss", 0.6123)
+    assert "| 0.612 [0.550, 0.680] |" in card.text
     assert "71.5 [68.0, 74.9]" in card.text and "| 300 |" in card.text
     assert "1,234 parameters" in card.text and "seed 3" in card.text
     assert ("attn@4, mlp@5" in card.text) == (plan is not None)

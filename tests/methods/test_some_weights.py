@@ -10,7 +10,6 @@ import torch
 from conftest import tiny_model
 from contexts import adapt
 from runs import execute, small_run
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import absa_edit
 from absa_edit.errors import SettingsError
@@ -25,17 +24,6 @@ from absa_edit.model.settings import ModelSettings
 from absa_edit.model.sources import reviewlm
 from absa_edit.records import Part, Site
 from absa_edit.training.loss import AnswerLoss
-
-
-def biased_reviewlm() -> LlamaForCausalLM:
-    """The bundled model with biases of 0 in all projections, which change nothing."""
-    options = {"attention_bias": True, "mlp_bias": True}
-    plain = AutoModelForCausalLM.from_pretrained(reviewlm())
-    config = type(plain.config)(**{**plain.config.to_dict(), **options})
-    model = LlamaForCausalLM(config)
-    state = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith("bias")}
-    model.load_state_dict({**plain.state_dict(), **state})
-    return model.eval()
 
 
 def by_plain_passes(adapted: AdaptedModel, prompts, labels) -> torch.Tensor:
@@ -102,9 +90,8 @@ def test_located_layers_train_whole_from_cached_states(small, prompts, labels) -
         torch.testing.assert_close(gradients[0][name] / scale, gradient / scale, atol=1e-3, rtol=0)
 
 
-def test_runs_export_merged_checkpoints(tmp_path: Path) -> None:
-    model = biased_reviewlm()
-    model.save_pretrained(tmp_path / "biased")
+def test_runs_export_merged_checkpoints(biased, tmp_path: Path) -> None:
+    biased.model.save_pretrained(tmp_path / "biased")
     for file in Path(reviewlm()).glob("tokenizer*"):
         (tmp_path / "biased" / file.name).write_bytes(file.read_bytes())
     for name, method in (("bitfit", BitFit()), ("full_located", FullLocated())):

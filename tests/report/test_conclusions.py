@@ -141,4 +141,5 @@ def test_the_commonest_error_is_named(record: RunRecord) -> None:
 def test_caveats_stand_beside_the_control_only(record: RunRecord, make_record: Callable[..., RunRecord]) -> None:
     elsewhere, seed = caveats(record)
     assert "restaurant14 +2.8 [+0.8, +4.8] (p = 0.012 corrected)" in elsewhere and "one seed" in seed
+    assert "; in the mean of these 2 +2.1 [+0.1, +4.1] (p = 0.008 corrected)." in elsewhere
     assert caveats(make_record(("lora", "full"))) == ()

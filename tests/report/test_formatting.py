@@ -7,6 +7,7 @@ import pytest
 from absa_edit.records import EditPlan, Part, Site, Target
 from absa_edit.report import formatting
 from absa_edit.report.formatting import MINUS
+from absa_edit.results import Interval
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,19 @@ def test_points_have_a_sign_and_no_negative_zero() -> None:
     assert formatting.points(0.0149) == "+1.5"
     assert formatting.points(-0.003) == f"{MINUS}0.3"
     assert formatting.points(-0.0001) == "+0.0"
+
+
+def test_log_loss_is_written_in_nats_and_shares_in_percent() -> None:
+    score = Interval(0.5123, 0.48, 0.55, 10)
+    assert formatting.score("macro_f1", score) == "51.2 [48.0, 55.0]"
+    assert formatting.score("log_loss", score) == "0.512 [0.480, 0.550]"
+    assert (formatting.value("accuracy", 0.5123), formatting.value("log_loss", 0.5123)) == ("51.2", "0.512")
+    assert (formatting.change("accuracy", -0.0149), formatting.change("log_loss", -0.0149)) == (
+        f"{MINUS}1.5",
+        f"{MINUS}0.015",
+    )
+    assert formatting.change("log_loss", -0.0001) == "+0.000"
+    assert formatting.changes("log_loss", -0.02, 0.01) == f"[{MINUS}0.020, +0.010]"
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,15 @@ def test_text_from_data_stays_text(page_inputs: dict[str, Any], record: RunRecor
 
 
 def test_what_a_run_has_not_is_left_out(record: RunRecord, make_effects: Callable[..., Effects]) -> None:
-    bare = replace(record, methods={}, comparisons=(), export=None, plan=None)
+    bare = replace(record, methods={}, comparisons=(), pooled=(), export=None, plan=None)
     html = report_html(bare, effects=make_effects())
     assert re.findall(r'<section id="(\w+)">', html) == ["trace", "run"]
     assert len(html) < 100_000, "drawing libraries without a chart"
     html = report_html(replace(record, trace=None, plan=None))
     assert re.findall(r'<section id="(\w+)">', html) == ["scores", "budget", "learning", "confusion", "run"]
-    untrained = replace(record, methods={"zero_shot": record.methods["zero_shot"]}, comparisons=(), trace=None)
+    untrained = replace(
+        record, methods={"zero_shot": record.methods["zero_shot"]}, comparisons=(), pooled=(), trace=None
+    )
     html = report_html(untrained)
     assert "Cost</summary>" in html and 'data-figure="budget"' not in html and "Learning" not in html
 
@@ -157,8 +159,14 @@ def test_points_have_one_decimal_and_no_negative_zero() -> None:
 
 
 def test_score_tables_hold_intervals_and_the_majority(record: RunRecord) -> None:
-    macro, accuracy = score_tables(record)
-    assert macro["name"] == "macro-F1" and accuracy["name"] == "accuracy"
+    macro, accuracy, loss = score_tables(record)
+    assert [table["name"] for table in (macro, accuracy, loss)] == ["macro-F1", "accuracy", "log-loss"]
+    best = [row["cells"][0]["best"] for row in loss["rows"]]
+    values = [row["cells"][0]["value"] for row in loss["rows"]]
+    assert best == [value == min(values) for value in values]
+    assert loss["rows"][1]["cells"][0]["text"] == "0.595"
+    entropy = 0.5 * np.log(2) + 0.25 * np.log(4) + 0.25 * np.log(4)
+    assert loss["majority"][0] == {"text": f"{entropy:.3f}", "label": "label frequencies"}
     assert [head["name"] for head in macro["heads"]] == ["laptop14", "restaurant14", "device"]
     edit = macro["rows"][1]
     assert edit["trainable"] == 34_560

@@ -65,14 +65,41 @@ def test_a_comparison_can_be_turned_round(record: RunRecord) -> None:
     assert lookup.compared(record, "edit", "full", "laptop14") is None
 
 
+def test_the_best_log_loss_is_the_lowest(record: RunRecord) -> None:
+    for column in lookup.score_columns(record, "log_loss"):
+        assert column.best == (min(column.scores, key=lambda name: column.scores[name].value),)
+
+
+def test_records_from_before_log_loss_are_shown_without_it(record: RunRecord) -> None:
+    methods = {
+        name: replace(m, scores={test: replace(s, log_loss=None) for test, s in m.scores.items()})
+        for name, m in record.methods.items()
+    }
+    before = replace(record, methods=methods, pooled=())
+    assert lookup.metrics_of(record) == ("accuracy", "macro_f1", "log_loss")
+    assert lookup.metrics_of(before) == ("accuracy", "macro_f1")
+    assert lookup.score_rows(before)[0].flat()["log_loss"] is None
+    text = report_markdown(before)
+    assert "**macro-F1**" in text and "**log-loss**" not in text
+
+
+def test_test_sets_are_asked_about_by_their_standing(record: RunRecord) -> None:
+    assert lookup.questions(record) == {
+        "own test": ("laptop14",),
+        "out of domain": ("restaurant14",),
+        "other set": ("device",),
+    }
+
+
 NAMES = {"edit": "ours", "random": "elsewhere", "zero_shot": "before", "lora": "wide", "full": "everything"}
 
 
 def renamed(record: RunRecord) -> RunRecord:
     """The same run with other names of its methods."""
     comparisons = tuple(replace(c, a=NAMES[c.a], b=NAMES[c.b]) for c in record.comparisons)
+    pooled = tuple(replace(p, a=NAMES[p.a], b=NAMES[p.b]) for p in record.pooled)
     methods = {NAMES[name]: replace(method, kind="some") for name, method in record.methods.items()}
-    return replace(record, methods=methods, comparisons=comparisons, export=None)
+    return replace(record, methods=methods, comparisons=comparisons, pooled=pooled, export=None)
 
 
 def test_roles_come_from_the_record_not_from_names(record: RunRecord) -> None:

@@ -18,7 +18,7 @@ from absa_edit.data.prompts import Prompt
 from absa_edit.evaluation.perplexity import neutral_text, perplexity
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.sampled import sampled_answers, sampled_score
-from absa_edit.evaluation.scoring import score
+from absa_edit.evaluation.scoring import development_scores, score
 from absa_edit.localizers.base import Localizer, locate
 from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
@@ -26,7 +26,7 @@ from absa_edit.methods.base import adapt, check, method_of
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
 from absa_edit.records import EditPlan
-from absa_edit.resampling import accuracy, confusions, label_numbers, macro_f1
+from absa_edit.resampling import label_numbers
 from absa_edit.results import Fit, MethodRecord, Prediction, Sampled, Score
 from absa_edit.storage import (
     ENGINE,
@@ -202,14 +202,13 @@ def fit_method(
             progress=ctx.progress,
             name=f"{name} on development data",
         )
-        table = confusions(gold, scores.argmax(1), len(ctx.task.labels)).sum(0)
-        return {"dev_accuracy": float(accuracy(table)), "dev_macro_f1": float(macro_f1(table))}
+        return development_scores(scores, gold)
 
     def on_epoch(row: dict[str, float]) -> None:
         publish_epoch(tracker, row)
         log.info(
-            "%s: epoch %d, loss %.3f, development macro-F1 %.1f, %.0f s",
-            name, row["epoch"], row["loss"], 100 * row["dev_macro_f1"], row["seconds"],
+            "%s: epoch %d, loss %.3f, development macro-F1 %.1f, log-loss %.3f, %.0f s",
+            name, row["epoch"], row["loss"], 100 * row["dev_macro_f1"], row["dev_log_loss"], row["seconds"],
         )  # fmt: skip
 
     log.info("%s: training with matrix products in %s", name, settings.fit.precision)

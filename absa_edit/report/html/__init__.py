@@ -27,7 +27,7 @@ from absa_edit.report.html.predictions import Predictions
 from absa_edit.report.html.scores import method_looks
 from absa_edit.report.plots.chart import chart_svg
 from absa_edit.report.plots.style import label_colours
-from absa_edit.report.tables import data_table
+from absa_edit.report.tables import SCORES, data_table
 from absa_edit.results import RunRecord
 from absa_edit.tracing.effects import Effects
 
@@ -76,6 +76,7 @@ def report_html(
         charts=_charts(record),
         beside={title: _address("image/png", picture) for title, picture in beside.items()},
         data_table=data_table(record),
+        scores_note=SCORES,
         command=command,
         payload={"methods": methods, **drawn},
         style=Markup("".join(_read(name) for name in STYLES)),

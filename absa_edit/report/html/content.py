@@ -19,6 +19,7 @@ from absa_edit.report.tables import (
     cost_table,
     damage_table,
     leak_free_table,
+    pooled_table,
     sampled_table,
     traces_table,
 )
@@ -78,6 +79,7 @@ def sections(
                 ("Without leaked test rows", leak_free_table(record)),
                 ("Answers that are drawn", sampled_table(record)),
                 ("F1 of each class", class_table(record)),
+                ("Paired comparisons over several test sets", pooled_table(record)),
                 ("Paired comparisons", comparison_table(record)),
             ),
         ),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from absa_edit.report.formatting import percent
+from absa_edit.report import formatting
 from absa_edit.report.lookup import (
     METRICS,
     Metric,
     ScoreColumn,
     methods_in_order,
+    metrics_of,
     score_columns,
     score_rows,
     tests_in_order,
@@ -32,7 +33,7 @@ def method_looks(record: RunRecord) -> list[Json]:
     return [
         {
             "name": name,
-            "share": percent(record.methods[name].share),
+            "share": formatting.percent(record.methods[name].share),
             "colour": chosen[name].colour,
             "symbol": SYMBOLS[chosen[name].marker],
         }
@@ -44,7 +45,7 @@ def score_tables(record: RunRecord) -> list[Json]:
     """One table a metric, macro-F1 first: a row a method, an interval a test set, and the majority class beside."""
     if not tests_in_order(record):
         return []
-    return [_score_table(record, metric) for metric in sorted(METRICS, reverse=True)]
+    return [_score_table(record, m) for m in sorted(metrics_of(record), key=lambda metric: metric != "macro_f1")]
 
 
 def _score_table(record: RunRecord, metric: Metric) -> Json:
@@ -56,7 +57,7 @@ def _score_table(record: RunRecord, metric: Metric) -> Json:
         score = column.scores.get(method)
         if score is None:
             return None
-        text, interval = score.percent().split(" ", 1)
+        text, interval = formatting.score(metric, score).split(" ", 1)
         along = [round(100 * (end - low) / max(high - low, 1e-9), 1) for end in (score.low, score.value, score.high)]
         best = method in column.best
         return {"value": score.value, "text": text, "interval": interval, "along": along, "best": best}
@@ -68,8 +69,15 @@ def _score_table(record: RunRecord, metric: Metric) -> Json:
             {"method": i, "trainable": record.methods[name].trainable, "cells": [cell(c, name) for c in columns]}
             for i, name in enumerate(methods_in_order(record))
         ],
-        "majority": [c.majority and {"text": f"{100 * c.majority[1]:.1f}", "label": c.majority[0]} for c in columns],
+        "majority": [_majority(c) for c in columns],
     }
+
+
+def _majority(column: ScoreColumn) -> Json | None:
+    if column.majority is None:
+        return None
+    label, value = column.majority
+    return {"text": formatting.value(column.metric, value), "label": label}
 
 
 def budget_points(record: RunRecord) -> list[Json]:
@@ -90,7 +98,7 @@ def budget_points(record: RunRecord) -> list[Json]:
 
 
 def learning_curves(record: RunRecord) -> list[Json]:
-    """A point a method and epoch: loss, and the development scores in percent."""
+    """A point a method and epoch: loss, and the development scores, shares in percent."""
     return [
         {
             "method": name,
@@ -98,6 +106,7 @@ def learning_curves(record: RunRecord) -> list[Json]:
             "loss": round(row["loss"], 4),
             "accuracy": round(100 * row["dev_accuracy"], 1),
             "macro_f1": round(100 * row["dev_macro_f1"], 1),
+            **({"log_loss": round(row["dev_log_loss"], 4)} if "dev_log_loss" in row else {}),
             "kept": row["epoch"] == fit.best_epoch,
         }
         for name in methods_in_order(record)

@@ -123,6 +123,7 @@ function sideBySide(values, type, domain) {
 
 function learningFigure(container, points, methods) {
   const measures = { macro_f1: "macro-F1 (%)", accuracy: "accuracy (%)", loss: "training loss" };
+  if (points.every((point) => "log_loss" in point)) measures.log_loss = "log-loss";
   const keys = Object.keys(measures);
   let measure = keys[0];
   const chart = make("div", { class: "chart" });
