@@ -137,7 +137,7 @@ class Group:
                 for metric in VALUES
             ]
             seconds = [m.fit.seconds for m in methods if m.fit]
-            perplexities = [m.perplexity for m in methods if m.perplexity is not None]
+            perplexities = [value for row in self.of(arm) if (value := _cost(row, "perplexity"))]
             rows.append(
                 (
                     arm,
@@ -173,11 +173,11 @@ COSTS = {
 def _cost(row: Row, cost: str) -> float | None:
     if row.method is None:
         return None
-    fit = row.method.fit
+    fit, retention = row.method.fit, row.method.retention
     return {
         "parameters": float(row.method.trainable),
         "seconds": fit.seconds if fit else None,
-        "perplexity": row.method.perplexity,
+        "perplexity": retention.perplexity.value if retention and retention.perplexity else None,
     }[cost]
 
 

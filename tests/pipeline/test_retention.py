@@ -33,7 +33,7 @@ SETTINGS = ScoreSettings(resamples=30, general_examples=12, neutral_words=150)
 
 @pytest.fixture
 def ctx(small: LanguageModel, examples, tmp_path: Path) -> Context:
-    made = Context.of(small, ABSC, examples, score=SETTINGS)
+    made = Context.of(small, ABSC, examples, score=SETTINGS, output=str(tmp_path))
     tests = (Dataset("elsewhere", "test", "python", tuple(examples), {}, ABSC.labels),)
     return replace(made, splits=replace(made.splits, tests=tests, general=general_sets([])), folder=tmp_path)
 
@@ -109,6 +109,7 @@ def test_the_base_is_measured_once(ctx: Context, monkeypatch: pytest.MonkeyPatch
     assert made.elsewhere["elsewhere"].n == len(tests["elsewhere"])
     monkeypatch.setattr(module, "retention", lambda *_: pytest.fail("measured again"))
     assert base_retention(ctx, tests) == made
+    assert base_retention(replace(ctx, folder=ctx.folder / "another run"), tests) == made, "runs share it"
     with pytest.raises(pytest.fail.Exception):
         base_retention(replace(ctx, settings=replace(ctx.settings, score=replace(SETTINGS, neutral_words=9))), tests)
 

@@ -16,6 +16,7 @@ from absa_edit.evaluation.predict import log_probabilities, predictions
 from absa_edit.evaluation.scoring import score
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.records import Dataset
+from absa_edit.pipeline.shared_cache import fetch, share
 from absa_edit.results import Prediction, Retention, Score
 from absa_edit.storage import content_hash, load_kept, save_kept
 
@@ -46,8 +47,9 @@ def retention(ctx: Context, name: str, adapted: AdaptedModel, scores: Mapping[st
 
 
 def base_retention(ctx: Context, tests: Mapping[str, list[Prompt]]) -> Retention:
-    """What the base model does, found in the run's folder or measured, for a run in which it is no method."""
+    """What the base model does, found or measured, for a run in which it is no method."""
     path, key = ctx.folder / "methods" / "base_retention.json", retention_key(ctx, "base")
+    fetch(ctx, "base_retention", key, path.parent, [path.name])
     if kept := load_kept(Retention, path, key):
         return kept
     base, scores = AdaptedModel("base", ctx.lm.model, start=ctx.lm.runner.layers), {}
@@ -57,6 +59,7 @@ def base_retention(ctx: Context, tests: Mapping[str, list[Prompt]]) -> Retention
             scores[test] = score(rows, draws=ctx.settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
     made = retention(ctx, "base", base, scores)
     save_kept(made, path, key)
+    share(ctx, "base_retention", key, path.parent, [path.name])
     return made
 
 
