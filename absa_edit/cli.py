@@ -16,6 +16,7 @@ from absa_edit.errors import AbsaEditError
 COMMANDS = {
     "train": "trace a model, edit what matters, compare, export: the main job",
     "predict": "the sentiment of aspects, by what a run exported",
+    "benchmark": "many methods, models, data sets and seeds, as a file names them, each method tuned alike",
     "compare": "average finished runs over seeds, and compare their methods",
     "data": "fetch public data sets, or print the card of one",
     "model": "what a model is made of, and whether it can be traced",
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None, *, root: Path | None = None) -> None
         sys.stderr.close()
     except KeyboardInterrupt:
         logging.disable()  # some libraries take their leave there
-        resumes = ": the same command goes on from here" if arguments[0] == "train" else ""
+        resumes = ": the same command goes on from here" if arguments[0] in ("train", "benchmark") else ""
         sys.stderr.write(f"interrupted{resumes}\n")
         # Where the signal came inside an `exec` of text, as imports of large libraries are full of, Python remembers it
         # and kills `python -m` by the same signal in place of the exit code; the next `exec` of text forgets it.

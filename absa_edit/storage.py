@@ -27,7 +27,7 @@ from absa_edit.results import Prediction
 
 R = TypeVar("R")
 
-ENGINE = 1
+ENGINE = 2
 """Version of the arithmetic of traces, fits and scores: raised when results of the same settings change, so that kept
 ones are not found again. A release that changes none leaves them be."""
 ESTIMATES = 1

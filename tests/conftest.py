@@ -7,13 +7,20 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests start: their threads would wait for each other's
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before anything that imports it
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from families import CONFIGS, FIRST
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from absa_edit.data.prompts import Prompt, encode, label_ids
 from absa_edit.model.loading import LanguageModel, load_model
@@ -71,6 +78,16 @@ def small(tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
 def bundled() -> LanguageModel:
     """The model that the package ships."""
     return load_model(ModelSettings(name="reviewlm", device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def biased(bundled: LanguageModel) -> LanguageModel:
+    """The same with biases of 0 in all projections, which change no answer."""
+    options = {"attention_bias": True, "mlp_bias": True}
+    model = LlamaForCausalLM(LlamaConfig(**{**bundled.model.config.to_dict(), **options})).eval().requires_grad_(False)
+    zeros = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith("bias")}
+    model.load_state_dict({**bundled.model.state_dict(), **zeros})
+    return replace(bundled, model=model, sha256="0")
 
 
 def example(number: int, text: str, aspect: str, polarity: str, turn: tuple[str, str, str] | None = None) -> Example:

@@ -43,7 +43,7 @@ LAYERS = (
 and files of its own room."""
 HOME = {
     "hydra": {"compose", "commands"},
-    "omegaconf": {"compose", "commands", "data", "localizers", "methods", "model", "settings"},
+    "omegaconf": {"compose", "commands", "data", "leaderboard", "localizers", "methods", "model", "settings"},
     "wandb": {"tracking"},
     "jinja2": {"report"},
     "matplotlib": {"report"},

@@ -39,7 +39,8 @@ def perplexity(
     A representation edit is left out: it acts at places of the prompt that these texts do not have.
     """
     sequences = [tokenizer(text)["input_ids"] for text in texts]
-    answers = AnswerLogits(adapted.runner, [s[:1] for s in sequences], [s[1:] for s in sequences])
+    firsts, others = [s[:1] for s in sequences], [s[1:] for s in sequences]
+    answers = AnswerLogits(adapted.runner, firsts, others, prefix=adapted.prefix_keys)
     batches = list(answers.tree.buckets(min(batch_tokens, MOST_LOGITS // adapted.model.config.vocab_size)))
     losses: Float[np.ndarray, "text sum_and_tokens"] = np.zeros((len(texts), 2))
     for batch in progress(batches, name, len(batches)):

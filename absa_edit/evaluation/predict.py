@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from absa_edit.data.prompts import Labels, Prompt
 from absa_edit.errors import ModelError
-from absa_edit.methods.adapted_model import AdaptedModel
+from absa_edit.methods.adapted_model import AdaptedModel, Positions
 from absa_edit.model.activation_cache import ActivationCache
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.progress import Progress, silent
@@ -58,12 +58,13 @@ def _scores(
     answers = scored(adapted, prompts, labels)
     words = list(labels.values())
     one_token = all(len(word) == 1 for word in words)
+    tokens = [word[0] for word in words] if one_token else None  # of the vocabulary the labels need no other row then
     scores = np.zeros((len(answers.targets), len(words) if one_token else 1))
     batches = list(answers.tree.buckets(batch_tokens))
     for batch in progress(batches, name, len(batches)):
-        log_probs = answers.logits(batch, frozen).float().log_softmax(-1)
+        log_probs = answers.logits(batch, frozen, tokens).float().log_softmax(-1)
         if one_token:
-            label_scores = log_probs[:, [word[0] for word in words]]
+            label_scores = log_probs
         else:
             answer_tokens = answers.asked(batch)
             token_scores = log_probs.gather(1, answer_tokens.target[:, None])[:, 0]
@@ -106,15 +107,14 @@ class BaseStates:
     progress: Progress = silent
     store: Callable[[str], Path] | None = None
     """Where states lie that outlive the run, by the hash of what they depend on besides the model."""
-    _kept: dict[tuple[str, tuple[int, ...] | None], dict[int, ActivationCache]] = field(default_factory=dict)
+    _kept: dict[tuple[str, Positions | None], dict[int, ActivationCache]] = field(default_factory=dict)
 
     def of(self, adapted: AdaptedModel, data: str, prompts: Sequence[Prompt]) -> ActivationCache | None:
         """What need not be computed when `adapted` is scored on the data set named `data`."""
         starts = sorted({start for start in self.starts if 0 < start <= adapted.start})
         if not starts or adapted.model.dtype != self.dtype:
             return None
-        positions = adapted.positions(prompts)
-        kept = self._kept.setdefault((data, tuple(positions) if positions else None), {})
+        kept = self._kept.setdefault((data, adapted.positions(prompts)), {})
         below = None
         for start in starts:
             if start not in kept:

@@ -33,7 +33,7 @@ def sampled_answers(
 
     One prompt at a time, as there: a representation edit acts at another place of each.
     """
-    model = cast(Any, adapted.model)
+    model = cast(Any, adapted.peft if adapted.prefix else adapted.model)
     device = adapted.model.device
     end = tokenizer.eos_token_id
     answers = []

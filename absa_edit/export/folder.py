@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import CannotMerge
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.methods.reft import RepresentationEdit
+from absa_edit.methods.reft import Place, RepresentationEdit
 from absa_edit.model.known import is_named
 from absa_edit.model.settings import ModelSettings
 from absa_edit.records import Role
@@ -94,11 +94,18 @@ def describe(
         model.revision,
         str(adapted.model.dtype).removeprefix("torch."),
         prompt,
-        Representation(edit.layers, edit.rank, edit.position) if edit and not adapted.settings else None,
+        None if edit is None or adapted.settings else _representation(edit),
         labels=task.labels,
         calibrated=bool(adapted.content_free),
         settings=to_json(adapted.settings) if adapted.settings else None,
     )
+
+
+def _representation(edit: RepresentationEdit) -> Representation:
+    """The shape of an edit at one role, as all are but those of methods that make theirs again."""
+    (place,) = edit.places
+    assert place.role is not None
+    return Representation(place.layers, edit.rank, place.role)
 
 
 def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card: str) -> None:
@@ -121,7 +128,7 @@ def write_adapter(adapted: AdaptedModel, folder: Path, about: Description, card:
             edit = adapted.representation
             state = {
                 f"{layer}.{name}": tensor.detach().contiguous().clone()
-                for layer, layer_edit in edit.by_layer().items()
+                for layer, layer_edit in edit.by_layer(edit.places[0]).items()
                 for name, tensor in (
                     ("rotation", layer_edit.rotation()),
                     ("source.weight", layer_edit.source.weight),
@@ -139,11 +146,10 @@ def read_representation(folder: Path, about: Description, model: PreTrainedModel
     if representation is None:
         return None
     state = load_file(folder / REPRESENTATION)
-    edit = RepresentationEdit(
-        representation.layers, model.config.hidden_size, representation.rank, representation.position
-    )
+    place = Place(representation.layers, representation.position)
+    edit = RepresentationEdit([place], model.config.hidden_size, representation.rank)
     with torch.no_grad():
-        for layer, layer_edit in edit.by_layer().items():
+        for layer, layer_edit in edit.by_layer(place).items():
             layer_edit.rows.copy_(state[f"{layer}.rotation"])
             layer_edit.source.weight.copy_(state[f"{layer}.source.weight"])
             layer_edit.source.bias.copy_(state[f"{layer}.source.bias"])
@@ -163,11 +169,15 @@ def write_merged(
 def merged(adapted: AdaptedModel) -> PreTrainedModel:
     """A plain copy of the model with its deltas folded in; summed in float32, cast once.
 
-    Raises `CannotMerge` where PEFT has no way to fold them into weights, and for a method that adds parts. What breaks
+    Raises `CannotMerge` where PEFT, or a method that adds parts, has no way to fold them into weights. What breaks
     while it folds (deltas that are no numbers) is no such case, and ends the export.
     """
+    if adapted.fold:
+        return adapted.fold()
     if adapted.settings:
         raise CannotMerge(f"what {adapted.kind} adds to the model is none of its weights")
+    if adapted.prefix:
+        raise CannotMerge(f"the keys and values that {adapted.kind} trains stand before all tokens and are no weights")
     if adapted.peft is None:
         return adapted.model
     dtype = adapted.model.dtype

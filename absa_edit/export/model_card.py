@@ -115,7 +115,7 @@ def _adapter(about: Description, rank: int | None) -> tuple[str, str, str]:
         )
         return "absa_edit", note, ""
     place = about.representation and ROLES[about.representation.position]
-    if rank is None:
+    if rank is None and place:
         note = f"\n\nNo weight changes: `representation.safetensors` acts at the {place}, by `absa_edit.load` alone."
         return "absa_edit", note, ""
     if place:
@@ -124,6 +124,8 @@ def _adapter(about: Description, rank: int | None) -> tuple[str, str, str]:
             f"{place} and which only `absa_edit.load` applies: with `peft` or vLLM alone the answers are others."
         )
         return "peft", note, _PEFT
+    if rank is None:  # vLLM serves LoRA alone
+        return "peft", "", _PEFT
     return "peft", "", _PEFT + _VLLM_ADAPTER.replace("RANK", str(served_rank(rank)))
 
 

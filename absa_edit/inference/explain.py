@@ -69,8 +69,13 @@ def explain(
 ) -> Explanation:
     """The explanation of the answer to one example, which need not be the gold label.
 
-    Raises `ModelError` when two label words begin with the same token.
+    Raises `ModelError` when two label words begin with the same token, and for a model with a learned prefix.
     """
+    if classifier.adapted.prefix:
+        raise ModelError(
+            "no explanation of answers after learned keys and values: the traced runs have no place for these; explain "
+            "another method's"
+        )
     (prompt,) = encode([example], classifier.lm.tokenizer, classifier.prompt)
     labels = classifier.labels
     words = tuple(word[0] for word in labels.values())

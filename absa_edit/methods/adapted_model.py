@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -14,11 +15,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from absa_edit.data.prompts import Prompt
+from absa_edit.methods.head_edit import HeadEdit
+from absa_edit.methods.prefix_layout import by_block
 from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.model.answer_logits import AnswerLogits
 from absa_edit.model.block_runner import BlockRunner
+from absa_edit.model.shared_prefix import PrefixKeys
 from absa_edit.records import EditPlan
+
+Positions = tuple[tuple[int, ...], ...]
+"""Tokens by prompt, ascending."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,9 @@ class AdaptedModel:
     with training. What they know of the steps before is not in a checkpoint: such a fit is not resumed."""
     penalty: Callable[[], Tensor] | None = None
     """Added to the mean loss of each batch."""
+    fold: Callable[[], PreTrainedModel] | None = None
+    """Gives a plain copy of the model with what the method added in its weights; None where there is no way. Raises
+    `CannotMerge` where there is none in this model."""
     settings: MethodSettings | None = None
     """Those of a method that adds parts to the model (`Method.adds_parts`), to make them again; None of others."""
     content_free: tuple[Prompt, ...] = ()
@@ -70,12 +80,27 @@ class AdaptedModel:
     @property
     def prefixes_known(self) -> bool:
         """Whether nothing before an edited position can change: no weight trains, only the representation."""
-        return self.representation is not None and not any(p.requires_grad for p in self.model.parameters())
+        edit = self.representation
+        return edit is not None and not edit.first and not any(p.requires_grad for p in self.model.parameters())
 
-    def positions(self, prompts: Sequence[Prompt]) -> list[int] | None:
+    @property
+    def prefix(self) -> nn.Module | None:
+        """PEFT's module with learned keys and values before all tokens; None without such a prefix."""
+        if self.peft is None or not self.peft.peft_config["default"].is_prompt_learning:
+            return None
+        return self.peft.prompt_encoder["default"]
+
+    def prefix_keys(self) -> PrefixKeys:
+        """Those keys and values by block, as they are now; none without a prefix."""
+        if self.prefix is None:
+            return ()
+        weights = self.prefix.get_parameter("embedding.weight").to(self.model.dtype)
+        return by_block(weights, cast(PeftModel, self.peft).peft_config["default"])
+
+    def positions(self, prompts: Sequence[Prompt]) -> Positions | None:
         """Where the representation edit acts in each prompt; None without one."""
         edit = self.representation
-        return [edit.at(prompt) for prompt in prompts] if edit else None
+        return tuple(edit.at(prompt) for prompt in prompts) if edit else None
 
     def on(self, prompt: Prompt) -> AbstractContextManager[None]:
         """What has to surround the model's own runs over rows of `prompt`."""
@@ -92,15 +117,18 @@ class AdaptedModel:
             self.runner,
             [p.ids for p in prompts],
             words,
-            edits=self.representation.by_layer() if self.representation else {},
-            at=self.positions(prompts),
+            edits=self.representation.state_edits(prompts) if self.representation else (),
+            prefix=self.prefix_keys,
             preamble=min((p.preamble for p in prompts), default=0),
             apart=apart,
         )
 
     def trainable(self) -> dict[str, Tensor]:
-        """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`"""
+        """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`,
+        learned keys and values under `prefix.`"""
         names: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if self.prefix:
+            names |= {f"prefix.{n}": p for n, p in self.prefix.named_parameters()}
         if self.representation:
             names |= {f"representation.{n}": p for n, p in self.representation.named_parameters()}
         return names
@@ -134,7 +162,7 @@ class AdaptedModel:
                 parameter.copy_(state[name])
 
     def modes(self, training: bool) -> None:
-        """Evaluation mode, except that while training dropout acts where weights train.
+        """Evaluation mode, except that while training dropout acts where weights train, and gates are drawn.
 
         A frozen part must not drop anything: its cached states would not be those of the run.
         """
@@ -144,6 +172,8 @@ class AdaptedModel:
         if self.start < 0:  # everything trains
             self.model.train()
         for layer in self.model.modules():
+            if isinstance(layer, HeadEdit):
+                layer.training = True
             if isinstance(layer, BaseTunerLayer):
                 # some adapters have no module for it, and look at their own mode
                 by_mode = (getattr(layer, name, {}) for name in ("rank_dropout", "module_dropout"))

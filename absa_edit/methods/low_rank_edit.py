@@ -15,7 +15,7 @@ from absa_edit.errors import PlanError, SettingsError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, method
 from absa_edit.methods.peft_adapter import transposed, with_adapters
-from absa_edit.methods.reft import RepresentationEdit, check_rank
+from absa_edit.methods.reft import Place, RepresentationEdit, check_rank, read_by_answers
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan, Role
@@ -61,7 +61,7 @@ class LowRankEdit(Method):
         assert isinstance(settings, Edit)
         if settings.representation:
             check_rank(runner, settings.representation_rank, "method.edit.representation_rank")
-            if plan and not _layers_to_edit(runner, settings, plan):
+            if plan and not _place(runner, settings, plan).layers:
                 raise PlanError(f"nothing reads the last block at {settings.position.value}; edit an earlier layer")
 
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
@@ -118,12 +118,13 @@ def _deltas(runner: BlockRunner, settings: Edit, plan: EditPlan) -> tuple[PeftMo
 def _representation(runner: BlockRunner, settings: Edit, plan: EditPlan) -> RepresentationEdit:
     """LoReFT on the plan's layers."""
     width, rank = runner.model.config.hidden_size, settings.representation_rank
-    return RepresentationEdit(_layers_to_edit(runner, settings, plan), width, rank, settings.position)
+    return RepresentationEdit([_place(runner, settings, plan)], width, rank)
 
 
-def _layers_to_edit(runner: BlockRunner, settings: Edit, plan: EditPlan) -> list[int]:
-    """The plan's layers without the last block, whose output only the last token's answer reads."""
-    return [i for i in plan.layers() if i < runner.layers - 1 or settings.position is Role.last]
+def _place(runner: BlockRunner, settings: Edit, plan: EditPlan) -> Place:
+    """Where LoReFT acts: in the plan's layers, of which answers read."""
+    at_last = settings.position is Role.last
+    return Place(read_by_answers(plan.layers(), runner.layers - 1, at_last=at_last), settings.position)
 
 
 def mask_to_heads(down: nn.Parameter, blocks: Sequence[tuple[int, slice]]) -> int:

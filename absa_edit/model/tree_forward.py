@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from absa_edit.model.attention import Heads, Keys, Mixed, attention_by, mix, mix_after
 from absa_edit.model.block_runner import BlockInputs, BlockRunner
@@ -82,7 +83,12 @@ class TreeForward:
 
     def _over(self, layer: int, heads: Heads, mask: Tensor) -> Mixed:
         """Attention over what stands before the tree and the heads' own keys."""
-        return mix_after(heads, mask, self.before[layer]) if self.before else mix(heads, mask)
+        if not self.before:
+            return mix(heads, mask)
+        if not torch.is_grad_enabled():
+            return mix_after(heads, mask, self.before[layer])
+        unseen = self._first + heads.key.shape[2] - mask.shape[-1]  # columns that a mask leaves out: all is seen there
+        return mix(heads, pad(mask, (unseen, 0), value=True), self.before[layer])
 
     @property
     def _first(self) -> int:

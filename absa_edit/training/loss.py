@@ -39,6 +39,7 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.model = adapted.model
         self.representation = adapted.representation
+        self.prefix = adapted.prefix
         self.penalty = adapted.penalty
         self.answers = adapted.answers(prompts, [labels[p.example.label] for p in prompts])
         self.words: Tensor | None = None

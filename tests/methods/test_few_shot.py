@@ -152,7 +152,9 @@ def test_from_python_saved_and_loaded(tmp_path, calibrate) -> None:
     pairs = [[e.text for e in data.tests[0].examples], [e.aspect for e in data.tests[0].examples]]
     before = classifier.predict(*pairs)
     classifier.save(tmp_path / "few")
-    assert absa_edit.load(tmp_path / "few", device="cpu").predict(*pairs) == before
+    after = absa_edit.load(tmp_path / "few", device="cpu").predict(*pairs)  # weights that lie elsewhere in memory
+    for reloaded, kept in zip(after, before, strict=True):
+        assert reloaded == pytest.approx(kept, rel=1e-5)
     bare = replace(classifier, adapted=replace(classifier.adapted, content_free=()))
     assert (bare.predict(*pairs) != before) == calibrate
     ctx = Context.of(classifier.lm, classifier.task, data.train.examples, prompt=FILLED)

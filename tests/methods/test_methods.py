@@ -19,7 +19,9 @@ from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.delta import Delta
 from absa_edit.methods.full import Full
+from absa_edit.methods.full_located import FullLocated
 from absa_edit.methods.lora import Lora
+from absa_edit.methods.loreft import Reft
 from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.methods.zero_shot import ZeroShot
@@ -37,6 +39,8 @@ METHODS = {
     "delta": Delta(lr=1e-2),
     "lora": Lora(lr=1e-2),
     "full": Full(lr=1e-2),
+    "full_located": FullLocated(lr=1e-2),
+    "reft": Reft(lr=1e-2),
 }
 SITES = [Site(1, Part.attn), Site(1, Part.mlp), Site(2, Part.mlp)]
 
@@ -70,7 +74,7 @@ def test_untrained_answers_are_the_base_models(tiny, prompts, labels, name) -> N
     modules = dict(tiny.model.named_modules())
     adapted = adapted_to(tiny, METHODS[name])
     base = adapt(tiny.model, ZeroShot(), None, seed=0)
-    if name in ("representation", "alone"):  # R^T (R h - R h) is 0 up to rounding
+    if name in ("representation", "alone", "reft"):  # R^T (R h - R h) is 0 up to rounding
         torch.testing.assert_close(
             answers(adapted, prompts, labels), answers(base, prompts, labels), atol=1e-4, rtol=1e-4
         )
@@ -89,7 +93,7 @@ def test_training_moves_the_plan_and_nothing_else(tiny, prompts, labels, name) -
     train(adapted, prompts, labels)
     assert not list(changed_elsewhere(adapted, tiny.model))
     still = [n for n, p in adapted.trainable().items() if torch.equal(before[n], p)]
-    if name != "full":  # which has weights that no gradient reaches
+    if name not in ("full", "full_located", "reft"):  # no gradient reaches all of them: experts, tokens out of a window
         # behind the last block nothing reads the edited position
         assert all(n.startswith("representation.edits.1.") for n in still)
     assert not torch.allclose(answers(adapted, prompts, labels), untrained, atol=1e-4)
@@ -151,13 +155,16 @@ def test_touched_entries_by_hand(small) -> None:
     total = sum(p.numel() for p in small.model.parameters())
     assert touched == {
         "zero_shot": 0, "edit": sites, "representation": sites, "alone": 0, "delta": sites, "lora": 3 * block,
-        "full": total,
+        "full": total, "full_located": 2 * (block + 2 * 32), "reft": 0,
     }  # fmt: skip
 
 
 def test_the_first_block_that_can_change(small) -> None:
     starts = {name: adapted_to(small, method).start for name, method in METHODS.items()}
-    assert starts == {"zero_shot": 3, "edit": 1, "representation": 1, "alone": 2, "delta": 1, "lora": 0, "full": -1}
+    assert starts == {
+        "zero_shot": 3, "edit": 1, "representation": 1, "alone": 2, "delta": 1, "lora": 0, "full": -1,
+        "full_located": 1, "reft": 1,
+    }  # fmt: skip
 
 
 def test_the_seed_draws_the_first_weights_and_leaves_the_callers_generator(small) -> None:

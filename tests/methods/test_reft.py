@@ -9,7 +9,7 @@ from contexts import adapt
 from absa_edit.errors import DataError
 from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.low_rank_edit import Edit
-from absa_edit.methods.reft import LoReFT, RepresentationEdit
+from absa_edit.methods.reft import LoReFT, Place, RepresentationEdit
 from absa_edit.records import Part, Role, Site
 
 
@@ -50,7 +50,7 @@ def test_formula(rank) -> None:
 def test_rows_stay_orthonormal_while_training(small, weight_decay) -> None:
     plan = plan_of(small.runner, [Site(1, Part.mlp)], 2, "manual")
     adapted = adapt(small.model, Edit(lr=1e-2, representation=True, representation_lr=0.1), plan, seed=0)
-    edit = adapted.representation.by_layer()[1]
+    edit = adapted.representation.edits[0]
     first = edit.rotation().detach().clone()
     optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=weight_decay)
     hidden = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
@@ -75,12 +75,12 @@ def test_runs_in_float32_under_autocast() -> None:
 
 @pytest.mark.parametrize("position", [Role.aspect_again, Role.aspect, Role.last])
 def test_acts_at_the_last_token_with_the_role(prompts, position) -> None:
-    edit = RepresentationEdit((1,), 32, 4, position)
-    assert [edit.at(p) for p in prompts] == [p.positions(position)[-1] for p in prompts]
+    edit = RepresentationEdit([Place((1,), position)], 32, 4)
+    assert [edit.at(p) for p in prompts] == [(p.positions(position)[-1],) for p in prompts]
 
 
 def test_a_prompt_without_the_position_is_an_error(prompts) -> None:
-    edit = RepresentationEdit((1,), 32, 4, Role.before)
+    edit = RepresentationEdit([Place((1,), Role.before)], 32, 4)
     without = next(p for p in prompts if not p.positions(Role.before))
     with pytest.raises(DataError, match=rf"example {without.example.id}: no token has the role before"):
         edit.at(without)

@@ -97,13 +97,13 @@ def run_method(
             trainable=adapted.count(),
             share=adapted.count() / total,
             touched_share=adapted.touched / total,
-            lr=adapted.lr.get("weights"),
+            lr=adapted.lr.get("weights", adapted.lr.get("representation")),
             fit=fitted,
             score_seconds=score_seconds,
             perplexity=after.perplexity.value if after.perplexity else None,
             bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
-            plan=plan,
+            plan=adapted.plan or plan,  # it may choose its own sites
             scores=scores,
             leak_free=_leak_free(ctx, rows),
             sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled else {},
@@ -219,8 +219,9 @@ def fit_method(
         )  # fmt: skip
 
     log.info("%s: training with matrix products in %s", name, settings.fit.precision)
-    checkpoint = Checkpoint(folder / "checkpoint", key)
-    announce(Job(name, adapted.plan, key), adapted.model.device)
+    job = Job(name, adapted.plan, fit_key(ctx, name, settings.method[name], adapted.plan))
+    checkpoint = Checkpoint(folder / "checkpoint", job.key)
+    announce(job, adapted.model.device)
     fitted = fit(
         adapted,
         train,
