@@ -162,11 +162,11 @@ class Model:
 
 
 def _with_temperature(classifier: Classifier, dev: Dataset, gold: Int[np.ndarray, " example"]) -> Classifier:
-    """The classifier with the temperature that fits development data; without one where there are none."""
+    """The classifier with the temperature that fits development data; without one where these do not determine it."""
     if not dev.examples:
         return classifier
-    scores = classifier.log_probabilities(dev.examples)
-    return replace(classifier, temperature=fit_temperature(scores, gold).value)
+    fitted = fit_temperature(classifier.log_probabilities(dev.examples), gold)
+    return replace(classifier, temperature=fitted.value) if fitted else classifier
 
 
 def _settings(kind: type[S], values: dict[str, Any]) -> S:

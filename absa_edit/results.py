@@ -227,7 +227,7 @@ class MethodRecord:
     reliability: dict[str, Reliability] = field(default_factory=dict)
     """Of the predictions, by test set; with `score.calibration`."""
     temperature: Temperature | None = None
-    """Fitted on development data, with `score.calibration`; None where there are none."""
+    """Fitted on development data, with `score.calibration`; None where these do not determine it."""
     with_temperature: dict[str, Reliability] = field(default_factory=dict)
     """Of the same predictions with that temperature."""
     retention: Retention | None = None
@@ -399,4 +399,4 @@ class RunRecord:
     before: Retention | None = None
     """Of the base model."""
     pooled: tuple[Pooled, ...] = ()
-    """The same pairs over all test sets of a question."""
+    """The same pairs over all test sets of a question that has several."""

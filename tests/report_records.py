@@ -185,7 +185,6 @@ def make_record() -> Callable[..., RunRecord]:
             config_hash="0123456789abcdef",
             before=retention(31.25, 0.0, range(tests)),
             pooled=(
-                pooled("edit", "random", "own test", ("laptop14",), "macro_f1", 0.014, 0.21),
                 pooled("edit", "random", "out of domain", ("restaurant14", "device"), "macro_f1", 0.021, 0.004),
                 pooled("edit", "random", "out of domain", ("restaurant14", "device"), "log_loss", -0.031, 0.009),
             ),

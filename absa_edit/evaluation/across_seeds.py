@@ -132,12 +132,15 @@ def pool(
 ) -> tuple[Pooled, ...]:
     """Paired differences of each pair of methods in each metric, in the mean over the test sets of each question.
 
+    Questions of one test set are left out: `compare_seeds` answers them.
     Over the seeds that both methods have for all of them; a pair is left out of a question where there are none. The
     pairs in one metric and question are corrected together.
     """
     results, use = [], generators(rng)
     for a, b in pairs:
         for question, tests in questions.items():
+            if len(tests) < 2:
+                continue
             seeds = _seeds_of_both(rows, a, b, tests)
             if not seeds:
                 continue

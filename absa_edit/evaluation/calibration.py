@@ -22,14 +22,16 @@ from absa_edit.resampling import (
 from absa_edit.results import COVERAGES, Prediction, Reliability, Temperature
 
 LOWEST, HIGHEST = 0.05, 20.0
-"""Bounds of a temperature: development data that are all answered right would ask for 0, all wrong for infinity."""
+"""Bounds of a temperature."""
 
 Scores = Float[np.ndarray, "example label"]
 """Log-probabilities, normalised over the labels."""
 
 
-def fit_temperature(scores: Scores, gold: Int[np.ndarray, " example"]) -> Temperature:
-    """The temperature with the lowest log-loss, from `LOWEST` to `HIGHEST`.
+def fit_temperature(scores: Scores, gold: Int[np.ndarray, " example"]) -> Temperature | None:
+    """The temperature with the lowest log-loss; None where it is not between `LOWEST` and `HIGHEST`.
+
+    So few data, or so odd ones, do not determine it: those that are all answered right ask for 0.
 
     The loss is convex in 1 / T, so that its minimum is where the derivative is 0.
     Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2.
@@ -40,12 +42,9 @@ def fit_temperature(scores: Scores, gold: Int[np.ndarray, " example"]) -> Temper
         """The derivative of the log-loss by 1 / T: the mean score that the model expects minus the gold label's."""
         return float(((np.exp(with_temperature(scores, 1 / inverse)) * scores).sum(1) - of_gold).mean())
 
-    if slope(1 / HIGHEST) >= 0:
-        value = HIGHEST
-    elif slope(1 / LOWEST) <= 0:
-        value = LOWEST
-    else:
-        value = 1 / brentq(slope, 1 / HIGHEST, 1 / LOWEST)
+    if slope(1 / HIGHEST) >= 0 or slope(1 / LOWEST) <= 0:
+        return None
+    value = 1 / brentq(slope, 1 / HIGHEST, 1 / LOWEST)
     before, after = (_log_loss(with_temperature(scores, t), gold) for t in (1.0, value))
     return Temperature(value, len(gold), before, after)
 

@@ -108,7 +108,8 @@ class Classifier:
         """As `predict`, for aspects whose place in the sentence is known; the examples' labels are not read."""
         if fitted_temperature and self.temperature is None:
             raise SettingsError(
-                "fitted_temperature: this export has none; train it again with score.calibration=true, or leave it out"
+                "fitted_temperature: this model has none; train it with score.calibration=true and on more development "
+                "data (those that are all answered right determine none), or leave it out"
             )
         scores = self.log_probabilities(examples, batch_tokens=batch_tokens, progress=progress)
         if fitted_temperature and self.temperature is not None:

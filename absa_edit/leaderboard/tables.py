@@ -124,13 +124,10 @@ def comparison_table(group: Group) -> Table:
 
 
 def pooled_table(group: Group) -> Table:
-    """Each paired difference over all test sets of a question, where one has several."""
+    """Each paired difference over all test sets of a question that has several."""
     heads = ("test sets", "a - b", "metric", "difference", "p", "p corrected", "n")
-    several = any(len(p.tests) > 1 for p in group.pooled)
     rows = (
-        (f"{p.question} ({', '.join(p.tests)})", f"{p.a} - {p.b}", *_difference(p), f"{p.n:,}")
-        for p in group.pooled
-        if several
+        (f"{p.question} ({', '.join(p.tests)})", f"{p.a} - {p.b}", *_difference(p), f"{p.n:,}") for p in group.pooled
     )
     return Table(heads, tuple(rows))
 

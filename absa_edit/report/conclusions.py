@@ -72,7 +72,7 @@ def caveats(record: RunRecord) -> tuple[str, ...]:
         for c in comparisons
     )
     for p in record.pooled:
-        if (p.a, p.b, p.metric) == (name, other, "macro_f1") and len(p.tests) > 1 and main_test(record) not in p.tests:
+        if (p.a, p.b, p.metric) == (name, other, "macro_f1") and main_test(record) not in p.tests:
             differences += (
                 f"; in the mean of these {len(p.tests)} {formatting.points(p.difference)} "
                 f"{formatting.between(p.low, p.high)} ({formatting.p_value(p.p_corrected)} corrected)"

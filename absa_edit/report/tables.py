@@ -181,13 +181,8 @@ def comparison_table(record: RunRecord) -> Table:
 
 
 def pooled_table(record: RunRecord) -> Table:
-    """Each paired difference over all test sets of a question; none where no question has more than one."""
-    several = any(len(p.tests) > 1 for p in record.pooled)
-    rows = (
-        (p.a, p.b, f"{p.question} ({', '.join(p.tests)})", *_difference(p), f"{p.n:,}")
-        for p in record.pooled
-        if several
-    )
+    """Each paired difference over all test sets of a question that has several."""
+    rows = ((p.a, p.b, f"{p.question} ({', '.join(p.tests)})", *_difference(p), f"{p.n:,}") for p in record.pooled)
     caption = (
         "Mean of the differences on the test sets of one standing, each of which weighs the same, in points, log-loss "
         "in nats (lower is better). Permutation and bootstrap over the sentences of each set; Benjamini-Hochberg over "

@@ -22,8 +22,8 @@ from absa_edit.storage import save_predictions, write_json
 from absa_edit.tasks.absc import POLARITIES
 
 METHODS = {"zero_shot": (0.2, 0), "edit": (0.9, 34_560), "lora": (0.6, 737_280)}
-TESTS = {"laptop": 40, "restaurant": 24}
-QUESTIONS = {"own test": ("laptop",), "other set": ("restaurant",)}
+TESTS = {"laptop": 40, "restaurant": 24, "phone": 16}
+QUESTIONS = {"own test": ("laptop",), "other set": ("restaurant", "phone")}
 PREDICTIONS = "predictions.jsonl"
 
 
@@ -151,7 +151,7 @@ def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: 
         assert line["score"]["accuracy"]["n"] == TESTS[test] and line["own"] == (test == "laptop")
     assert by["edit", "laptop"]["fit_seconds"] == 75 and by["zero_shot", "laptop"]["fit_seconds"] is None
     compared = {(c["b"], c["test"], c["metric"]): c for c in group["comparisons"]}
-    assert len(compared) == 2 * 2 * 3 and all(c["a"] == "edit" for c in compared.values())
+    assert len(compared) == 2 * 3 * 3 and all(c["a"] == "edit" for c in compared.values())
     assert all(c["p_corrected"] >= c["p"] for c in compared.values())
 
     text, table = files["markdown"].read_text(), files["latex"].read_text()
@@ -168,6 +168,8 @@ def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: 
         assert float(line["log_loss_low"]) == pytest.approx(score["log_loss"]["low"], rel=1e-5)
         assert (line["own"], line["seeds"]) == (str(line["test"] == "laptop"), "0 1")
     assert "| laptop (own) | edit |" in text and "…" not in said
+    assert {tuple(p["tests"]) for p in group["pooled"]} == {("restaurant", "phone")}
+    assert "| other set (restaurant, phone) | edit - lora | log-loss |" in text
 
 
 def test_one_seed_gives_the_figures_of_its_run(run: Compare, tmp_path: Path) -> None:
@@ -180,6 +182,7 @@ def test_one_seed_gives_the_figures_of_its_run(run: Compare, tmp_path: Path) -> 
         assert line["score"]["macro_f1"]["low"] == score.macro_f1.low
     for found, expected in zip(group["comparisons"], record.comparisons, strict=True):
         assert (found["b"], found["low"], found["p_corrected"]) == (expected.b, expected.low, expected.p_corrected)
+    assert len(record.pooled) == 2 * 3
     for found, expected in zip(group["pooled"], record.pooled, strict=True):
         assert (found["question"], found["low"], found["p"]) == (expected.question, expected.low, expected.p)
 

@@ -75,7 +75,7 @@ def test_standard_input_to_standard_output(predict: Run, export: Path, monkeypat
 def test_the_fitted_temperature_is_used_where_it_is_asked_for(predict: Run, export: Path, tmp_path: Path) -> None:
     stdin = "\n".join(json.dumps({"sentence": s, "aspect": a}) for s, a in PAIRS)
     code, out, _ = predict("--fitted-temperature", stdin=stdin)
-    assert not out and "fitted_temperature: this export has none" in str(code)
+    assert not out and "fitted_temperature: this model has none" in str(code)
     file = export / "export" / "merged" / "absa_edit.json"
     before = file.read_text()
     file.write_text(json.dumps({**json.loads(before), "temperature": 0.5}))

@@ -42,6 +42,7 @@ def predictions(scores: np.ndarray, gold: np.ndarray) -> tuple[Prediction, ...]:
 def test_the_temperature_undoes_what_is_too_sure(rng, sharpness) -> None:
     scores, gold = drawn(rng, 3000, sharpness)
     fitted = fit_temperature(scores, gold)
+    assert fitted is not None
     assert fitted.value == pytest.approx(sharpness, rel=0.12)
     grid = np.exp(np.linspace(np.log(LOWEST), np.log(HIGHEST), 400))
     losses = [log_loss(gold, np.exp(with_temperature(scores, t)), labels=[0, 1, 2]) for t in grid]
@@ -51,10 +52,13 @@ def test_the_temperature_undoes_what_is_too_sure(rng, sharpness) -> None:
     assert fitted.n == 3000
 
 
-def test_data_that_are_all_right_or_all_wrong_meet_the_bounds(rng) -> None:
+def test_data_that_are_all_right_or_all_wrong_determine_none(rng) -> None:
     scores, _ = drawn(rng, 20, 1.0)
-    assert fit_temperature(scores, scores.argmax(1)).value == LOWEST
-    assert fit_temperature(scores, scores.argmin(1)).value == HIGHEST
+    assert fit_temperature(scores, scores.argmax(1)) is None
+    assert fit_temperature(scores, scores.argmin(1)) is None
+    gold = scores.argmax(1)
+    gold[0] = scores[0].argmin()
+    assert fit_temperature(scores, gold) is not None, "one error bounds it"
 
 
 def test_a_temperature_leaves_the_order_and_the_sum() -> None:

@@ -136,7 +136,7 @@ def test_a_fitted_temperature_is_used_where_it_is_asked_for(small, trained, abou
     else:
         write_adapter(adapted, tmp_path / "a", about(adapted), "")
     texts, aspects = [e.text for e in examples], [e.aspect for e in examples]
-    with pytest.raises(SettingsError, match="fitted_temperature: this export has none; train it again with score"):
+    with pytest.raises(SettingsError, match="fitted_temperature: this model has none; train it with score"):
         load(tmp_path / "a", device="cpu").predict(texts, aspects, fitted_temperature=True)
     plain = asked(load(tmp_path / "a", device="cpu"), examples)
     change(tmp_path / "a", temperature=2.0)

@@ -89,7 +89,12 @@ def test_method_becomes_scores_with_intervals_cost_and_predictions(
     assert said["test/laptop14/leak_free/accuracy"] == said["test/laptop14/sampled/accuracy"] == pytest.approx(0.716)
     assert said["test/laptop14/sampled/no_label"] == 7
     assert said["cost/trainable"] == 34_560 and said["cost/fit_seconds"] == 12.4
-    assert said["damage/perplexity"] == pytest.approx(31.28456)
+    assert said["damage/perplexity"] == pytest.approx(31.28456) and said["damage/neutral_words"] == 5021
+    assert said["test/laptop14/log_loss"] == pytest.approx(0.595) and said["dev/temperature"] == pytest.approx(2.112)
+    assert said["test/laptop14/ece_low"] == pytest.approx(0.0255)
+    assert said["test/laptop14/with_temperature/log_loss"] == pytest.approx(0.545)
+    assert said["retention/device/log_loss"] == pytest.approx(0.9203456)
+    assert said["retention/general-sample/accuracy_n"] == 120
     columns, rows = notebook.tables["predictions"]
     assert dict(zip(columns, rows[1], strict=True)) == {
         "id": "laptop14:1", "test": "laptop14", "text": "The fan is loud.", "aspect": "fan",
@@ -120,6 +125,8 @@ def test_comparison_is_the_finished_table(notebook: Notebook, record: RunRecord)
     assert len(notebook.tables["compare/paired"][1]) == 4
     assert "did not beat random" in str(notebook.tables["compare/findings"][1][0][0])
     assert notebook.final["compare/edit-random/laptop14/macro_f1_p"] == 0.21
+    assert notebook.tables["compare/pooled"][1][1][3] == "restaurant14, device"
+    assert notebook.final["compare/edit-random/out of domain/log_loss"] == -0.031
     assert "figures/scores" in notebook.kept
 
 

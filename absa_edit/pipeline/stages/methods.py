@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
-from absa_edit.evaluation.calibration import fit_temperature, reliability
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.sampled import sampled_answers, sampled_score
 from absa_edit.evaluation.scoring import development_scores, score
@@ -25,10 +24,11 @@ from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.base import adapt, check, method_of
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
+from absa_edit.pipeline.stages.calibration import calibrated
 from absa_edit.pipeline.stages.retention import retention, retention_key
 from absa_edit.records import EditPlan
 from absa_edit.resampling import label_numbers
-from absa_edit.results import Fit, MethodRecord, Prediction, Reliability, Sampled, Score
+from absa_edit.results import Fit, MethodRecord, Prediction, Sampled, Score
 from absa_edit.storage import (
     ENGINE,
     atomic,
@@ -111,7 +111,8 @@ def run_method(
             is_base=not method_of(method).trains and shared is not None and not adapted.content_free,
         )
         if settings.score.calibration:
-            record = _calibrated(ctx, name, method, adapted, record, rows, shared)
+            dev = ctx.encode(ctx.splits.dev, method_of(method).prompt(ctx, method))
+            record = calibrated(ctx, name, adapted, record, dev, rows, shared)
         all_rows = tuple(row for test_rows in rows.values() for row in test_rows)
         (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
         save_predictions(all_rows, folder / "predictions.jsonl")
@@ -134,45 +135,6 @@ def _leak_free(ctx: Context, rows: Rows) -> dict[str, Score]:
             rng = ctx.rng(f"bootstrap {data.name} leak-free")
             by_test[data.name] = score(clean, draws=ctx.settings.score.resamples, rng=rng)
     return by_test
-
-
-def _calibrated(
-    ctx: Context,
-    name: str,
-    method: MethodSettings,
-    adapted: AdaptedModel,
-    record: MethodRecord,
-    rows: Rows,
-    base: BaseStates | None,
-) -> MethodRecord:
-    """The record with its temperature, and with what its probabilities are worth, as they are and with it."""
-    dev = ctx.encode(ctx.splits.dev, method_of(method).prompt(ctx, method))
-    temperature = None
-    if dev:
-        scores = log_probabilities(
-            adapted,
-            dev,
-            ctx.labels,
-            batch_tokens=ctx.settings.score.batch_tokens,
-            frozen=base.of(adapted, "dev", dev) if base else None,
-            progress=ctx.progress,
-            name=f"{name} on development data",
-        )
-        temperature = fit_temperature(scores, label_numbers([p.example.label for p in dev], ctx.task.labels))
-
-    def by_test(value: float) -> dict[str, Reliability]:
-        draws = ctx.settings.score.resamples
-        return {
-            test: reliability(r, draws=draws, rng=ctx.rng(f"bootstrap {test}"), temperature=value)
-            for test, r in rows.items()
-        }
-
-    return replace(
-        record,
-        reliability=by_test(1.0),
-        temperature=temperature,
-        with_temperature=by_test(temperature.value) if temperature else {},
-    )
 
 
 def _sampled(ctx: Context, name: str, adapted: AdaptedModel, tests: dict[str, list[Prompt]]) -> dict[str, Sampled]:
