@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,12 +23,14 @@ from absa_edit.model.loading import LanguageModel
 from absa_edit.progress import Progress, silent
 from absa_edit.records import Dataset, Example, Trace
 from absa_edit.settings import NO_RESULT, Settings, Stage
-from absa_edit.storage import ENGINE, ESTIMATES, content_hash
+from absa_edit.storage import ENGINE, ESTIMATES, content_hash, load_kept, save_kept
 from absa_edit.tasks.absc import ABSC
 from absa_edit.tasks.base import Task
 from absa_edit.tracing.settings import AdaptSettings, TracedModel
 
 log = logging.getLogger("absa_edit")
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,17 @@ class Context:
         prompt = replace(self.settings.prompt, max_tokens=1)  # a longer one is an error, and changes no result
         task_and_seed = self.task.labels, prompt, self.settings.seed
         return content_hash(ENGINE, *plugins, *lm, *data, *task_and_seed, *parts)
+
+    def kept(self, kind: type[R], name: str, key: str, make: Callable[[], R]) -> R:
+        """What `make` gives, a record of type `kind`: kept in the run's folder, where there is one, and found there."""
+        if self.folder == Path():
+            return make()
+        path = self.folder / name
+        record = load_kept(kind, path, key)
+        if record is None:
+            record = make()
+            save_kept(record, path, key)
+        return record
 
     def trace_key(self) -> str:
         """Of a trace of `lm`: all its settings that change it."""

@@ -25,6 +25,7 @@ from absa_edit.compose import conf_folder, settings_from, source_folder, told
 from absa_edit.errors import AbsaEditError, DataError, SettingsError
 from absa_edit.leaderboard.benchmark import Benchmark, Job, jobs, overrides, run_key, tuning_jobs
 from absa_edit.leaderboard.rows import Results, chosen_rates, failed_row, row_of
+from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.base import method_of
 from absa_edit.methods.settings import MethodSettings
 from absa_edit.pipeline import execute as pipeline
@@ -68,10 +69,14 @@ class Planner:
         self.chosen = chosen
         self.output = root / "outputs" / "benchmarks" / benchmark.name
         self.methods: dict[str, tuple[str, MethodSettings]] = {}
+        """Of each arm, its name among the methods of a run, and its settings."""
+        self.stages: dict[str, list[Stage]] = {}
         with _composing():
             for arm in benchmark.arms:
-                ((name, settings),) = _settings([f"method=[{arm}]", "name=x", "data=laptop14"]).method.items()
-                self.methods[arm] = name, settings
+                settings = _settings([*benchmark.settings, f"method=[{arm}]", "name=x", f"data={benchmark.train[0]}"])
+                ((name, chosen_method),) = settings.method.items()
+                self.methods[arm] = name, chosen_method
+                self.stages[arm] = _stages(settings, chosen_method)
 
     def tuning(self, results: Results) -> list[Run]:
         """The runs that choose rates: of the arms that train at one."""
@@ -117,12 +122,17 @@ class Planner:
 
     def _runs(self, wanted: Iterable[Job]) -> Iterator[Run]:
         for job in wanted:
-            name, settings = self.methods[job.arm]
-            located = method_of(settings).located(settings)
-            stages = [*([Stage.trace, Stage.locate] if located else []), Stage.methods]
-            lines = overrides(self.benchmark, job, stages=stages, key=name)
+            lines = overrides(self.benchmark, job, stages=self.stages[job.arm], key=self.methods[job.arm][0])
             output = self.output / job.model
             yield Run(job, (*lines, f"name={job.name}", f"output={output}"), run_key(lines), output)
+
+
+def _stages(settings: Settings, chosen: MethodSettings) -> list[Stage]:
+    """No more than a method needs: a trace only where its plan is made of one."""
+    if not method_of(chosen).located(chosen):
+        return [Stage.methods]
+    traced = any(LOCALIZERS[located.kind].needs_trace for located in settings.localizers())
+    return [Stage.trace, Stage.locate, Stage.methods] if traced else [Stage.locate, Stage.methods]
 
 
 def _settings(lines: Sequence[str]) -> Settings:

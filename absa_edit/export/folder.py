@@ -167,9 +167,11 @@ def write_merged(
 def merged(adapted: AdaptedModel) -> PreTrainedModel:
     """A plain copy of the model with its deltas folded in; summed in float32, cast once.
 
-    Raises `CannotMerge` where PEFT has no way to fold them into weights, and for a method that adds parts. What breaks
+    Raises `CannotMerge` where PEFT, or a method that adds parts, has no way to fold them into weights. What breaks
     while it folds (deltas that are no numbers) is no such case, and ends the export.
     """
+    if adapted.fold:
+        return adapted.fold()
     if adapted.settings:
         raise CannotMerge(f"what {adapted.kind} adds to the model is none of its weights")
     if adapted.prefix:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from absa_edit.leaderboard.benchmark import Benchmark
-from absa_edit.leaderboard.pooled import METRICS, Contrast, Pool, Pooled, Scope
+from absa_edit.leaderboard.pooled import VALUES, Contrast, Pool, Pooled, Scope
 from absa_edit.leaderboard.rows import Results, Row
 from absa_edit.report import formatting
 from absa_edit.report.lookup import LEVEL
 from absa_edit.report.plots.benchmark import BenchmarkPoint, Panel, learning_by_size, score_against
+from absa_edit.report.plots.heatmap import trace_heatmap
 from absa_edit.results import Interval
 from absa_edit.storage import atomic
 from absa_edit.table import Table, markdown
@@ -35,7 +36,7 @@ def write_page(results: Results, benchmark: Benchmark, *, draws: int = DRAWS) ->
         for table in group.tables(benchmark):
             tables.append((f"{group.title}: {table.caption}", table))
             lines += [*markdown(table), ""]
-        for path in group.figures(results.folder):
+        for path in (*group.figures(results.folder), *group.heatmaps(results)):
             written.append(path)
             lines.append(f"![{group.title}]({path.relative_to(folder).as_posix()})")
         lines += group.traces()
@@ -67,7 +68,7 @@ class Group:
             (arm, scope, metric): score
             for arm in self.arms
             for scope in Scope
-            for metric in METRICS
+            for metric in VALUES
             if (score := pool.score(arm, scope, metric))
         }
 
@@ -94,6 +95,18 @@ class Group:
             score_against(rows, path, title=self.title)
             yield path
 
+    def heatmaps(self, results: Results) -> Iterator[Path]:
+        """The averaged trace of the first seed, for each training set."""
+        drawn = set()
+        for row in self.rows:
+            if row.effects and row.method and row.train not in drawn:
+                drawn.add(row.train)
+                path = results.folder / f"{self.model}-{self.size}-{row.train}-trace.png"
+                name = f"{self.model} ({'adapted' if row.adaptation and row.adaptation.adapted else 'base'})"
+                effects, plan = results.effects(row.effects), row.method.plan
+                trace_heatmap(effects, path, model=name, data=row.trained_on, plan=plan, trace=row.trace)
+                yield path
+
     def of(self, arm: str) -> list[Row]:
         return [row for row in self.rows if row.arm == arm]
 
@@ -117,12 +130,12 @@ class Group:
             )
 
     def _score_table(self) -> Table:
-        names = [f"{scope}, {WRITTEN[metric]}" for scope in Scope for metric in METRICS]
+        names = [f"{scope}, {WRITTEN[metric]}" for scope in Scope for metric in VALUES]
         heads = ("method", "trains", "share", "rate", "fit", *names, "perplexity", "runs")
         rows = []
         for arm in self.arms:
             methods = [row.method for row in self.of(arm) if row.method]
-            cells = [_cell(self.scores.get((arm, scope, metric)), metric) for scope in Scope for metric in METRICS]
+            cells = [_cell(self.scores.get((arm, scope, metric)), metric) for scope in Scope for metric in VALUES]
             seconds = [m.fit.seconds for m in methods if m.fit]
             perplexities = [m.perplexity for m in methods if m.perplexity is not None]
             rows.append(

@@ -19,13 +19,11 @@ from jaxtyping import Float
 
 from absa_edit.data.public_sets import PUBLIC, sample_domain
 from absa_edit.leaderboard.rows import Results, Row
-from absa_edit.resampling import accuracy, confusions, corrected, macro_f1, percentile_interval
+from absa_edit.resampling import METRICS, confusions, corrected, percentile_interval
 from absa_edit.results import Interval
 
 Statistics = Float[np.ndarray, "*draw statistic"]
 """Sums over examples: the confusions, gold by predicted, then -log p(gold)."""
-
-LOWER_IS_BETTER = ("log_loss",)
 
 
 class Scope(StrEnum):
@@ -66,20 +64,17 @@ class Contrast:
     seeds: int
 
 
-def _labels(width: int) -> int:
-    return int(np.sqrt(width - 1))
+def _log_loss(sums: Statistics) -> Float[np.ndarray, "*draw"]:
+    examples = sums[..., :-1].sum(-1)
+    return METRICS["log_loss"].value(np.stack([sums[..., -1], examples], axis=-1))
 
 
-def _confusion(sums: Statistics) -> Float[np.ndarray, "*draw gold predicted"]:
-    labels = _labels(sums.shape[-1])
-    return sums[..., :-1].reshape(*sums.shape[:-1], labels, labels)
-
-
-METRICS: dict[str, Callable[[Statistics], np.ndarray]] = {
-    "log_loss": lambda sums: np.asarray(sums[..., -1] / sums[..., :-1].sum(-1)),
-    "macro_f1": lambda sums: macro_f1(_confusion(sums)),
-    "accuracy": lambda sums: accuracy(_confusion(sums)),
+VALUES: dict[str, Callable[[Statistics], Float[np.ndarray, "*draw"]]] = {
+    "log_loss": _log_loss,
+    "macro_f1": lambda sums: METRICS["macro_f1"].value(sums[..., :-1]),
+    "accuracy": lambda sums: METRICS["accuracy"].value(sums[..., :-1]),
 }
+"""The metrics, of these statistics."""
 
 Place = tuple[str, str, int]
 """Training set, test set with the hash of its examples, and seed."""
@@ -144,7 +139,7 @@ class Pool:
                 contrast
                 for a, b in pairs
                 for scope in Scope
-                for metric in METRICS
+                for metric in VALUES
                 if (contrast := self.contrast(question, a, b, scope, metric))
             ]
             adjusted = corrected([contrast.p for contrast in family])
@@ -157,7 +152,7 @@ class Pool:
             flat = self.statistics[arm][place]
             resampled = self._weights_of(place[1]) @ flat
             self._scores[arm, place] = {
-                name: (float(metric(flat.sum(0))), metric(resampled)) for name, metric in METRICS.items()
+                name: (float(value_of(flat.sum(0))), value_of(resampled)) for name, value_of in VALUES.items()
             }
         return self._scores[arm, place]
 
@@ -179,7 +174,7 @@ class Pool:
 
     def _permuted(self, places: Sequence[Place], a: str, b: str, metric: str) -> Float[np.ndarray, " draw"]:
         """The difference where each sentence's answers changed sides or not, by chance."""
-        score, swaps = METRICS[metric], {}
+        score, swaps = VALUES[metric], {}
         drawn: dict[Place, tuple[float, Float[np.ndarray, " draw"]]] = {}
         for place in places:
             test = place[1]

@@ -14,18 +14,23 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from absa_edit.errors import RecordError
 from absa_edit.leaderboard.benchmark import Job
 from absa_edit.leaderboard.machine import machine
+from absa_edit.records import Part, Role
 from absa_edit.resampling import label_numbers, sentence_groups
-from absa_edit.results import Adaptation, MethodRecord, Prediction, RunRecord, TraceSummary
-from absa_edit.storage import atomic, content_hash, load, load_predictions, write_json
+from absa_edit.results import Adaptation, Interval, MethodRecord, Prediction, RunRecord, TraceSummary
+from absa_edit.storage import atomic, content_hash, load, load_predictions, load_trace, write_json
+from absa_edit.tracing.effects import Effects, trace_effects
 
 SCHEMA = 1
 """Version of a row; raised when a field changes its meaning or goes."""
+DRAWS = 2000
+"""Resamples of the sentences of a trace."""
 FAILED, SUCCESS = "failed", "success"
 
 
@@ -94,6 +99,8 @@ class Row:
     adaptation: Adaptation | None = None
     answers: dict[str, str] = field(default_factory=dict)
     """By test set, the hash of the examples that `answers` of this row are of."""
+    effects: str | None = None
+    """The hash of the averaged trace."""
 
     @property
     def failed(self) -> bool:
@@ -110,7 +117,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class TestExamples:
+class Examples:
     """The examples of a test set, without their words."""
 
     labels: tuple[str, ...]
@@ -143,8 +150,9 @@ class Results:
             self.rows = {row.key: row for row in kept.rows}
 
     def add(self, row: Row, folder: Path | None = None) -> None:
-        """Keep a row and, of a run in `folder` that was scored, its answers."""
+        """Keep a row and, of a run in `folder` that was scored, its answers and its averaged trace."""
         if folder is not None and row.method is not None and not row.tuning:
+            row = self._with_effects(row, folder)
             name = row.run_info.experiment_name
             row = self._with_answers(row, load_predictions(folder / "methods" / name / "predictions.jsonl"))
         self.rows[row.key] = row
@@ -159,10 +167,29 @@ class Results:
         tensors = load_file(self.folder / f"{row.stem}.safetensors")
         return Answers(tensors[f"{test}/predicted"].astype(np.int64), tensors[f"{test}/log_loss"].astype(np.float64))
 
-    def examples(self, digest: str) -> TestExamples:
+    def examples(self, digest: str) -> Examples:
         """The examples of the test set with this hash."""
-        kept = load(_Examples, self.folder / f"test-{digest}.json")
-        return TestExamples(kept.labels, np.array(kept.gold), np.array(kept.sentence))
+        kept = load(_KeptExamples, self.folder / f"test-{digest}.json")
+        return Examples(kept.labels, np.array(kept.gold), np.array(kept.sentence))
+
+    def effects(self, digest: str) -> Effects:
+        """The averaged trace with this hash."""
+        kept = load(_KeptEffects, self.folder / f"trace-{digest}.json")
+        aie, low, high = (np.array(values, dtype=float) for values in (kept.aie, kept.low, kept.high))
+        return Effects(kept.parts, kept.roles, aie, low, high, np.array(kept.n), kept.total)
+
+    def _with_effects(self, row: Row, folder: Path) -> Row:
+        trace = load_trace(folder / "trace") if row.trace else None
+        if trace is None:
+            return row
+        effects = trace_effects(trace, draws=DRAWS, rng=np.random.default_rng(row.seed)).parts
+        aie, low, high = (_rounded(values) for values in (effects.aie, effects.low, effects.high))
+        kept = _KeptEffects(
+            effects.parts, effects.roles, aie, low, high, tuple(map(int, effects.n)), effects.total
+        )  # fmt: skip
+        digest = content_hash(kept)
+        write_json(kept, self.folder / f"trace-{digest}.json")
+        return replace(row, effects=digest)
 
     def _with_answers(self, row: Row, predictions: Sequence[Prediction]) -> Row:
         assert row.method is not None
@@ -170,7 +197,7 @@ class Results:
         for test in row.method.scores:
             rows = [p for p in predictions if p.test == test]
             labels = tuple(rows[0].probabilities)
-            examples = _Examples(
+            examples = _KeptExamples(
                 labels,
                 tuple(map(int, label_numbers([p.gold for p in rows], labels))),
                 tuple(map(int, sentence_groups([p.sentence_id for p in rows]))),
@@ -186,6 +213,29 @@ class Results:
         return replace(row, answers=digests)
 
 
+Cells = tuple[tuple[tuple[float | None, ...], ...], ...]
+"""Of an averaged trace by part, role and layer; None for a role that no example has."""
+
+
+@dataclass(frozen=True)
+class _KeptEffects:
+    """The content of `trace-<hash>.json`."""
+
+    parts: tuple[Part, ...]
+    roles: tuple[Role, ...]
+    aie: Cells
+    low: Cells
+    high: Cells
+    n: tuple[int, ...]
+    total: Interval
+
+
+def _rounded(values: Float[np.ndarray, "part role layer"]) -> Cells:
+    return tuple(
+        tuple(tuple(None if np.isnan(v) else round(float(v), 5) for v in role) for role in part) for part in values
+    )
+
+
 @dataclass(frozen=True)
 class _File:
     """The content of `<name>.json`."""
@@ -195,7 +245,7 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _Examples:
+class _KeptExamples:
     """The content of `test-<hash>.json`."""
 
     labels: tuple[str, ...]

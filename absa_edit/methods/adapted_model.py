@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from absa_edit.data.prompts import Prompt
+from absa_edit.methods.head_edit import HeadEdit
 from absa_edit.methods.prefix_layout import by_block
 from absa_edit.methods.reft import RepresentationEdit
 from absa_edit.methods.settings import MethodSettings
@@ -53,6 +54,9 @@ class AdaptedModel:
     with training. What they know of the steps before is not in a checkpoint: such a fit is not resumed."""
     penalty: Callable[[], Tensor] | None = None
     """Added to the mean loss of each batch."""
+    fold: Callable[[], PreTrainedModel] | None = None
+    """Gives a plain copy of the model with what the method added in its weights; None where there is no way. Raises
+    `CannotMerge` where there is none in this model."""
     settings: MethodSettings | None = None
     """Those of a method that adds parts to the model (`Method.adds_parts`), to make them again; None of others."""
     content_free: tuple[Prompt, ...] = ()
@@ -158,7 +162,7 @@ class AdaptedModel:
                 parameter.copy_(state[name])
 
     def modes(self, training: bool) -> None:
-        """Evaluation mode, except that while training dropout acts where weights train.
+        """Evaluation mode, except that while training dropout acts where weights train, and gates are drawn.
 
         A frozen part must not drop anything: its cached states would not be those of the run.
         """
@@ -168,6 +172,8 @@ class AdaptedModel:
         if self.start < 0:  # everything trains
             self.model.train()
         for layer in self.model.modules():
+            if isinstance(layer, HeadEdit):
+                layer.training = True
             if isinstance(layer, BaseTunerLayer):
                 # some adapters have no module for it, and look at their own mode
                 by_mode = (getattr(layer, name, {}) for name in ("rank_dropout", "module_dropout"))

@@ -37,6 +37,9 @@ class Method(ABC):
     """Whether it adds to the model what neither a checkpoint nor PEFT holds. Its export is then its settings, its plan
     and the trained parameters, of which `absa_edit.load` makes the model again by `apply`: from a context without data,
     so that all that tells the model from its base has to be in one of the three."""
+    chooses: ClassVar[bool] = False
+    """Whether it chooses sites by itself. They are the plan of what it gives, with its name as the source; given that
+    plan, it does not choose again."""
 
     @abstractmethod
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
@@ -85,13 +88,15 @@ def method_of(settings: MethodSettings) -> Method:
 def adapt(ctx: Context, settings: MethodSettings, plan: EditPlan | None) -> AdaptedModel:
     """What the method of these settings trains, on a copy of the base model; the run's seed draws first weights.
 
-    A method that trains no plan's sites is given none. Raises what `check` does.
+    A method that trains no plan's sites is given none but its own. Raises what `check` does.
     """
     chosen = method_of(settings)
     check(ctx.lm.runner, settings, plan)
+    chosen_before = chosen.chooses and plan is not None and plan.source == chosen.name
+    given = plan if chosen.located(settings) or chosen_before else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ctx.settings.seed)
-        adapted = chosen.apply(ctx, plan if chosen.located(settings) else None, settings)
+        adapted = chosen.apply(ctx, given, settings)
     return replace(adapted, settings=settings) if chosen.adds_parts else adapted
 
 

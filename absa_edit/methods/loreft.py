@@ -11,13 +11,13 @@ from absa_edit.errors import PlanError, SettingsError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.base import Method, method
 from absa_edit.methods.reft import Place, RepresentationEdit, check_rank, read_by_answers
-from absa_edit.methods.settings import LocatedSettings, MethodSettings
+from absa_edit.methods.settings import MethodSettings, OptionallyLocatedSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan, Role
 
 
 @dataclass
-class Reft(LocatedSettings):
+class Reft(OptionallyLocatedSettings):
     """LoReFT on the residual stream."""
 
     lr: float = 2e-3
@@ -28,8 +28,6 @@ class Reft(LocatedSettings):
     tied: bool = False
     """Of first and last tokens: one edit a layer for all of them, in place of one for the first and one for the last.
     Source: pyreft, `share_weights`."""
-    located: bool = False
-    """Edit the plan's layers; else all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,8 +37,6 @@ class Reft(LocatedSettings):
                 f"method.<name>.positions={self.positions}: expected f<n>, l<n> or f<n>+l<n> with n of 1 or more, or "
                 f"a role ({roles})"
             )
-        if self.locate is not None and not self.located:
-            raise SettingsError(f"method.<name>.locate={self.locate} goes with method.<name>.located=true")
 
 
 @method("reft")

@@ -43,3 +43,16 @@ class LocatedSettings(MethodSettings):
 
     locate: str | None = None
     """A separate localizer for this method (the `random` control); None follows `locate`."""
+
+
+@dataclass
+class OptionallyLocatedSettings(LocatedSettings):
+    """Of methods that can train in all layers or where a plan says."""
+
+    located: bool = False
+    """Train in the layers that the plan names, not in all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.locate is not None and not self.located:
+            raise SettingsError(f"method.<name>.locate={self.locate} goes with method.<name>.located=true")

@@ -100,7 +100,7 @@ def test_a_benchmark_is_run_collected_and_gone_on_with(file: Path, capsys: pytes
     assert {Path(path).suffix for path in printed} == {".json", ".md", ".csv", ".tex", ".png"}
     page = (file.parent / "results" / "small.md").read_text(encoding="utf-8")
     assert "| does place matter | edit - random | in domain | macro-F1 |" in page
-    lines = list(csv.DictReader((file.parent / "results" / "small.csv").open(encoding="utf-8")))
+    lines = list(csv.DictReader((file.parent / "results" / "small.csv").read_text(encoding="utf-8").splitlines()))
     (line,) = (r for r in lines if (r["arm"], r["scope"], r["metric"]) == ("edit", "in domain", "accuracy"))
     assert float(line["value"]) == pytest.approx(score.accuracy.value, abs=1e-5)
 
@@ -111,6 +111,17 @@ def test_a_benchmark_is_run_collected_and_gone_on_with(file: Path, capsys: pytes
     assert len(after.rows) == len(before["rows"]) + 1
     kept = json.loads((file.parent / "results" / "small.json").read_text(encoding="utf-8"))["rows"]
     assert all(row in kept for row in before["rows"]), "what was done is not done again"
+
+
+@pytest.mark.slow
+def test_runs_go_side_by_side(file: Path) -> None:
+    file.write_text(TEXT.format(rates="[1e-3, 3e-3]").replace("tuning:", "# tuning:"), encoding="utf-8")
+    results = run(file, "--arms", "zero_shot,edit", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert sorted((row.arm, row.seed, row.failed) for row in results.rows.values()) == [
+        ("edit", 0, False),
+        ("edit", 1, False),
+        ("zero_shot", 0, False),
+    ]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from absa_edit.localizers.plan import plan_of
 from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.delta import Delta
 from absa_edit.methods.full import Full
+from absa_edit.methods.jola import Jola
 from absa_edit.methods.lora import Lora
 from absa_edit.methods.low_rank_edit import Edit
 from absa_edit.methods.settings import MethodSettings
@@ -172,7 +173,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", [replace(EDIT, dropout=0.2), Full(lr=1e-4)], ids=["edit with dropout", "full"])
+@pytest.mark.parametrize(
+    "method", [replace(EDIT, dropout=0.2), Full(lr=1e-4), Jola()], ids=["edit with dropout", "full", "gated heads"]
+)
 def test_resumed_after_the_first_epoch_ends_at_the_same_weights(small, prompts, labels, tmp_path, method) -> None:
     settings = replace(PLAIN, epochs=3)
     whole, resumed = adapted_to(small, method), adapted_to(small, method)

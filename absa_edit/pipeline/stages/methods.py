@@ -98,7 +98,7 @@ def run_method(
             perplexity=perplexity(adapted, ctx.lm.tokenizer, neutral_text()),
             bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
-            plan=plan,
+            plan=adapted.plan or plan,  # it may choose its own sites
             scores={
                 test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
                 for test, r in rows.items()
@@ -212,8 +212,9 @@ def fit_method(
         )  # fmt: skip
 
     log.info("%s: training with matrix products in %s", name, settings.fit.precision)
-    checkpoint = Checkpoint(folder / "checkpoint", key)
-    announce(Job(name, adapted.plan, key), adapted.model.device)
+    job = Job(name, adapted.plan, fit_key(ctx, name, settings.method[name], adapted.plan))
+    checkpoint = Checkpoint(folder / "checkpoint", job.key)
+    announce(job, adapted.model.device)
     fitted = fit(
         adapted,
         train,
