@@ -17,12 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import TypeAdapter, ValidationError
 
 from absa_edit.context import Context
 from absa_edit.data.settings import DataSettings, PromptSettings
 from absa_edit.data.sources import Splits, load_splits
 from absa_edit.errors import DataError, SettingsError
+from absa_edit.evaluation.calibration import fit_temperature
 from absa_edit.evaluation.scoring import development_scores
 from absa_edit.inference import classifier as classifiers
 from absa_edit.inference.classifier import Classifier
@@ -146,17 +149,24 @@ class Model:
         settings = method or Edit()
         adapted, kind = adapt(ctx, settings, plan), method_of(settings)
         trained = Classifier(self.lm, adapted, kind.prompt(ctx, settings) or self.prompt, self.task)
-        if not kind.trains:
-            return trained
-
         gold = label_numbers([e.label for e in data.dev.examples], self.task.labels)
+        if not kind.trains:
+            return _with_temperature(trained, data.dev, gold)
 
         def evaluate() -> dict[str, float]:
             return development_scores(trained.log_probabilities(data.dev.examples), gold)
 
         prompts, chosen = ctx.encode(data.train), ctx.settings.fit
         fit_to(adapted, prompts, ctx.answers_to_learn(), chosen, evaluate, seed=seed, progress=progress)
-        return trained
+        return _with_temperature(trained, data.dev, gold)
+
+
+def _with_temperature(classifier: Classifier, dev: Dataset, gold: Int[np.ndarray, " example"]) -> Classifier:
+    """The classifier with the temperature that fits development data; without one where there are none."""
+    if not dev.examples:
+        return classifier
+    scores = classifier.log_probabilities(dev.examples)
+    return replace(classifier, temperature=fit_temperature(scores, gold).value)
 
 
 def _settings(kind: type[S], values: dict[str, Any]) -> S:

@@ -104,6 +104,39 @@ class Score:
         )
 
 
+COVERAGES = (0.5, 0.8, 1.0)
+"""Shares of the examples, the most confident ones, of which `Reliability` tells how many are answered wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far the probabilities of one method on one test set can be trusted; of all of them lower is better."""
+
+    log_loss: Interval
+    brier: Interval
+    """Squared distance from the gold label's unit vector, 0 to 2."""
+    ece: Interval
+    """Expected calibration error of the likeliest label, in 15 equally wide bins (Guo et al. 2017, arXiv 1706.04599).
+    Resampling adds noise to each bin, so that the interval of a small one may lie above it."""
+    aurc: Interval
+    """Area under the risk-coverage curve: the share of wrong answers among the k most confident, in the mean over k."""
+    risks: tuple[float, ...]
+    """Share of wrong answers among the most confident examples, at each of `COVERAGES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """What a method's label log-probabilities are divided by so that they fit development data best."""
+
+    value: float
+    n: int
+    """Development examples."""
+    log_loss: float
+    """On these, without it."""
+    fitted_log_loss: float
+    """On these, with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Paired difference a - b on one test set, by permutation over sentences."""
@@ -154,6 +187,20 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """What a model does besides the task that it was trained on; compare it with the base model's."""
+
+    perplexity: Interval | None
+    """On neutral text, over paragraphs; None where it is not finite."""
+    words: int
+    """Of that text."""
+    sentiment: dict[str, Score]
+    """Of sentences of no domain, asked in another form than the task's; by set, empty without `score.retention`."""
+    elsewhere: dict[str, Interval]
+    """Log-loss on the test sets that are not the training set's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class MethodRecord:
     """What one method trained, what it cost and how it scored."""
 
@@ -177,6 +224,16 @@ class MethodRecord:
     """Of the same predictions on the rows that are not in the training file, for test sets that keep leaked ones."""
     sampled: dict[str, Sampled] = field(default_factory=dict)
     """With `score.sampled`, by test set."""
+    reliability: dict[str, Reliability] = field(default_factory=dict)
+    """Of the predictions, by test set; with `score.calibration`."""
+    temperature: Temperature | None = None
+    """Fitted on development data, with `score.calibration`; None where there are none."""
+    with_temperature: dict[str, Reliability] = field(default_factory=dict)
+    """Of the same predictions with that temperature."""
+    retention: Retention | None = None
+    """Of the model after the method; None in records from before it was kept."""
+    is_base: bool = False
+    """Whether it is the base model, asked as the run asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,5 +396,7 @@ class RunRecord:
     trace_again: TraceAgain | None = None
     export_failure: str | None = None
     """Why an export that was asked for is not there, or not all of it: it did not answer like the model in memory."""
+    before: Retention | None = None
+    """Of the base model."""
     pooled: tuple[Pooled, ...] = ()
     """The same pairs over all test sets of a question."""

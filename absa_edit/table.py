@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -57,3 +59,31 @@ def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
     """Markdown lines of a table; a bar inside a cell is escaped."""
     lines = [heads, ["---"] * len(heads), *rows]
     return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
+
+
+def latex(table: Table, caption: str) -> Iterator[str]:
+    """Lines of a table for LaTeX with the package `booktabs`."""
+    yield from (r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}")
+    yield from (rf"\begin{{tabular}}{{{'l' * len(table.heads)}}}", r"\toprule")
+    for number, row in enumerate((table.heads, *table.rows)):
+        yield " & ".join(map(_escaped, row)) + r" \\"
+        if number == 0:
+            yield r"\midrule"
+    yield from (r"\bottomrule", r"\end{tabular}", r"\end{table}", "")
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """A line a row, quoted where it has to be."""
+    for row in rows:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(row)
+        yield text.getvalue()
+
+
+SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SIGNS |= {sign: f"\\{sign}" for sign in "&%#_${}"}
+
+
+def _escaped(text: str) -> str:
+    """Text as LaTeX prints it, without the marks of code and bold."""
+    return "".join(SIGNS.get(sign, sign) for sign in text.replace("**", "").replace("`", ""))

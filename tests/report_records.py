@@ -23,8 +23,11 @@ from absa_edit.results import (
     Peak,
     Pooled,
     Prediction,
+    Reliability,
+    Retention,
     RunRecord,
     Score,
+    Temperature,
     TraceSummary,
 )
 from absa_edit.table import Chart, Point, Section, Table
@@ -101,6 +104,24 @@ def method(name: str, tests: int) -> MethodRecord:
         frozen_checked=bool(trained) and name != "full",
         plan=plan() if name == "edit" else plan((1, 3, 8, 11), "random") if name == "random" else None,
         scores={TESTS[i]: score(name, i) for i in range(tests)},
+        reliability={TESTS[i]: reliability(name, i, 1.25) for i in range(tests)},
+        temperature=Temperature(1.4 + MACRO[name][0], 240, 0.71, 0.62),
+        with_temperature={TESTS[i]: reliability(name, i, 1.2) for i in range(tests)},
+        retention=retention(31.25 + trained / 1e6, trained / 1e8, range(tests)),
+        is_base=name == "zero_shot",
+    )
+
+
+def retention(perplexity: float, harm: float, tests: range) -> Retention:
+    general = Score(interval(0.7 - harm, 120), interval(0.69, 120), {}, (), interval(0.58 + harm, 120))
+    others = {TESTS[i]: interval(0.9 + harm + i / 100) for i in tests if TESTS[i] != "laptop14"}
+    return Retention(interval(perplexity, 68, 2.0), 5021, {"general-sample": general}, others)
+
+
+def reliability(name: str, test: int, above: float) -> Reliability:
+    miss = above - MACRO[name][test]
+    return Reliability(
+        interval(miss), interval(miss / 2), interval(miss / 10), interval(miss / 4), (miss / 8, miss / 4, miss / 2)
     )
 
 
@@ -162,6 +183,7 @@ def make_record() -> Callable[..., RunRecord]:
             versions={"absa_edit": "0.1.0", "torch": "2.13.0"},
             git="abc1234",
             config_hash="0123456789abcdef",
+            before=retention(31.25, 0.0, range(tests)),
             pooled=(
                 pooled("edit", "random", "own test", ("laptop14",), "macro_f1", 0.014, 0.21),
                 pooled("edit", "random", "out of domain", ("restaurant14", "device"), "macro_f1", 0.021, 0.004),

@@ -49,7 +49,7 @@ def settings(output: Path, **changes: Any) -> Settings:
                 "full": Full(lr=2e-4),
             },
             fit=FitSettings(epochs=1),
-            score=ScoreSettings(resamples=100),
+            score=ScoreSettings(resamples=100, general_examples=20, neutral_words=300),
             track=TrackSettings(kind=Tracker.none),
         ),
         **changes,

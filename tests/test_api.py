@@ -78,6 +78,9 @@ def test_any_method_trains_and_the_model_stays(model: absa_edit.Model, data: Spl
     assert all(torch.equal(value, before[name]) for name, value in model.lm.model.state_dict().items())
     score = trained.score(data.tests[0], draws=50)
     assert score.accuracy.n == len(data.tests[0])
+    assert trained.temperature is not None
+    fitted = trained.score(data.dev, fitted_temperature=True, draws=5)
+    assert fitted.log_loss.value <= trained.score(data.dev, draws=5).log_loss.value
     plan = model.plan(kind="manual", layers=[1], parts=["mlp"], rank=2)
     assert [str(t.site) for t in plan.targets] == ["mlp@1"]
     edited = model.edit(plan, data, fit=once)

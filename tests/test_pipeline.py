@@ -80,6 +80,40 @@ def test_scores_agree_with_scikit_learn(finished: tuple[Context, RunRecord, str]
                 assert row.predicted == max(row.probabilities, key=row.probabilities.__getitem__)
 
 
+def test_a_temperature_is_fitted_for_each_method_and_exported(finished: tuple[Context, RunRecord, str]) -> None:
+    run, record, _ = finished
+    for name, method in record.methods.items():
+        assert method.temperature is not None and method.temperature.n == len(run.splits.dev)
+        assert method.temperature.fitted_log_loss <= method.temperature.log_loss
+        assert method.reliability.keys() == method.with_temperature.keys() == method.scores.keys()
+        for test, of in method.reliability.items():
+            assert of.log_loss == method.scores[test].log_loss
+            assert of.risks[-1] == pytest.approx(1 - method.scores[test].accuracy.value)
+        if method.fit:
+            kept = method.fit.history[method.fit.best_epoch - 1]
+            assert kept["dev_log_loss"] == pytest.approx(method.temperature.log_loss, abs=1e-6), name
+    temperature = record.methods["edit"].temperature
+    assert temperature is not None
+    for export in ("adapter", "merged"):
+        about = json.loads((run.folder / "export" / export / "absa_edit.json").read_text())
+        assert about["temperature"] == temperature.value
+    assert "Calibration" in (run.folder / "report.md").read_text()
+
+
+def test_what_the_model_does_besides_stands_beside_the_base_model(finished: tuple[Context, RunRecord, str]) -> None:
+    run, record, _ = finished
+    assert record.before == record.methods["zero_shot"].retention and record.before is not None
+    assert [name for name, method in record.methods.items() if method.is_base] == ["zero_shot"]
+    for method in record.methods.values():
+        kept = method.retention
+        assert kept is not None and kept.perplexity is not None
+        assert kept.perplexity.value == method.perplexity and kept.words == record.before.words
+        assert kept.elsewhere == {"restaurant-sample": method.scores["restaurant-sample"].log_loss}
+        assert kept.sentiment["general-sample"].accuracy.n == 20
+    assert record.methods["full"].retention != record.before
+    assert "the base model" in (run.folder / "report.md").read_text()
+
+
 def test_trained_parameters_are_counted_and_nothing_else_moved(finished: tuple[Context, RunRecord, str]) -> None:
     run, record, _ = finished
     assert record.plan is not None

@@ -2,6 +2,7 @@
 
     absa-edit compare outputs/laptop14/reviewlm
     absa-edit compare outputs --against lora --markdown compare.md --json compare.json
+    absa-edit compare outputs/laptop14 --latex compare.tex --csv compare.csv
 
 Finds every results.json below the folders. Runs that differ in anything but the seed get tables of their own.
 """
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str], _: Path) -> None:
     parser.add_argument("--against", metavar="METHOD", help="method set against all others (edit where there is one)")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap and permutation draws")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--latex", type=Path, metavar="FILE")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="the scores, a line for each test set and method")
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 1:
@@ -42,15 +45,21 @@ def main(arguments: Sequence[str], _: Path) -> None:
 
 def write(groups: Sequence[Group], chosen: argparse.Namespace) -> None:
     """Print the tables, and write the files that were asked for."""
-    from absa_edit.leaderboard.tables import markdown, show
+    from absa_edit.leaderboard.tables import latex, markdown, scores_csv, show
     from absa_edit.storage import atomic, write_json
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     for group in groups:
         show(group, console)
-    if chosen.markdown:
-        with atomic(chosen.markdown) as temporary:
-            temporary.write_text("\n".join(line for g in groups for line in markdown(g)), encoding="utf-8")
+    texts = {
+        chosen.markdown: (line for group in groups for line in markdown(group)),
+        chosen.latex: (line for group in groups for line in latex(group)),
+        chosen.csv: scores_csv(groups),
+    }
+    for path, lines in texts.items():
+        if path:
+            with atomic(path) as temporary:
+                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if chosen.json:
         plain = {"resamples": chosen.resamples, "groups": [group_json(group) for group in groups]}
         write_json(plain, chosen.json)

@@ -17,8 +17,9 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -32,7 +33,10 @@ from absa_edit.errors import DataError, ModelError
 if TYPE_CHECKING:
     from absa_edit import Classifier
     from absa_edit.data.readers.unlabelled import Pair
+    from absa_edit.records import Example
 
+Ask = Callable[[Sequence["Example"]], list[dict[str, float]]]
+"""What gives the labels' probabilities for each example."""
 TOGETHER = 1024
 """Pairs that are read, sorted by length and answered before their answers are written."""
 
@@ -49,6 +53,9 @@ def main(arguments: Sequence[str], _: Path) -> None:
     parser.add_argument("--format", choices=["jsonl", "csv", "xml"], help="default: the file's suffix, else jsonl")
     parser.add_argument("--base", help="base model, where it is not the one that the adapter names")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--fitted-temperature", action="store_true", help="probabilities as they fit the development data best"
+    )
     parser.add_argument("--batch-tokens", type=int, help="tokens in a batch, padding included (default: by device)")
     chosen = parser.parse_args(arguments)
     single_pair = chosen.sentence is not None or chosen.aspect is not None
@@ -76,7 +83,9 @@ def answer_one(chosen: argparse.Namespace) -> None:
             if classifier.task.asks_aspect
             else f"{chosen.folder} is asked about whole sentences: leave out --aspect"
         )
-    (probabilities,) = classifier.predict([chosen.sentence], chosen.aspect and [chosen.aspect])
+    (probabilities,) = classifier.predict(
+        [chosen.sentence], chosen.aspect and [chosen.aspect], fitted_temperature=chosen.fitted_temperature
+    )
     console.print(bars(chosen.aspect or chosen.sentence, probabilities))
     if chosen.explain:
         explain_one(classifier, chosen, console)
@@ -121,17 +130,18 @@ def answer_many(chosen: argparse.Namespace) -> None:
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as file:
         classifier, origin = load(chosen), str(path or "standard input")
         all_pairs = pairs(cast(BufferedIOBase, file), "jsonl" if kind == "json" else kind, origin, classifier.task)
-        count = write(classifier, bar(all_pairs, "pairs", unit="pair"), chosen.batch_tokens)
+        ask = partial(classifier.answer, fitted_temperature=chosen.fitted_temperature, batch_tokens=chosen.batch_tokens)
+        count = write(ask, bar(all_pairs, "pairs", unit="pair"))
     if not count:
         aspect = " and aspect" if classifier.task.asks_aspect else ""
         raise DataError(f"{origin}: no pairs in it; expected rows with sentence{aspect}")
 
 
-def write(classifier: Classifier, pairs: Iterable[Pair], batch_tokens: int | None) -> int:
+def write(ask: Ask, pairs: Iterable[Pair]) -> int:
     """Answer pairs in the order they come, one JSON object a line; their number."""
     count = 0
     for some, error in chunks(pairs):
-        for pair, p in answered(classifier, some, batch_tokens):
+        for pair, p in answered(ask, some):
             row = {**pair.row, "predicted": max(p, key=p.__getitem__), "probabilities": p}
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         sys.stdout.flush()
@@ -156,18 +166,16 @@ def chunks(pairs: Iterable[Pair]) -> Iterator[tuple[list[Pair], DataError | None
         yield some, None
 
 
-def answered(
-    classifier: Classifier, some: list[Pair], batch_tokens: int | None
-) -> Iterator[tuple[Pair, dict[str, float]]]:
+def answered(ask: Ask, some: list[Pair]) -> Iterator[tuple[Pair, dict[str, float]]]:
     """Each pair with its probabilities; one that cannot be asked is an error only after those before it."""
     try:
-        answers = classifier.answer([pair.example for pair in some], batch_tokens=batch_tokens)
+        answers = ask([pair.example for pair in some])
     except ModelError:
         if len(some) == 1:
             raise
         half = len(some) // 2
-        yield from answered(classifier, some[:half], batch_tokens)
-        yield from answered(classifier, some[half:], batch_tokens)
+        yield from answered(ask, some[:half])
+        yield from answered(ask, some[half:])
     else:
         yield from zip(some, answers, strict=True)
 

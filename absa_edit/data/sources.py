@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from absa_edit.data.general_sentiment import general_sets
 from absa_edit.data.hub import Hub
 from absa_edit.data.public_sets import PUBLIC, SUFFIX, PublicSet, public_set, sample_domain
 from absa_edit.data.readers.base import read
@@ -32,6 +33,8 @@ class Splits:
     tests: tuple[Dataset, ...]
     """The own test split first; each set once."""
     notices: tuple[str, ...]
+    general: tuple[Dataset, ...] = ()
+    """Sentences of no domain: what a model still knows of sentiment in general."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def load_splits(settings: DataSettings, task: Task = ABSC, *, root: Path, enviro
         )
         for each in (test, *others)
     )
-    return Splits(train, dev, tests, notices + left_out)
+    return Splits(train, dev, tests, notices + left_out, general_sets(everywhere.folders))
 
 
 def load_pair(

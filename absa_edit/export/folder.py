@@ -72,6 +72,8 @@ class Description:
     """Of the task, in the order of the words in `prompt.labels`."""
     calibrated: bool = False
     """Whether what it answers to inputs that say nothing is taken off its answers."""
+    temperature: float | None = None
+    """What label log-probabilities are divided by where that is wanted; fitted on development data, if any."""
     settings: dict[str, Any] | None = None
     """Those of the method `kind`, where it has to make its parts of the model again; None of other methods."""
 

@@ -74,7 +74,7 @@ Edited: {where}.
 {scores}
 
 Trained on {record.data["train"].name} ({record.data["train"].n} {_EXAMPLES[asks_aspect]}).
-Perplexity on neutral text: {damage}.
+Perplexity on neutral text: {damage}.{_temperature(about)}
 
 {_use(about, base, use)}
 ## Limits
@@ -83,6 +83,12 @@ Perplexity on neutral text: {damage}.
 which none or several apply, irony and mixed feelings are beyond it. The model carries the biases of its base model and
 of what it was trained on. The scores are of one seed.
 """
+
+
+def _temperature(about: Description) -> str:
+    if about.temperature is None:
+        return ""
+    return f" With `fitted_temperature=True`, label log-probabilities are divided by {about.temperature:.2f}."
 
 
 def plain_card(about: Description, base: str, *, rank: int | None = None, merged: bool = False) -> str:
@@ -95,7 +101,7 @@ def plain_card(about: Description, base: str, *, rank: int | None = None, merged
 # {base}, {about.kind}
 
 `{_base(about, base)}` adapted with absa_edit to {_task(about)}.
-It was saved from Python, without scores.{note}
+It was saved from Python, without scores.{_temperature(about)}{note}
 
 {_use(about, base, use)}"""
 

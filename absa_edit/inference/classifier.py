@@ -16,6 +16,7 @@ from absa_edit.data.assemble import occurrences
 from absa_edit.data.prompts import Labels, content_free, encode, label_ids
 from absa_edit.data.settings import PromptSettings
 from absa_edit.errors import DataError, ModelError, RecordError, SettingsError
+from absa_edit.evaluation.calibration import with_temperature
 from absa_edit.evaluation.predict import log_probabilities
 from absa_edit.evaluation.scoring import score
 from absa_edit.export.folder import (
@@ -55,6 +56,8 @@ class Classifier:
     prompt: PromptSettings
     """With template and words."""
     task: Task
+    temperature: float | None = None
+    """Fitted on development data after training; answers are divided by it where that is asked for."""
 
     @property
     def labels(self) -> Labels:
@@ -66,11 +69,14 @@ class Classifier:
         sentences: Sequence[str],
         aspects: Sequence[str] | None = None,
         *,
+        fitted_temperature: bool = False,
         batch_tokens: int | None = None,
         progress: Progress = silent,
     ) -> list[dict[str, float]]:
         """Probabilities of the task's labels for each pair; they sum to 1. A task about sentences takes no aspects.
 
+        With `fitted_temperature` the probabilities are those that fit development data best: which label is likeliest
+        stays as it is, how sure that is does not. Raises `SettingsError` where no temperature was fitted.
         `batch_tokens` bounds a batch, padding counted; by itself small enough for a CPU's cache, large for a GPU.
         An aspect is taken where the readers would take it: its first occurrence as a word, else as a part of one, else
         in any case; one that is not in the sentence is a `DataError`.
@@ -80,7 +86,7 @@ class Classifier:
             raise DataError(f"predict: this model is asked about {wanted}; give these")
         if aspects is None:
             examples = [Example(str(i), str(i), text, "", 0, 0, "", "") for i, text in enumerate(sentences)]
-            return self.answer(examples, batch_tokens=batch_tokens, progress=progress)
+            return self.answer(examples, fitted_temperature, batch_tokens=batch_tokens, progress=progress)
         if isinstance(sentences, str) or isinstance(aspects, str):
             raise DataError("predict: expected two lists, of sentences and of aspects; put single ones in brackets")
         if len(sentences) != len(aspects):
@@ -89,19 +95,30 @@ class Classifier:
             )
         pairs = zip(sentences, aspects, strict=True)
         examples = [example(sentence, aspect, str(i)) for i, (sentence, aspect) in enumerate(pairs)]
-        return self.answer(examples, batch_tokens=batch_tokens, progress=progress)
+        return self.answer(examples, fitted_temperature, batch_tokens=batch_tokens, progress=progress)
 
     def answer(
-        self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
+        self,
+        examples: Sequence[Example],
+        fitted_temperature: bool = False,
+        *,
+        batch_tokens: int | None = None,
+        progress: Progress = silent,
     ) -> list[dict[str, float]]:
         """As `predict`, for aspects whose place in the sentence is known; the examples' labels are not read."""
+        if fitted_temperature and self.temperature is None:
+            raise SettingsError(
+                "fitted_temperature: this export has none; train it again with score.calibration=true, or leave it out"
+            )
         scores = self.log_probabilities(examples, batch_tokens=batch_tokens, progress=progress)
+        if fitted_temperature and self.temperature is not None:
+            scores = with_temperature(scores, self.temperature)
         return [{label: float(v) for label, v in zip(self.task.labels, row, strict=True)} for row in np.exp(scores)]
 
     def log_probabilities(
         self, examples: Sequence[Example], *, batch_tokens: int | None = None, progress: Progress = silent
     ) -> Float[np.ndarray, "example label"]:
-        """The logarithms of what `answer` gives."""
+        """The logarithms of what `answer` gives without a temperature."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"batch_tokens={batch_tokens}: expected at least 1")
         most = batch_tokens or (ON_CPU if self.lm.model.device.type == "cpu" else ON_GPU)
@@ -110,9 +127,9 @@ class Classifier:
             self.adapted, prompts, self.labels, batch_tokens=most, progress=progress, name="predict"
         )
 
-    def score(self, data: Dataset, *, draws: int = 2000, seed: int = 0) -> Score:
+    def score(self, data: Dataset, *, fitted_temperature: bool = False, draws: int = 2000, seed: int = 0) -> Score:
         """Accuracy, macro-F1 and log-loss on a data set, with intervals by bootstrap over sentences."""
-        answers = self.answer(data.examples)
+        answers = self.answer(data.examples, fitted_temperature)
         rows = [
             Prediction(
                 self.adapted.kind,
@@ -138,6 +155,7 @@ class Classifier:
         if path.exists() and not (path / ABOUT).exists() and (path.is_file() or any(path.iterdir())):
             raise RecordError(f"{folder}: there are other files; expected a new folder, an empty one or an export")
         about = describe(self.adapted, self.lm.settings(), self.lm.sha256, self.prompt, self.task)
+        about = replace(about, temperature=self.temperature)
         if self.adapted.has_adapter:
             write_adapter(self.adapted, path, about, plain_card(about, self.lm.name, rank=self.adapted.rank))
         else:
@@ -158,7 +176,8 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
             raise SettingsError(f"base={base}: {path} is a whole model, which stands on no other; leave base away")
         lm = load_model(ModelSettings(name=str(path), device=device, dtype=about.dtype))
         nothing = content_free(lm.tokenizer, about.prompt) if about.calibrated else ()
-        return Classifier(lm, AdaptedModel(about.kind, lm.model, content_free=nothing), about.prompt, about.task())
+        adapted = AdaptedModel(about.kind, lm.model, content_free=nothing)
+        return Classifier(lm, adapted, about.prompt, about.task(), about.temperature)
     _check_whole(path, about)
     lm = _base(path, about, base or about.base, about.revision if base is None else None, device)
     try:
@@ -170,7 +189,7 @@ def load(folder: str | Path, *, device: str = "auto", base: str | None = None) -
         raise RecordError(
             f"{path}: its weights cannot be read, or do not fit this base model ({message}); copy it or export it again"
         ) from error
-    return Classifier(replace(lm, model=adapted.model), adapted, about.prompt, about.task())
+    return Classifier(replace(lm, model=adapted.model), adapted, about.prompt, about.task(), about.temperature)
 
 
 def _adapted(path: Path, about: Description, lm: LanguageModel) -> AdaptedModel:

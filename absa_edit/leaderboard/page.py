@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from absa_edit.leaderboard.benchmark import Benchmark
-from absa_edit.leaderboard.pooled import VALUES, Contrast, Pool, Pooled, Scope
+from absa_edit.leaderboard.pooled import VALUES, Contrast, Pool, Scope
 from absa_edit.leaderboard.rows import Results, Row
 from absa_edit.report import formatting
-from absa_edit.report.lookup import LEVEL
+from absa_edit.report.lookup import LEVEL, METRICS
 from absa_edit.report.plots.benchmark import BenchmarkPoint, Panel, learning_by_size, score_against
 from absa_edit.report.plots.heatmap import trace_heatmap
-from absa_edit.results import Interval
 from absa_edit.storage import atomic
-from absa_edit.table import Table, markdown
+from absa_edit.table import Table, csv_lines, latex, markdown
 
 DRAWS = 2000
-WRITTEN = {"log_loss": "log-loss", "macro_f1": "macro-F1", "accuracy": "accuracy"}
-"""How the metrics are written; log-loss in nats, the others in percent."""
+WRITTEN: dict[str, str] = {str(name): text for name, text in METRICS.items()}
 
 
 def write_page(results: Results, benchmark: Benchmark, *, draws: int = DRAWS) -> list[Path]:
@@ -47,7 +43,7 @@ def write_page(results: Results, benchmark: Benchmark, *, draws: int = DRAWS) ->
             lines += ["", f"![{model} by number of examples]({written[-1].relative_to(folder).as_posix()})"]
     texts = {
         ".md": "\n".join(lines).rstrip() + "\n",
-        ".csv": _csv(groups),
+        ".csv": "\n".join(_csv(groups)) + "\n",
         ".tex": "\n".join(line for caption, table in tables for line in latex(table, caption)) + "\n",
     }
     for suffix, text in texts.items():
@@ -135,7 +131,11 @@ class Group:
         rows = []
         for arm in self.arms:
             methods = [row.method for row in self.of(arm) if row.method]
-            cells = [_cell(self.scores.get((arm, scope, metric)), metric) for scope in Scope for metric in VALUES]
+            cells = [
+                formatting.score(metric, pooled.score) if (pooled := self.scores.get((arm, scope, metric))) else "-"
+                for scope in Scope
+                for metric in VALUES
+            ]
             seconds = [m.fit.seconds for m in methods if m.fit]
             perplexities = [m.perplexity for m in methods if m.perplexity is not None]
             rows.append(
@@ -181,23 +181,6 @@ def _cost(row: Row, cost: str) -> float | None:
     }[cost]
 
 
-def latex(table: Table, caption: str) -> Iterator[str]:
-    """A table for LaTeX with the package `booktabs`."""
-    yield from (r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}")
-    yield from (rf"\begin{{tabular}}{{{'l' * len(table.heads)}}}", r"\toprule")
-    for number, row in enumerate((table.heads, *table.rows)):
-        yield " & ".join(_escaped(cell) for cell in row) + r" \\"
-        if number == 0:
-            yield r"\midrule"
-    yield from (r"\bottomrule", r"\end{tabular}", r"\end{table}", "")
-
-
-def _escaped(text: str) -> str:
-    for sign in "&%#_$":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("**", "").replace("`", "")
-
-
 def _groups(results: Results, benchmark: Benchmark, draws: int) -> Iterator[Group]:
     for model in benchmark.models:
         for size in benchmark.sizes:
@@ -240,7 +223,6 @@ def _contrast_table(contrasts: Iterable[Contrast]) -> Table:
     heads = ("question", "a - b", "where", "metric", "difference", "p", "p corrected", "pairs", "seeds")
     rows = []
     for c in contrasts:
-        scale = 1.0 if c.metric == "log_loss" else 100.0
         d = c.difference
         significant = c.p_corrected < LEVEL and not d.low <= 0 <= d.high
         rows.append(
@@ -249,7 +231,7 @@ def _contrast_table(contrasts: Iterable[Contrast]) -> Table:
                 f"{c.a} - {c.b}",
                 str(c.scope),
                 WRITTEN[c.metric],
-                f"{scale * d.value:+.3g} [{scale * d.low:+.3g}, {scale * d.high:+.3g}]",
+                f"{formatting.change(c.metric, d.value)} {formatting.changes(c.metric, d.low, d.high)}",
                 f"{c.p:.4f}",
                 f"{c.p_corrected:.4f}{' *' * significant}",
                 str(c.pairs),
@@ -262,16 +244,6 @@ def _contrast_table(contrasts: Iterable[Contrast]) -> Table:
         "leaves out 0."
     )
     return Table(heads, tuple(rows), caption)
-
-
-def _cell(pooled: Pooled | None, metric: str) -> str:
-    if pooled is None:
-        return "-"
-    return _nats(pooled.score) if metric == "log_loss" else pooled.score.percent()
-
-
-def _nats(score: Interval) -> str:
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
 
 
 def _curves(groups: Sequence[Group], folder: Path) -> Path:
@@ -287,14 +259,11 @@ def _curves(groups: Sequence[Group], folder: Path) -> Path:
     return path
 
 
-def _csv(groups: Iterable[Group]) -> str:
+def _csv(groups: Iterable[Group]) -> Iterator[str]:
     """One line a group, arm, scope and metric."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("model", "size", "arm", "scope", "metric", "value", "low", "high", "n", "pairs", "seeds"))
+    yield from csv_lines([("model", "size", "arm", "scope", "metric", "value", "low", "high", "n", "pairs", "seeds")])
     for group in groups:
         for (arm, scope, metric), pooled in group.scores.items():
             s = pooled.score
             figures = (f"{s.value:.6g}", f"{s.low:.6g}", f"{s.high:.6g}", s.n, pooled.pairs, pooled.seeds)
-            writer.writerow((group.model, group.size, arm, str(scope), metric, *figures))
-    return text.getvalue()
+            yield from csv_lines([(group.model, group.size, arm, scope, metric, *figures)])

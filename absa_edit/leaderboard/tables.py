@@ -1,8 +1,8 @@
-"""Tables of runs over seeds, for the terminal and as Markdown."""
+"""Tables of runs over seeds, for the terminal, as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.text import Text
@@ -11,8 +11,9 @@ from absa_edit.leaderboard.collect import Group
 from absa_edit.report import formatting
 from absa_edit.report.lookup import METRICS, differs_significantly
 from absa_edit.report.terminal import rich_table
-from absa_edit.results import Comparison, Pooled
-from absa_edit.table import Table, pipe_table
+from absa_edit.results import Comparison, Interval, Pooled
+from absa_edit.table import Table, csv_lines, pipe_table
+from absa_edit.table import latex as table_latex
 
 
 def show(group: Group, console: Console) -> None:
@@ -31,6 +32,29 @@ def markdown(group: Group) -> Iterator[str]:
         yield from (note, "")
     for table in _tables(group):
         yield from (*pipe_table(table.heads, table.rows), "")
+
+
+def latex(group: Group) -> Iterator[str]:
+    """The lines of a group's tables for LaTeX."""
+    for table in _tables(group):
+        yield from table_latex(table, " ".join([f"{_title(group)}.", *_about(group)]))
+
+
+def scores_csv(groups: Iterable[Group]) -> Iterator[str]:
+    """A line for each group, test set and method; shares from 0 to 1, log-loss in nats."""
+    yield from csv_lines([SCORE_HEADS])
+    for group in groups:
+        about = group.experiment, group.model, " ".join(map(str, group.seeds))
+        for line in group.lines:
+            intervals: list[Interval] = [getattr(line.score, metric) for metric in METRICS]
+            figures = (f"{figure:.6g}" for i in intervals for figure in (i.value, i.low, i.high))
+            row = (*about, line.test, line.is_own_test, line.method, line.score.macro_f1.n, max(line.trainable))
+            yield from csv_lines([(*row, *figures)])
+
+
+FIGURES = (f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
+SCORE_HEADS = ("experiment", "model", "seeds", "test", "own", "method", "n", "trainable", *FIGURES)
+"""The columns of `scores_csv`."""
 
 
 def _tables(group: Group) -> list[Table]:

@@ -68,8 +68,8 @@ class LocalizedOffsets(Method):
     """An offset of each chosen head's output: heads * width parameters.
 
     Scales of the heads' outputs learn first, under an L1 penalty; the heads with the largest norms are chosen and the
-    scales forgotten. Source: Yin et al. 2024 (arXiv 2406.01563) and fc2869/lo-fit. Scales and offsets start at 0, not
-    at draws of a standard deviation of 0.001.
+    scales forgotten. What that takes is no part of the fit's figures. Source: Yin et al. 2024 (arXiv 2406.01563) and
+    fc2869/lo-fit. Scales and offsets start at 0, not at draws of a standard deviation of 0.001.
     """
 
     settings = Lofit
@@ -81,9 +81,9 @@ class LocalizedOffsets(Method):
 
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert isinstance(settings, Lofit)
-        runner = BlockRunner(ctx.copy_of_model())
         if plan is None or any(t.site.part is not Part.head for t in plan.targets):
-            plan = self._chosen(ctx, plan.layers() if plan else range(runner.layers), settings)
+            plan = self._chosen(ctx, plan.layers() if plan else range(ctx.lm.runner.layers), settings)
+        runner = BlockRunner(ctx.copy_of_model())
         heads: dict[int, list[int]] = {}
         for site in sorted(target.site for target in plan.targets):
             heads.setdefault(site.layer, []).append(site.index or 0)

@@ -26,12 +26,13 @@ from absa_edit.pipeline.stages.export import export_stage, method_to_export
 from absa_edit.pipeline.stages.locate import locate_stage
 from absa_edit.pipeline.stages.methods import Rows, base_states, own_plan, prompts_of, run_method
 from absa_edit.pipeline.stages.report import report_stage
+from absa_edit.pipeline.stages.retention import base_retention, check_retention
 from absa_edit.pipeline.stages.trace import effects_stage, grids_found, token_stage, trace_stage
 from absa_edit.pipeline.stages.trace_again import trace_base, trace_edited
 from absa_edit.records import EditPlan, TokenGrid, Trace
 from absa_edit.report.lookup import questions
 from absa_edit.report.terminal import print_results
-from absa_edit.results import SCHEMA, Adaptation, AnalysisRecord, MethodRecord, RunRecord, TraceAgain
+from absa_edit.results import SCHEMA, Adaptation, AnalysisRecord, MethodRecord, Retention, RunRecord, TraceAgain
 from absa_edit.settings import Stage
 from absa_edit.storage import load, load_trace, write_json
 from absa_edit.tracing.effects import TraceEffects
@@ -78,18 +79,24 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         with _timed(seconds, "locate"):
             plan = locate_stage(ctx)
     records: dict[str, MethodRecord] = {}
+    before: Retention | None = None
     rows: dict[str, Rows] = {}
     if Stage.methods in settings.stages:
         plans = _plans(ctx, plan)
         exported = exported and method_to_export(ctx, plans)  # it may be one that was left out
         tests = {data.name: ctx.encode(data) for data in ctx.splits.tests}
         prompts = {name: prompts_of(ctx, settings.method[name], tests) for name in plans}  # before anything is trained
+        check_retention(ctx)
         base = base_states(ctx, plans.values())
         for name, method_plan in plans.items():
             with _timed(seconds, name):
                 records[name], rows[name] = run_method(
                     ctx, name, settings.method[name], method_plan, prompts[name], base
                 )
+        before = next((r.retention for r in records.values() if r.is_base), None)
+        if before is None and records:
+            with _timed(seconds, "base model"):
+                before = base_retention(ctx, tests)
     again: TraceAgain | None = None
     if settings.trace.again and trace and (edited := exported or _first_trained(ctx, records)):
         with _timed(seconds, "trace again"):
@@ -117,6 +124,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
         trace_again=again,
         plan=plan,
         methods=records,
+        before=before,
         comparisons=(),
         export=None,
         seconds=seconds,

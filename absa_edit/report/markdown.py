@@ -9,6 +9,7 @@ from absa_edit.report import descriptions, formatting
 from absa_edit.report.conclusions import caveats, control, findings, main_test, warnings
 from absa_edit.report.lookup import METRICS, metrics_of, tests_in_order
 from absa_edit.report.tables import (
+    calibration_table,
     class_table,
     comparison_table,
     cost_table,
@@ -17,6 +18,7 @@ from absa_edit.report.tables import (
     depth_table,
     leak_free_table,
     pooled_table,
+    retention_table,
     sampled_table,
     score_table,
     traces_table,
@@ -116,6 +118,7 @@ def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
             lines += ["", f"**{name}**", "", *markdown(table)]
     return [
         *lines,
+        *_calibration(record),
         *_figure("scores.png", "Macro-F1 by method and test set", figures),
         "",
         "<details><summary>F1 of each class</summary>",
@@ -124,6 +127,13 @@ def _scores(record: RunRecord, figures: Sequence[str]) -> list[str]:
         "",
         "</details>",
     ]
+
+
+def _calibration(record: RunRecord) -> list[str]:
+    table = calibration_table(record)
+    if not table.rows:
+        return []
+    return ["", "<details><summary>Calibration</summary>", "", *markdown(table), "", "</details>"]
 
 
 def _comparisons(record: RunRecord) -> list[str]:
@@ -156,7 +166,10 @@ def _cost(record: RunRecord, figures: Sequence[str]) -> list[str]:
 
 
 def _damage(record: RunRecord) -> list[str]:
-    return ["## Damage to the language model", "", *markdown(damage_table(record))] if record.methods else []
+    if not record.methods:
+        return []
+    lines, besides = ["## Damage to the language model", "", *markdown(damage_table(record))], retention_table(record)
+    return [*lines, "", *markdown(besides)] if besides.rows else lines
 
 
 def _analysis(name: str, analysis: AnalysisRecord, figures: Sequence[str]) -> list[str]:

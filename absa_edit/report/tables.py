@@ -131,6 +131,34 @@ def sampled_table(record: RunRecord) -> Table:
     return Table(heads, tuple(rows), caption)
 
 
+def calibration_table(record: RunRecord) -> Table:
+    """What the probabilities are worth, as they are and with the fitted temperature, and errors by coverage."""
+    heads = (
+        "method", "test set", "T", "log-loss", "with T", "ECE (%)", "with T", "Brier", "with T", "AURC (%)",
+        "wrong of the surest 50 / 80 / 100 %",
+    )  # fmt: skip
+    rows = []
+    for name in methods_in_order(record):
+        method = record.methods[name]
+        for test, plain in method.reliability.items():
+            fitted = method.with_temperature.get(test)
+            pairs = (
+                (plain.log_loss.plain(), fitted and fitted.log_loss.plain()),
+                (plain.ece.percent(), fitted and fitted.ece.percent()),
+                (plain.brier.plain(), fitted and fitted.brier.plain()),
+            )
+            temperature = "-" if method.temperature is None else f"{method.temperature.value:.2f}"
+            values = (text or "-" for pair in pairs for text in pair)
+            risks = " / ".join(f"{100 * risk:.1f}" for risk in plain.risks)
+            rows.append((name, test, temperature, *values, plain.aurc.percent(), risks))
+    caption = (
+        "T: the temperature that fits development data best. ECE: how far confidence and accuracy are apart, in 15 "
+        "equally wide bins. AURC: share of wrong answers among the k surest, in the mean over k. 95 % intervals "
+        "by bootstrap over sentences, which adds to a small ECE; of all figures lower is better."
+    )
+    return Table(heads, tuple(rows), caption)
+
+
 def class_table(record: RunRecord) -> Table:
     """F1 of each class by method and test set."""
     heads = ("method", "test set", "n", *(f"F1 {label}" for label in record.labels))
@@ -215,12 +243,17 @@ def damage_table(record: RunRecord) -> Table:
     """Perplexity on neutral text before and after each method, and what it was allowed to move."""
     untrained = baseline(record)
     before = record.methods[untrained].perplexity if untrained else None
+    if record.before and record.before.perplexity:
+        before = record.before.perplexity.value
     heads = ("method", "perplexity", "change", "weights it may touch", "rest found bit-identical")
     rows = tuple(_damage_row(name, record.methods[name], before) for name in methods_in_order(record))
+    text = f"{record.before.words:,} words of neutral text" if record.before else "neutral text"
     model = f"`{untrained}` is the model before, each other row" if untrained else "each row is"
+    if before is not None and not untrained:
+        model = f"it was {formatting.perplexity(before)} before, each row is"
     caption = (
-        f"Perplexity on neutral text: {model} the model after. A representation edit is left out of it: it acts at "
-        "places of the prompt that neutral text does not have."
+        f"Perplexity on {text}, with 95 % intervals by bootstrap over paragraphs: {model} the model after. A "
+        "representation edit is left out of it: it acts at places of the prompt that neutral text does not have."
     )
     return Table(heads, rows, caption)
 
@@ -232,7 +265,44 @@ def _damage_row(name: str, method: MethodRecord, before: float | None) -> tuple[
     checked = "yes" if method.frozen_checked else "no"
     if not method.trainable or method.share >= 1:
         checked = "-"
-    return (name, formatting.perplexity(method.perplexity), change, formatting.percent(method.touched_share), checked)
+    perplexity = formatting.perplexity(method.perplexity)
+    if method.retention and (interval := method.retention.perplexity):
+        perplexity += f" [{interval.low:.2f}, {interval.high:.2f}]"
+    return (name, perplexity, change, formatting.percent(method.touched_share), checked)
+
+
+def retention_table(record: RunRecord) -> Table:
+    """What the base model and the model after each method do besides the task."""
+    after = {name: m.retention for name in methods_in_order(record) if not (m := record.methods[name]).is_base}
+    models = {"the base model": record.before} | after
+    kept = {name: of for name, of in models.items() if of is not None and (of.sentiment or of.elsewhere)}
+    others = dict.fromkeys(test for of in kept.values() for test in of.elsewhere)
+    sets = dict.fromkeys(name for of in kept.values() for name in of.sentiment)
+    heads = (
+        "model",
+        *(f"log-loss on {test}" for test in others),
+        *(f"{metric} on {name}" for name in sets for metric in ("accuracy", "log-loss")),
+    )
+    rows = tuple(
+        (
+            name,
+            *(of.elsewhere[test].plain() if test in of.elsewhere else "-" for test in others),
+            *(text for at in sets for text in _general(of.sentiment.get(at))),
+        )
+        for name, of in kept.items()
+    )
+    caption = (
+        "Besides its task: log-loss on the other test sets, and how sentences of no domain are answered that are asked "
+        "about in another form, in percent and nats with 95 % intervals by bootstrap over sentences. There, what the "
+        "model answers to texts that say nothing is taken off, and a representation edit is left out."
+    )
+    return Table(heads, rows, caption)
+
+
+def _general(score: Score | None) -> tuple[str, str]:
+    if score is None or score.log_loss is None:
+        return ("-", "-")
+    return (score.accuracy.percent(), score.log_loss.plain())
 
 
 def traces_table(record: RunRecord) -> Table | None:

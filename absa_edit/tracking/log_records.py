@@ -64,6 +64,12 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
     for test, drawn in record.sampled.items():
         summary |= _flat(f"test/{test}/sampled/accuracy", drawn.accuracy)
         summary |= {f"test/{test}/sampled/no_label": drawn.no_label}
+    for kind, by_test in (("", record.reliability), ("with_temperature/", record.with_temperature)):
+        for test, of in by_test.items():
+            for figure in ("brier", "ece", "aurc", *(["log_loss"] if kind else [])):
+                summary |= _flat(f"test/{test}/{kind}{figure}", getattr(of, figure))
+    if record.temperature is not None:
+        summary |= {"dev/temperature": record.temperature.value}
     summary |= {"cost/trainable": record.trainable, "cost/share": record.share}
     summary |= {"cost/score_seconds": record.score_seconds, "cost/touched_share": record.touched_share}
     if record.fit is not None:
@@ -72,6 +78,14 @@ def publish_method(tracker: Tracker, name: str, record: MethodRecord, prediction
         summary |= {"dev/best_epoch": record.fit.best_epoch, "cost/flops": record.fit.flops}
         summary |= {"cost/bytes_on_disk": record.bytes_on_disk}
     summary |= {"damage/perplexity": record.perplexity, "damage/frozen_checked": record.frozen_checked}
+    if (kept := record.retention) is not None:
+        summary |= _flat("damage/perplexity", kept.perplexity) if kept.perplexity else {}
+        summary |= {"damage/neutral_words": kept.words}
+        for test, loss in kept.elsewhere.items():
+            summary |= _flat(f"retention/{test}/log_loss", loss)
+        for general, score in kept.sentiment.items():
+            summary |= _flat(f"retention/{general}/accuracy", score.accuracy)
+            summary |= _flat(f"retention/{general}/log_loss", score.log_loss) if score.log_loss else {}
     summary |= {"predictions/left_out": max(0, len(predictions) - MOST_PREDICTIONS)}
     tracker.summary(summary)
     labels = list(predictions[0].probabilities) if predictions else []

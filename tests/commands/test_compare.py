@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -138,8 +139,9 @@ def two(tmp_path: Path) -> Path:
 
 
 def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: Path) -> None:
-    said = run(two, "--json", tmp_path / "out" / "c.json", "--markdown", tmp_path / "out" / "c.md")
-    (group,) = json.loads((tmp_path / "out" / "c.json").read_text())["groups"]
+    files = {kind: tmp_path / "out" / f"c.{kind}" for kind in ("json", "markdown", "latex", "csv")}
+    said = run(two, *(argument for kind, path in files.items() for argument in (f"--{kind}", path)))
+    (group,) = json.loads(files["json"].read_text())["groups"]
     assert group["seeds"] == [0, 1] and not group["differs"]
     by = {(line["method"], line["test"]): line for line in group["lines"]}
     assert len(by) == len(METHODS) * len(TESTS)
@@ -152,11 +154,19 @@ def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: 
     assert len(compared) == 2 * 2 * 3 and all(c["a"] == "edit" for c in compared.values())
     assert all(c["p_corrected"] >= c["p"] for c in compared.values())
 
-    text = (tmp_path / "out" / "c.md").read_text()
+    text, table = files["markdown"].read_text(), files["latex"].read_text()
     shown = f"{100 * by['edit', 'laptop']['score']['macro_f1']['value']:.1f} ["
     for told in (said, text):
         assert "laptop · reviewlm · seeds 0, 1" in told and shown in told
         assert "737,280" in told and "75 s" in told and "edit - lora" in told and "resample seeds" in told
+    assert table.count(r"\begin{tabular}") == 2 and "laptop (own) & edit & " in table and r"zero\_shot" in table
+    assert "95 \\% intervals" in table and shown in table
+    lines = list(csv.DictReader(files["csv"].read_text().splitlines()))
+    assert len(lines) == len(by)
+    for line in lines:
+        score = by[line["method"], line["test"]]["score"]
+        assert float(line["log_loss_low"]) == pytest.approx(score["log_loss"]["low"], rel=1e-5)
+        assert (line["own"], line["seeds"]) == (str(line["test"] == "laptop"), "0 1")
     assert "| laptop (own) | edit |" in text and "…" not in said
 
 

@@ -72,6 +72,27 @@ def test_standard_input_to_standard_output(predict: Run, export: Path, monkeypat
         assert answer["predicted"] == max(p, key=p.__getitem__)
 
 
+def test_the_fitted_temperature_is_used_where_it_is_asked_for(predict: Run, export: Path, tmp_path: Path) -> None:
+    stdin = "\n".join(json.dumps({"sentence": s, "aspect": a}) for s, a in PAIRS)
+    code, out, _ = predict("--fitted-temperature", stdin=stdin)
+    assert not out and "fitted_temperature: this export has none" in str(code)
+    file = export / "export" / "merged" / "absa_edit.json"
+    before = file.read_text()
+    file.write_text(json.dumps({**json.loads(before), "temperature": 0.5}))
+    try:
+        _, out, _ = predict("--fitted-temperature", stdin=stdin)
+        one, shown, _ = predict("--sentence", PAIRS[0][0], "--aspect", PAIRS[0][1], "--fitted-temperature")
+    finally:
+        file.write_text(before)
+    assert one == 0
+    for answer, p in zip(lines(out), expected(export), strict=True):
+        squares = {label: v**2 for label, v in p.items()}
+        total = sum(squares.values())
+        wanted = {label: v / total for label, v in squares.items()}
+        assert answer["probabilities"] == pytest.approx(wanted, abs=1e-5)
+    assert f"{lines(out)[0]['probabilities']['positive']:.3f}" in shown
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".xml"])
 def test_every_format_gives_the_same_answers(predict: Run, export: Path, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"pairs{suffix}"

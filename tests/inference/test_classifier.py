@@ -128,6 +128,30 @@ def change(folder: Path, **fields: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["adapter", "merged"])
+def test_a_fitted_temperature_is_used_where_it_is_asked_for(small, trained, about, tmp_path, examples, whole) -> None:
+    adapted = trained(small)
+    if whole:
+        write_merged(adapted, small.tokenizer, tmp_path / "a", about(adapted), "")
+    else:
+        write_adapter(adapted, tmp_path / "a", about(adapted), "")
+    texts, aspects = [e.text for e in examples], [e.aspect for e in examples]
+    with pytest.raises(SettingsError, match="fitted_temperature: this export has none; train it again with score"):
+        load(tmp_path / "a", device="cpu").predict(texts, aspects, fitted_temperature=True)
+    plain = asked(load(tmp_path / "a", device="cpu"), examples)
+    change(tmp_path / "a", temperature=2.0)
+    loaded = load(tmp_path / "a", device="cpu")
+    np.testing.assert_allclose(asked(loaded, examples), plain)
+    rows = loaded.predict(texts, aspects, fitted_temperature=True)
+    roots = np.sqrt(plain)
+    expected = roots / roots.sum(1, keepdims=True)
+    np.testing.assert_allclose([list(row.values()) for row in rows], expected, rtol=1e-6)
+    assert np.abs(expected - plain).max() > 0.01
+    loaded.save(tmp_path / "again")
+    assert load(tmp_path / "again", device="cpu").temperature == 2.0
+    assert "log-probabilities are divided by 2.00" in (tmp_path / "again" / "README.md").read_text()
+
+
 def test_another_place_of_the_base_can_be_given(small, trained, about, base_folder, tmp_path, examples) -> None:
     adapted = trained(small)
     write_adapter(adapted, tmp_path / "a", about(adapted, base="/gone/away"), "")

@@ -60,6 +60,7 @@ def loreft(rank: int, edits: int) -> int:
 
 FORMULAS: dict[str, int] = {
     "edit": LOCATED * low_rank(RANK, (OUT, DOWN)),
+    "edit_representation": LOCATED * low_rank(RANK, (OUT, DOWN)) + loreft(4, LOCATED - 1),
     "random": LOCATED * low_rank(RANK, (OUT, DOWN)),
     "delta": LOCATED * (OUT[0] * OUT[1] + DOWN[0] * DOWN[1]),
     "full": 2 * VOCABULARY * H + LAYERS * weights() + H,

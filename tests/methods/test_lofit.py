@@ -24,7 +24,10 @@ from absa_edit.methods.lofit import Lofit
 from absa_edit.model.hooks import entering
 from absa_edit.model.loading import LanguageModel
 from absa_edit.model.settings import Precision
+from absa_edit.pipeline.stages import methods as method_stage
 from absa_edit.records import Example, Part, Site
+from absa_edit.settings import Stage
+from absa_edit.training.distributed import Job
 from absa_edit.training.loop import fit
 from absa_edit.training.settings import FitSettings
 
@@ -147,9 +150,13 @@ def test_settings_that_make_no_sense_are_refused(wrong) -> None:
 
 
 def test_a_run_exports_the_heads_that_it_chose(tmp_path, monkeypatch) -> None:
+    jobs: list[Job] = []
+    monkeypatch.setattr(method_stage, "announce", lambda job, device: jobs.append(job))
     method = Lofit(lr=5e-2, choosing_steps=4)
     run, record, _ = execute(small_run(tmp_path, method={"lofit": method}))
     row, export = record.methods["lofit"], record.export
+    # other processes train the same heads, and find that it is the same training
+    assert [(job.plan, job.key) for job in jobs] == [(row.plan, method_stage.fit_key(run, "lofit", method, row.plan))]
     assert row.plan and row.plan.source == "lofit" and len(row.plan.targets) == 6 == row.trainable / 64
     assert export and (export.adapter, export.merged, export.agreement) == ("export/adapter", None, 1.0)
     assert "the output projections have none" in export.not_merged
@@ -167,7 +174,8 @@ def _card(folder: Path) -> str:
 
 def test_located_heads_are_the_plans_own(tmp_path) -> None:
     heads = LocateSettings(kind="manual", layers=[7], parts=[Part.head])
-    run, record, _ = execute(small_run(tmp_path, method={"lofit": Lofit(located=True)}, locate=heads))
+    stages = [Stage.locate, Stage.methods]
+    run, record, _ = execute(small_run(tmp_path, method={"lofit": Lofit(located=True)}, locate=heads, stages=stages))
     assert record.methods["lofit"].plan == record.plan and record.methods["lofit"].trainable == 5 * 64
     assert not (run.folder / "lofit").exists()
 

@@ -29,7 +29,7 @@ def analysed(record: RunRecord, analysis: AnalysisRecord) -> RunRecord:
 @pytest.fixture
 def only(analysed: RunRecord) -> RunRecord:
     """A run of nothing but the analysis."""
-    return replace(analysed, methods={}, comparisons=(), pooled=(), trace=None, plan=None, export=None)
+    return replace(analysed, methods={}, before=None, comparisons=(), pooled=(), trace=None, plan=None, export=None)
 
 
 def test_markdown_has_a_section_with_table_and_figure(analysed: RunRecord) -> None:

@@ -82,7 +82,7 @@ def test_text_from_data_stays_text(page_inputs: dict[str, Any], record: RunRecor
 
 
 def test_what_a_run_has_not_is_left_out(record: RunRecord, make_effects: Callable[..., Effects]) -> None:
-    bare = replace(record, methods={}, comparisons=(), pooled=(), export=None, plan=None)
+    bare = replace(record, methods={}, before=None, comparisons=(), pooled=(), export=None, plan=None)
     html = report_html(bare, effects=make_effects())
     assert re.findall(r'<section id="(\w+)">', html) == ["trace", "run"]
     assert len(html) < 100_000, "drawing libraries without a chart"

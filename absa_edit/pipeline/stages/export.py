@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 
 from safetensors.torch import load_file
 
@@ -57,6 +58,8 @@ def export_stage(
     adapted.load_trained(load_file(ctx.folder / "methods" / name / "weights.safetensors"))
     edit = adapted.representation
     about = describe(adapted, ctx.lm.settings(), ctx.lm.sha256, settings.prompt, ctx.task)
+    if (temperature := record.methods[name].temperature) is not None:
+        about = replace(about, temperature=temperature.value)
     first = [row for test_rows in rows.values() for row in test_rows]
 
     def again(exported: AdaptedModel) -> list[Prediction]:

@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from absa_edit.context import Context
 from absa_edit.data.prompts import Prompt
-from absa_edit.evaluation.perplexity import neutral_text, perplexity
+from absa_edit.evaluation.calibration import fit_temperature, reliability
 from absa_edit.evaluation.predict import BaseStates, log_probabilities, predictions
 from absa_edit.evaluation.sampled import sampled_answers, sampled_score
 from absa_edit.evaluation.scoring import development_scores, score
@@ -25,9 +25,10 @@ from absa_edit.methods.adapted_model import AdaptedModel, changed_elsewhere
 from absa_edit.methods.base import adapt, check, method_of
 from absa_edit.methods.settings import LocatedSettings, MethodSettings
 from absa_edit.pipeline.shared_cache import shared_folder
+from absa_edit.pipeline.stages.retention import retention, retention_key
 from absa_edit.records import EditPlan
 from absa_edit.resampling import label_numbers
-from absa_edit.results import Fit, MethodRecord, Prediction, Sampled, Score
+from absa_edit.results import Fit, MethodRecord, Prediction, Reliability, Sampled, Score
 from absa_edit.storage import (
     ENGINE,
     atomic,
@@ -63,7 +64,7 @@ def run_method(
     settings = ctx.settings
     # one file holds the record: its key covers the tests, the training's does not
     training_key = fit_key(ctx, name, method, plan)
-    key = ctx.key(training_key, settings.score, *(data.summary() for data in ctx.splits.tests))
+    key = retention_key(ctx, training_key)
     folder = ctx.folder / "methods" / name
     if kept := load_kept(MethodRecord, folder / "record.json", key):
         log.info("%s: found in %s", name, folder)
@@ -87,6 +88,10 @@ def run_method(
         began = time.perf_counter()
         rows = predict(ctx, name, adapted, tests, shared)
         score_seconds = time.perf_counter() - began
+        scores = {
+            test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}")) for test, r in rows.items()
+        }
+        after = retention(ctx, name, adapted, scores)
         record = MethodRecord(
             kind=adapted.kind,
             trainable=adapted.count(),
@@ -95,17 +100,18 @@ def run_method(
             lr=adapted.lr.get("weights", adapted.lr.get("representation")),
             fit=fitted,
             score_seconds=score_seconds,
-            perplexity=perplexity(adapted, ctx.lm.tokenizer, neutral_text()),
+            perplexity=after.perplexity.value if after.perplexity else None,
             bytes_on_disk=sum(p.numel() * p.element_size() for p in adapted.trainable().values()),
             frozen_checked=True,
             plan=adapted.plan or plan,  # it may choose its own sites
-            scores={
-                test: score(r, draws=settings.score.resamples, rng=ctx.rng(f"bootstrap {test}"))
-                for test, r in rows.items()
-            },
+            scores=scores,
             leak_free=_leak_free(ctx, rows),
             sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled else {},
+            retention=after,
+            is_base=not method_of(method).trains and shared is not None and not adapted.content_free,
         )
+        if settings.score.calibration:
+            record = _calibrated(ctx, name, method, adapted, record, rows, shared)
         all_rows = tuple(row for test_rows in rows.values() for row in test_rows)
         (folder / "record.json").unlink(missing_ok=True)  # it is of other predictions
         save_predictions(all_rows, folder / "predictions.jsonl")
@@ -128,6 +134,45 @@ def _leak_free(ctx: Context, rows: Rows) -> dict[str, Score]:
             rng = ctx.rng(f"bootstrap {data.name} leak-free")
             by_test[data.name] = score(clean, draws=ctx.settings.score.resamples, rng=rng)
     return by_test
+
+
+def _calibrated(
+    ctx: Context,
+    name: str,
+    method: MethodSettings,
+    adapted: AdaptedModel,
+    record: MethodRecord,
+    rows: Rows,
+    base: BaseStates | None,
+) -> MethodRecord:
+    """The record with its temperature, and with what its probabilities are worth, as they are and with it."""
+    dev = ctx.encode(ctx.splits.dev, method_of(method).prompt(ctx, method))
+    temperature = None
+    if dev:
+        scores = log_probabilities(
+            adapted,
+            dev,
+            ctx.labels,
+            batch_tokens=ctx.settings.score.batch_tokens,
+            frozen=base.of(adapted, "dev", dev) if base else None,
+            progress=ctx.progress,
+            name=f"{name} on development data",
+        )
+        temperature = fit_temperature(scores, label_numbers([p.example.label for p in dev], ctx.task.labels))
+
+    def by_test(value: float) -> dict[str, Reliability]:
+        draws = ctx.settings.score.resamples
+        return {
+            test: reliability(r, draws=draws, rng=ctx.rng(f"bootstrap {test}"), temperature=value)
+            for test, r in rows.items()
+        }
+
+    return replace(
+        record,
+        reliability=by_test(1.0),
+        temperature=temperature,
+        with_temperature=by_test(temperature.value) if temperature else {},
+    )
 
 
 def _sampled(ctx: Context, name: str, adapted: AdaptedModel, tests: dict[str, list[Prompt]]) -> dict[str, Sampled]:

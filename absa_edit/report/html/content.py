@@ -14,12 +14,14 @@ from absa_edit.report.html.scores import budget_points, confusion_tables, learni
 from absa_edit.report.html.trace import average_maps, chosen, example_maps, token_maps
 from absa_edit.report.lookup import compared, focus, interval_of, random_control, trains_nothing
 from absa_edit.report.tables import (
+    calibration_table,
     class_table,
     comparison_table,
     cost_table,
     damage_table,
     leak_free_table,
     pooled_table,
+    retention_table,
     sampled_table,
     traces_table,
 )
@@ -79,6 +81,7 @@ def sections(
                 ("Without leaked test rows", leak_free_table(record)),
                 ("Answers that are drawn", sampled_table(record)),
                 ("F1 of each class", class_table(record)),
+                ("Calibration", calibration_table(record)),
                 ("Paired comparisons over several test sets", pooled_table(record)),
                 ("Paired comparisons", comparison_table(record)),
             ),
@@ -87,7 +90,11 @@ def sections(
             "Score against budget",
             budget(record),
             budget_points(record),
-            (("Cost", cost_table(record)), ("Damage to the language model", damage_table(record))),
+            (
+                ("Cost", cost_table(record)),
+                ("Damage to the language model", damage_table(record)),
+                ("What the model does besides the task", retention_table(record)),
+            ),
         ),
         "learning": PageSection("Learning curves", learned(record), learning_curves(record)),
         "confusion": PageSection("Confusions", confused(record, test), confusion_tables(record)),
