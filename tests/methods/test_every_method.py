@@ -111,7 +111,12 @@ LEARNS: dict[str, tuple[int, float]] = {
     "paper_loreft_all": (15, 1e-2),
 }
 """The most epochs, and the learning rate, by which each knows thirty-two answers by heart."""
-SAME = {"random": "edit", "peft_adapter": "lora", "paper_edit_one_rate": "paper_edit"}
+SAME = {
+    "random": "edit",
+    "peft_adapter": "lora",
+    "edit_representation": "paper_edit",
+    "paper_edit_one_rate": "paper_edit",
+}
 """Those that train the same as another once their rate and their layers are."""
 
 
