@@ -80,8 +80,6 @@ def served_rank(rank: int) -> int:
 def features(adapter: Adapter) -> Iterator[Problem]:
     """Kinds of adapter that vLLM refuses. Source: `PEFTHelper._validate_features` and `validate_legal`."""
     config = adapter.config
-    if config.get("peft_type", "LORA") != "LORA":
-        yield Problem(f"peft_type is {config['peft_type']}", "only LoRA adapters are served: merge it, or train LoRA")
     if config.get("use_dora") or any("lora_magnitude_vector" in name for name in adapter.shapes):
         yield Problem("DoRA, which vLLM refuses", "serve the merged checkpoint")
     if config.get("bias", "none") != "none" or config.get("lora_bias"):

@@ -85,6 +85,9 @@ def _adapter(folder: Path, max_rank: int, base: str | None) -> Served:
     config = _json(folder / "adapter_config.json", problems)
     shapes = _shapes(folder, "adapter_model.safetensors", problems)
     read = config or {}
+    if (kind := read.get("peft_type", "LORA")) != "LORA":  # its other fields are none of LoRA's
+        fix = "only LoRA adapters are served: serve the merged checkpoint where there is one, or train LoRA"
+        return Served(folder, "", (Problem(f"peft_type is {kind}", fix),))
     wrong = [key for key, (_, kind) in REQUIRED.items() if config is not None and not isinstance(read.get(key), kind)]
     if not wrong and read.get("r", 1) < 1:
         wrong = ["r"]

@@ -25,7 +25,7 @@ from absa_edit.records import EditPlan
 class Prefix(MethodSettings):
     """Keys and values before every prompt."""
 
-    lr: float = 5e-3
+    lr: float = 2e-2
     tokens: int = 8
     """How many stand before a prompt; its own tokens move by as many positions."""
 

@@ -77,6 +77,7 @@ def test_a_run_folder_is_checked_whole(small, trained, about, tmp_path) -> None:
         ({"modules_to_save": ["score"]}, r"whole modules beside the deltas \(score\)"),
         ({"trainable_token_indices": [1, 2]}, "trained token embeddings"),
         ({"peft_type": "LOHA"}, "peft_type is LOHA"),
+        ({"peft_type": "PREFIX_TUNING", "r": None, "target_modules": None}, "peft_type is PREFIX_TUNING"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication is set: refused, before 0.32 dropped"),
         ({"use_bdlora": {"nblocks": 2}}, "use_bdlora is set: refused"),
         ({"target_parameters": ["w"]}, "target_parameters is set, and vLLM drops it"),
