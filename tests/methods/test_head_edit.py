@@ -11,6 +11,7 @@ import pytest
 import torch
 from contexts import adapt
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 import absa_edit
 from absa_edit.errors import CannotMerge
@@ -114,13 +115,16 @@ def test_every_way_of_running_it_equals_hooks_by_hand(tiny, prompts, labels, nam
 
 @pytest.mark.parametrize("tiny", ["gpt2", "gpt_neox", "opt"], indirect=True)
 @pytest.mark.parametrize("name", METHODS)
-def test_merged_is_the_model_in_memory(tiny, prompts, labels, name) -> None:
+def test_merged_is_the_model_in_memory(tiny, prompts, labels, tmp_path, name) -> None:
     adapted = moved(adapted_to(tiny, METHODS[name]))
     plain, expected = merged(adapted), plain_answers(adapted.model, prompts, labels)
     assert [n for n, _ in plain.named_parameters()] == [n for n, _ in tiny.model.named_parameters()]
     assert type(plain) is type(tiny.model) and not any(p.requires_grad for p in plain.parameters())
     np.testing.assert_allclose(plain_answers(plain, prompts, labels), expected, atol=1e-4)
     np.testing.assert_array_equal(plain_answers(adapted.model, prompts, labels), expected)  # it stays as it was
+    plain.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    np.testing.assert_allclose(plain_answers(loaded, prompts, labels), expected, atol=1e-4)
     changed = sum(
         p.numel()
         for (name, p), q in zip(plain.named_parameters(), tiny.model.parameters(), strict=True)
