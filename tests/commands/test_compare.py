@@ -159,7 +159,7 @@ def test_two_seeds_are_averaged_and_compared(run: Compare, two: Path, tmp_path: 
     for told in (said, text):
         assert "laptop · reviewlm · seeds 0, 1" in told and shown in told
         assert "737,280" in told and "75 s" in told and "edit - lora" in told and "resample seeds" in told
-    assert table.count(r"\begin{tabular}") == 2 and "laptop (own) & edit & " in table and r"zero\_shot" in table
+    assert table.count(r"\begin{tabular}") == 3 and "laptop (own) & edit & " in table and r"zero\_shot" in table
     assert "95 \\% intervals" in table and shown in table
     lines = list(csv.DictReader(files["csv"].read_text().splitlines()))
     assert len(lines) == len(by)
