@@ -15,8 +15,8 @@ from absa_edit.evaluation.perplexity import perplexity
 from absa_edit.evaluation.predict import log_probabilities, predictions
 from absa_edit.evaluation.scoring import score
 from absa_edit.methods.adapted_model import AdaptedModel
-from absa_edit.records import Dataset
 from absa_edit.pipeline.shared_cache import fetch, share
+from absa_edit.records import Dataset
 from absa_edit.results import Prediction, Retention, Score
 from absa_edit.storage import content_hash, load_kept, save_kept
 
