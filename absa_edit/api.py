@@ -44,7 +44,7 @@ from absa_edit.tasks.base import TASKS, Task, task_of
 from absa_edit.tasks.settings import TaskSettings
 from absa_edit.tracing.settings import TracedModel, TraceSettings
 from absa_edit.tracing.trace import trace
-from absa_edit.training.loop import fit as fit_to
+from absa_edit.training.fitting import fit_method
 from absa_edit.training.settings import FitSettings
 
 S = TypeVar("S")
@@ -145,7 +145,7 @@ class Model:
         """
         if plan is not None:
             checked(plan, self.lm.runner)
-        ctx = replace(self._context(seed, fit=fit or FitSettings()), splits=data)
+        ctx = replace(self._context(seed, fit=fit or FitSettings()), splits=data, progress=progress)
         settings = method or Edit()
         adapted, kind = adapt(ctx, settings, plan), method_of(settings)
         trained = Classifier(self.lm, adapted, kind.prompt(ctx, settings) or self.prompt, self.task)
@@ -156,8 +156,7 @@ class Model:
         def evaluate() -> dict[str, float]:
             return development_scores(trained.log_probabilities(data.dev.examples), gold)
 
-        prompts, chosen = ctx.encode(data.train), ctx.settings.fit
-        fit_to(adapted, prompts, ctx.answers_to_learn(), chosen, evaluate, seed=seed, progress=progress)
+        fit_method(ctx, settings, adapted, evaluate)
         return _with_temperature(trained, data.dev, gold)
 
 

@@ -52,11 +52,14 @@ class Fit:
     best_epoch: int
     best_macro_f1: float
     history: tuple[dict[str, float], ...]
-    """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, dev_log_loss, seconds."""
+    """One row an epoch: epoch, loss, dev_accuracy, dev_macro_f1, dev_log_loss, seconds; a method may add its own."""
     flops: float = 0.0
-    """Of the matrix products of all steps, forward and backward: counted on the first batch, scaled by tokens."""
+    """Of the matrix products of all steps, forward and backward: counted on the first batch, scaled by tokens; 0 where
+    they were not counted."""
     precision: str | None = None
     """Of these products; None for what was trained before this was kept."""
+    scale: float | None = None
+    """What the trained change was multiplied by, where that was chosen on development data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,11 @@ def perplexity(
     """exp of the mean negative log-likelihood of a token, over all tokens but each text's first.
 
     The 95 % interval resamples texts, of which `n` is the number. None where the value is not finite: the model's
-    states overflow on these texts, or its loss beyond exp.
+    states overflow on these texts, or its loss beyond exp; and for a head, which writes no text.
     A representation edit is left out: it acts at places of the prompt that these texts do not have.
     """
+    if adapted.head:
+        return None
     sequences = [tokenizer(text)["input_ids"] for text in texts]
     firsts, others = [s[:1] for s in sequences], [s[1:] for s in sequences]
     answers = AnswerLogits(adapted.runner, firsts, others, prefix=adapted.prefix_keys)

@@ -55,6 +55,8 @@ def _scores(
     name: str,
 ) -> Float[np.ndarray, "example label"]:
     """Those of the model as it answers, not calibrated."""
+    if adapted.head:
+        return _normalised(adapted.head.scores(adapted.runner, prompts, batch_tokens, progress, name).numpy())
     answers = scored(adapted, prompts, labels)
     words = list(labels.values())
     one_token = all(len(word) == 1 for word in words)

@@ -69,8 +69,12 @@ def explain(
 ) -> Explanation:
     """The explanation of the answer to one example, which need not be the gold label.
 
-    Raises `ModelError` when two label words begin with the same token, and for a model with a learned prefix.
+    Raises `ModelError` when two label words begin with the same token, for a learned prefix and for a head.
     """
+    if classifier.adapted.head:
+        raise ModelError(
+            "no explanation of a head's answers: the traced runs end in the output layer; explain another method's"
+        )
     if classifier.adapted.prefix:
         raise ModelError(
             "no explanation of answers after learned keys and values: the traced runs have no place for these; explain "

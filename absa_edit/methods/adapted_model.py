@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from absa_edit.data.prompts import Prompt
+from absa_edit.methods.answer_head import AnswerHead
 from absa_edit.methods.head_edit import HeadEdit
 from absa_edit.methods.prefix_layout import by_block
 from absa_edit.methods.reft import RepresentationEdit
@@ -59,6 +60,8 @@ class AdaptedModel:
     `CannotMerge` where there is none in this model."""
     settings: MethodSettings | None = None
     """Those of a method that adds parts to the model (`Method.adds_parts`), to make them again; None of others."""
+    head: AnswerHead | None = None
+    """Answers from the states of a block, in place of the blocks above it and the output layer."""
     content_free: tuple[Prompt, ...] = ()
     """Prompts that say nothing; where there are some, the labels' probabilities are divided by their mean over these.
     Source: Zhao et al. 2021 (arXiv 2102.09690)."""
@@ -125,12 +128,14 @@ class AdaptedModel:
 
     def trainable(self) -> dict[str, Tensor]:
         """Every trained parameter by name, ready to save: weights under their names, LoReFT under `representation.`,
-        learned keys and values under `prefix.`"""
+        learned keys and values under `prefix.`, a head with all its tensors under `head.`"""
         names: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         if self.prefix:
             names |= {f"prefix.{n}": p for n, p in self.prefix.named_parameters()}
         if self.representation:
             names |= {f"representation.{n}": p for n, p in self.representation.named_parameters()}
+        if self.head:
+            names |= {f"head.{n}": t for n, t in self.head.state_dict(keep_vars=True).items()}
         return names
 
     def parameter_groups(self) -> list[dict[str, object]]:
@@ -149,7 +154,7 @@ class AdaptedModel:
 
     def count(self) -> int:
         """Number of trained parameters."""
-        return sum(p.numel() for p in self.trainable().values()) - self.held
+        return sum(p.numel() for p in self.trainable().values() if p.requires_grad) - self.held
 
     def load_trained(self, state: dict[str, Tensor]) -> None:
         """Put saved trained parameters back; every one must be there."""

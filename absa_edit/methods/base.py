@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import ClassVar, TypeVar, cast
 
@@ -12,13 +12,15 @@ from transformers import PreTrainedModel
 
 from absa_edit.context import Context
 from absa_edit.data.settings import PromptSettings
-from absa_edit.errors import PlanError
+from absa_edit.errors import PlanError, SettingsError
 from absa_edit.methods.adapted_model import AdaptedModel
 from absa_edit.methods.settings import METHODS, MethodSettings
 from absa_edit.model.block_runner import BlockRunner
 from absa_edit.records import EditPlan
 
 M = TypeVar("M", bound="type[Method]")
+Rounds = Iterator[dict[str, float]]
+"""Figures by name, after each round of a fit."""
 
 
 class Method(ABC):
@@ -48,6 +50,23 @@ class Method(ABC):
         What trains is float32, whatever the base's dtype (AdamW's small steps would be lost). Random first weights come
         from torch's generator, which is seeded here. Raises `PlanError` for a plan that cannot be trained.
         """
+
+    def rounds(
+        self, ctx: Context, adapted: AdaptedModel, settings: MethodSettings
+    ) -> Iterator[dict[str, float]] | None:
+        """How a method fits itself, which then is not resumed: a row after each change of what `apply` made.
+
+        A row holds the training `loss` and what else is worth keeping, by name; development scores are put beside it,
+        and the best one's state is kept. None is for the loop that all methods share.
+        """
+        return None
+
+    def linear_in(self, settings: MethodSettings) -> str | None:
+        """Part of the names of trained tensors in which the change of the model's weights is linear; "" is all.
+
+        None where there are none: `scale=true` is then refused.
+        """
+        return None
 
     def prompt(self, ctx: Context, settings: MethodSettings) -> PromptSettings | None:
         """How the model is asked, of a method that trains nothing; None is as the run asks."""
@@ -85,6 +104,16 @@ def method_of(settings: MethodSettings) -> Method:
     return instance
 
 
+def check_scale(settings: MethodSettings) -> None:
+    """Raises `SettingsError` where a scale is asked for that cannot be."""
+    chosen = method_of(settings)
+    if settings.scale and (not chosen.trains or chosen.linear_in(settings) is None):
+        why = "is linear in none of its tensors" if chosen.trains else "does not exist: it trains nothing"
+        raise SettingsError(
+            f"method.<name>.scale=true: what {chosen.name} changes with these settings {why}; take scale=false"
+        )
+
+
 def adapt(ctx: Context, settings: MethodSettings, plan: EditPlan | None) -> AdaptedModel:
     """What the method of these settings trains, on a copy of the base model; the run's seed draws first weights.
 
@@ -106,6 +135,7 @@ def check(runner: BlockRunner, settings: MethodSettings, plan: EditPlan | None) 
     A `PlanError` when it needs a plan and has none.
     """
     chosen = method_of(settings)
+    check_scale(settings)
     if chosen.located(settings) and plan is None:
         raise PlanError(f"method {chosen.name} needs a plan: add `locate` to stages")
     chosen.check(runner, plan, settings)

@@ -39,6 +39,9 @@ class Biases(Method):
                 f"method {self.name} trains biases, and {type(runner.model).__name__} has none; take another method"
             )
 
+    def linear_in(self, settings: MethodSettings) -> str:
+        return ""
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         model = ctx.copy_of_model().float()
         biases = [bias.requires_grad_(True) for bias in _biases(model)]

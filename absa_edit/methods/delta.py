@@ -33,6 +33,9 @@ class WholeMatrices(Method):
                 f"{heads[0]}: method {self.name} trains whole matrices; single heads go with rank-limited deltas"
             )
 
+    def linear_in(self, settings: MethodSettings) -> str:
+        return ""
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert plan is not None  # needs_plan
         runner = BlockRunner(ctx.copy_of_model().float())

@@ -29,6 +29,9 @@ class FullFineTuning(Method):
 
     settings = Full
 
+    def linear_in(self, settings: MethodSettings) -> str:
+        return ""
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         model = ctx.copy_of_model().float().requires_grad_(True)
         _tell_cost(model)

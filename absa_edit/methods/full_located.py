@@ -29,6 +29,9 @@ class LocatedLayers(Method):
     def layers_together(self, settings: MethodSettings) -> bool:
         return True
 
+    def linear_in(self, settings: MethodSettings) -> str:
+        return ""
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert plan is not None  # needs_plan
         runner = BlockRunner(ctx.copy_of_model().float())

@@ -32,6 +32,9 @@ class LoraEverywhere(Method):
     settings = Lora
     adapter = True
 
+    def linear_in(self, settings: MethodSettings) -> str:
+        return "lora_B"
+
     def apply(self, ctx: Context, plan: EditPlan | None, settings: MethodSettings) -> AdaptedModel:
         assert isinstance(settings, Lora)
         runner = BlockRunner(ctx.copy_of_model())

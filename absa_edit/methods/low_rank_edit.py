@@ -57,6 +57,9 @@ class LowRankEdit(Method):
     def layers_together(self, settings: MethodSettings) -> bool:
         return isinstance(settings, Edit) and settings.representation
 
+    def linear_in(self, settings: MethodSettings) -> str | None:
+        return "lora_B" if isinstance(settings, Edit) and not settings.representation else None
+
     def check(self, runner: BlockRunner, plan: EditPlan | None, settings: MethodSettings) -> None:
         assert isinstance(settings, Edit)
         if settings.representation:

@@ -31,6 +31,19 @@ from absa_edit.records import EditPlan, Part
 LINEAR, OWN, PLAN = "linear", "peft", "plan"
 
 
+LINEAR_IN = {
+    "LoraConfig": "lora_B",
+    "AdaLoraConfig": "lora_E",
+    "IA3Config": "ia3_l",
+    "VeraConfig": "vera_lambda_b",
+    "LoHaConfig": "hada_w2_b",
+    "LNTuningConfig": "",
+}
+"""By configuration, the tensors whose distance from where they started the change of the weights is linear in."""
+NOT_LINEAR = {"use_dora", "init_lora_weights", "init_weights", "bias", "modules_to_save"}
+"""Options with which it is not, or which train something else besides."""
+
+
 @dataclass
 class PeftAdapter(LocatedSettings):
     """An adapter of PEFT's."""
@@ -65,6 +78,10 @@ class AnyAdapter(Method):
 
     def located(self, settings: MethodSettings) -> bool:
         return isinstance(settings, PeftAdapter) and settings.targets == [PLAN]
+
+    def linear_in(self, settings: MethodSettings) -> str | None:
+        assert isinstance(settings, PeftAdapter)
+        return None if NOT_LINEAR & set(settings.options) else LINEAR_IN.get(settings.config)
 
     def check(self, runner: BlockRunner, plan: EditPlan | None, settings: MethodSettings) -> None:
         assert isinstance(settings, PeftAdapter)

@@ -21,6 +21,8 @@ class MethodSettings:
 
     lr: float = MISSING
     """Peak learning rate of AdamW."""
+    scale: bool = False
+    """Multiply what training changed by the factor, 0.25 to 1.5, that has the least development log-loss."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.lr < 1:

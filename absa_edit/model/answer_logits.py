@@ -100,6 +100,17 @@ class AnswerLogits:
         ]
         return Asked(*torch.tensor(rows, device=self.runner.device).view(-1, 3).unbind(1))
 
+    def places(self, indices: Sequence[int], layer: int) -> Int[Tensor, " token"]:
+        """Where the answer tokens of some prompts stand in the row of states that a block's modules are given.
+
+        The last block's output projections are given these alone.
+        """
+        answer_tokens = self.asked(indices)
+        if layer == self.runner.layers - 1:
+            return torch.arange(len(answer_tokens.target), device=self.runner.device)
+        batch = self.tree.batch(indices, self.runner.device)
+        return answer_tokens.position + batch.shift[answer_tokens.sequence]
+
     def logits(
         self,
         indices: Sequence[int],

@@ -146,11 +146,13 @@ class BlockRunner:
 
     def added(self, layer: int, part: Part) -> nn.Module:
         """The module whose output is added to the residual stream: the projection, or the norm after it."""
-        block = self.blocks[layer]
-        if part in AFTER and hasattr(block, AFTER[Part.mlp]):
-            norm: nn.Module = getattr(block, AFTER[part])
-            return norm
-        return self.module(Site(layer, part))
+        return self.model.get_submodule(self.path_of_added(layer, part))
+
+    def path_of_added(self, layer: int, part: Part) -> str:
+        """Dotted path of that module."""
+        if part in AFTER and hasattr(self.blocks[layer], AFTER[Part.mlp]):
+            return f"{self.layout.blocks}.{layer}.{AFTER[part]}"
+        return self.path(Site(layer, part))
 
     def path(self, site: Site) -> str:
         """Dotted path of that module. Raises `PlanError` where the model has no such site."""

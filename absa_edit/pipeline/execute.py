@@ -18,7 +18,7 @@ from absa_edit.evaluation.scoring import compare
 from absa_edit.localizers.base import check
 from absa_edit.localizers.settings import LOCALIZERS
 from absa_edit.methods.base import check as check_method
-from absa_edit.methods.base import method_of
+from absa_edit.methods.base import check_scale, method_of
 from absa_edit.pipeline.prepare import git_commit, versions
 from absa_edit.pipeline.stages.adapt import trace_key_found, traced_context
 from absa_edit.pipeline.stages.analyses import run_analysis
@@ -163,6 +163,7 @@ def execute(ctx: Context, *, console: Console, command: str | None = None, root:
 def _check_methods(ctx: Context) -> None:
     """Raise what will keep a method from training this model, wherever the plan turns out to be."""
     for method in ctx.settings.method.values():
+        check_scale(method)
         if method_of(method).located(method) and Stage.locate in ctx.settings.stages:
             method_of(method).check(ctx.lm.runner, None, method)
         else:

@@ -226,7 +226,7 @@ def _cost_row(name: str, method: MethodRecord) -> tuple[str, ...]:
             f"{fit.epochs} ({fit.best_epoch})",
             f"{fit.batch_size} ({fit.micro_batch})",
             formatting.megabytes(fit.peak_bytes),
-            f"{fit.flops / 1e12:.1f}",
+            f"{fit.flops / 1e12:.1f}" if fit.flops else "-",
             f"{method.bytes_on_disk / 1e6:.2f} MB",
         ]
     rate = "-" if method.lr is None else f"{method.lr:g}"

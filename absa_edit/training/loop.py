@@ -65,7 +65,7 @@ def fit(
     total = steps_an_epoch * settings.epochs
     optimizer = torch.optim.AdamW(adapted.parameter_groups(), weight_decay=settings.weight_decay, fused=True)
     state = Progressed(micro_batch=settings.batch_size)
-    best = _copy(trained)
+    best = copied(trained)
     if adapted.after_step:
         checkpoint = None  # it would not hold what the adapter knows of the steps before
     if checkpoint and (resumed := checkpoint.load(trained, optimizer)):
@@ -110,7 +110,7 @@ def fit(
                 state.flops = int(accelerator.reduce(here)) / part  # of one epoch, in all processes
             schedule.step()
             state.steps += 1
-            state.peak_bytes = max(state.peak_bytes, _memory(adapted.model.device))
+            state.peak_bytes = max(state.peak_bytes, memory(adapted.model.device))
         adapted.modes(training=False)
         state.seconds = before + time.perf_counter() - began
         loss = float(sum(losses)) / len(prompts)
@@ -120,7 +120,7 @@ def fit(
         state.history.append(row)
         on_epoch(row)
         if row["dev_macro_f1"] > state.best_macro_f1:
-            state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], _copy(trained)
+            state.best_epoch, state.best_macro_f1, best = state.epoch, row["dev_macro_f1"], copied(trained)
         if checkpoint and accelerator.is_main_process:
             checkpoint.save(state, trained, best, optimizer)
     adapted.load_trained(best)
@@ -233,11 +233,12 @@ def _accelerator(precision: Precision, device: torch.device) -> Accelerator:
     )
 
 
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, out of any graph."""
     return {name: t.detach().cpu().clone() for name, t in tensors.items()}
 
 
-def _memory(device: torch.device) -> int:
+def memory(device: torch.device) -> int:
     """Bytes in use now: allocated at most so far on a GPU, resident in this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

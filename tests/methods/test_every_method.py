@@ -68,6 +68,10 @@ FORMULAS: dict[str, int] = {
     "bitfit": LAYERS * outputs(),
     "reft": loreft(4, (LAYERS - 1) + LAYERS),  # the first token in all layers but the last, the last one in all
     "jola": LAYERS * HEADS * (2 * WIDTH + 2),  # a factor and an offset an entry, and two gates a head
+    "solve": LOCATED * low_rank(2, (OUT, DOWN)),  # labels - 1
+    "amplify": LOCATED * 2,
+    "task_vector": LOCATED * weights(),
+    "probe": 3 * (H + 1),
     "prefix": 8 * LAYERS * 2 * KV * WIDTH,
     "lora": LAYERS * low_rank(8),
     "rslora": LAYERS * low_rank(8),
@@ -116,6 +120,7 @@ SAME = {
     "peft_adapter": "lora",
     "edit_representation": "paper_edit",
     "paper_edit_one_rate": "paper_edit",
+    "task_vector": "full_located",
 }
 """Those that train the same as another once their rate and their layers are."""
 
@@ -159,7 +164,7 @@ def adapted_at(lm: LanguageModel, settings: MethodSettings, layers: list[int], r
 def test_every_option_that_trains_is_here() -> None:
     with_data = {"lofit"}  # it chooses by training data what trains: tests/methods/test_lofit.py
     assert set(FORMULAS) | with_data == set(options())
-    own_tests = {"jola"}  # of learning: tests/methods/test_jola.py
+    own_tests = {"jola", "solve", "amplify", "probe"}  # of learning, beside their other tests
     assert set(FORMULAS) == set(LEARNS) | set(SAME) | own_tests
 
 

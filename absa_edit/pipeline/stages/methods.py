@@ -42,8 +42,8 @@ from absa_edit.storage import (
 from absa_edit.tracking.log_records import publish_epoch, publish_method
 from absa_edit.tracking.wandb import Tracker, track
 from absa_edit.training.checkpoint import Checkpoint
-from absa_edit.training.distributed import Job, announce
-from absa_edit.training.loop import fit
+from absa_edit.training.distributed import Job
+from absa_edit.training.fitting import fit_method as fit_to_data
 
 log = logging.getLogger("absa_edit")
 
@@ -106,7 +106,7 @@ def run_method(
             plan=adapted.plan or plan,  # it may choose its own sites
             scores=scores,
             leak_free=_leak_free(ctx, rows),
-            sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled else {},
+            sampled=_sampled(ctx, name, adapted, tests) if settings.score.sampled and not adapted.head else {},
             retention=after,
             is_base=not method_of(method).trains and shared is not None and not adapted.content_free,
         )
@@ -189,13 +189,13 @@ def own_plan(ctx: Context, name: str, method: MethodSettings, plan: EditPlan | N
 def fit_method(
     ctx: Context, name: str, adapted: AdaptedModel, folder: Path, key: str, tracker: Tracker, base: BaseStates
 ) -> Fit:
-    settings = ctx.settings
+    settings, method = ctx.settings, ctx.settings.method[name]
     if kept := load_kept(Fit, folder / "fit.json", key):
         log.info("%s: training found in %s", name, folder)
         with readable(folder / "fit.json"):
             adapted.load_trained(load_file(folder / "weights.safetensors"))
         return kept
-    train, dev = ctx.encode(ctx.splits.train), ctx.encode(ctx.splits.dev)
+    dev = ctx.encode(ctx.splits.dev)
     gold = label_numbers([p.example.label for p in dev], ctx.task.labels)
     frozen = base.of(adapted, "dev", dev)
 
@@ -219,21 +219,20 @@ def fit_method(
         )  # fmt: skip
 
     log.info("%s: training with matrix products in %s", name, settings.fit.precision)
-    job = Job(name, adapted.plan, fit_key(ctx, name, settings.method[name], adapted.plan))
+    job = Job(name, adapted.plan, fit_key(ctx, name, method, adapted.plan))
     checkpoint = Checkpoint(folder / "checkpoint", job.key)
-    announce(job, adapted.model.device)
-    fitted = fit(
+    fitted = fit_to_data(
+        ctx,
+        method,
         adapted,
-        train,
-        ctx.answers_to_learn(),
-        settings.fit,
         evaluate,
-        seed=settings.seed,
+        job=job,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
-        progress=ctx.progress,
         name=name,
     )
+    if fitted.scale is not None:
+        log.info("%s: %g times what training changed has the least development loss", name, fitted.scale)
     for of_other_weights in ("fit.json", "record.json"):  # of a run with other settings, maybe
         (folder / of_other_weights).unlink(missing_ok=True)
     with atomic(folder / "weights.safetensors") as temporary:

@@ -25,7 +25,7 @@ def retention(ctx: Context, name: str, adapted: AdaptedModel, scores: Mapping[st
     """What `adapted` still does; `scores` are its own on the run's test sets.
 
     Without `score.retention` its perplexity alone. A representation edit is left out but for the test sets: it acts at
-    places of the prompt that other texts do not have.
+    places of the prompt that other texts do not have. A head is asked nothing else: it knows its own labels alone.
     """
     plain = replace(adapted, representation=None, content_free=())
     paragraphs = neutral_paragraphs(ctx)
@@ -43,7 +43,7 @@ def retention(ctx: Context, name: str, adapted: AdaptedModel, scores: Mapping[st
     if not ctx.settings.score.retention:
         return Retention(ppl, words, {}, {})
     others = {test: s.log_loss for test, s in scores.items() if test != ctx.splits.train.name and s.log_loss}
-    return Retention(ppl, words, _sentiment(ctx, name, plain), others)
+    return Retention(ppl, words, {} if plain.head else _sentiment(ctx, name, plain), others)
 
 
 def base_retention(ctx: Context, tests: Mapping[str, list[Prompt]]) -> Retention:
