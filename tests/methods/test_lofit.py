@@ -27,6 +27,7 @@ from absa_edit.model.settings import Precision
 from absa_edit.pipeline.stages import methods as method_stage
 from absa_edit.records import Example, Part, Site
 from absa_edit.settings import Stage
+from absa_edit.training import fitting
 from absa_edit.training.distributed import Job
 from absa_edit.training.loop import fit
 from absa_edit.training.settings import FitSettings
@@ -151,7 +152,7 @@ def test_settings_that_make_no_sense_are_refused(wrong) -> None:
 
 def test_a_run_exports_the_heads_that_it_chose(tmp_path, monkeypatch) -> None:
     jobs: list[Job] = []
-    monkeypatch.setattr(method_stage, "announce", lambda job, device: jobs.append(job))
+    monkeypatch.setattr(fitting, "announce", lambda job, device: jobs.append(job))
     method = Lofit(lr=5e-2, choosing_steps=4)
     run, record, _ = execute(small_run(tmp_path, method={"lofit": method}))
     row, export = record.methods["lofit"], record.export

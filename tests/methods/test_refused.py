@@ -74,7 +74,7 @@ def test_the_last_block_is_read_at_the_last_token(small) -> None:
 
 
 def test_from_python(monkeypatch) -> None:
-    monkeypatch.setattr("absa_edit.api.fit_to", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("absa_edit.api.fit_method", lambda *_, **__: pytest.fail("too late"))
     model, data = Model("reviewlm", device="cpu"), read("laptop-sample", limit_train=8, limit_test=2)
     for method, message in ANYWHERE:
         with pytest.raises(AbsaEditError, match=message):

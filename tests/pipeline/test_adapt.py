@@ -89,14 +89,14 @@ def test_the_plan_goes_to_the_base(both: Run) -> None:
 
 def test_later_stages_find_the_adapted_trace(both: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx, record, _ = both
-    monkeypatch.setattr(methods_stage, "fit", None)  # nothing is trained again
+    monkeypatch.setattr(methods_stage, "fit_to_data", None)  # nothing is trained again
     _, later, _ = execute(replace(ctx.settings, stages=[Stage.locate, Stage.methods, Stage.report]))
     assert later.trace == record.trace and later.adaptation == record.adaptation and later.plan == record.plan
 
 
 def test_runs_share_the_fit(both: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx, record, _ = both
-    monkeypatch.setattr(methods_stage, "fit", None)
+    monkeypatch.setattr(methods_stage, "fit_to_data", None)
     trace = replace(ctx.settings.trace, model=TracedModel.adapted, again=False)
     chosen = replace(ctx.settings, name="other", trace=trace, stages=[Stage.trace])
     _, other, _ = execute(chosen)
