@@ -35,15 +35,15 @@ from absa_edit.tasks.absc import ABSC
 @dataclass
 class Shifts(LocatedSettings):
     lr: float = 1e-2
-    scale: float = 1.0
+    strength: float = 1.0
 
 
-def shifted(block: nn.Module, scale: float) -> None:
+def shifted(block: nn.Module, strength: float) -> None:
     """A trained shift of the states that leave a block."""
     block.shift = nn.Parameter(torch.zeros(len(block.input_layernorm.weight)))
 
     def hook(module: nn.Module, _: object, hidden: Tensor) -> Tensor:
-        return hidden + scale * module.shift
+        return hidden + strength * module.shift
 
     block.register_forward_hook(hook)
 
@@ -63,7 +63,7 @@ def shifts() -> Iterator[None]:
             assert plan is not None and isinstance(settings, Shifts)
             runner = BlockRunner(ctx.copy_of_model())
             for layer in plan.layers():
-                shifted(runner.blocks[layer], settings.scale)
+                shifted(runner.blocks[layer], settings.strength)
             lr = {"weights": settings.lr}
             return AdaptedModel(self.name, runner.model, plan=plan, lr=lr, start=min(plan.layers()))
 
@@ -79,13 +79,13 @@ def answers(classifier: Classifier, examples) -> np.ndarray:
 def made(shifts, base_folder, trained) -> Classifier:
     """A trained one, in memory."""
     lm = load_model(ModelSettings(name=str(base_folder), device="cpu"))
-    return Classifier(lm, trained(lm, Shifts(scale=3.0)), ABSC.prompt(), ABSC)
+    return Classifier(lm, trained(lm, Shifts(strength=3.0)), ABSC.prompt(), ABSC)
 
 
 def test_it_is_made_again_by_its_settings_plan_and_weights(made, tmp_path, examples) -> None:
     made.save(tmp_path / "mine")
     about = json.loads((tmp_path / "mine" / "absa_edit.json").read_text())
-    assert (about["kind"], about["settings"]) == ("shifts", {"lr": 1e-2, "locate": None, "scale": 3.0})
+    assert (about["kind"], about["settings"]) == ("shifts", {"lr": 1e-2, "scale": False, "locate": None, "strength": 3.0})
     assert about["files"] == ["weights.safetensors", "edit_plan.json"]
     assert len(load_file(tmp_path / "mine" / "weights.safetensors")) == len(MIXED)
     again = absa_edit.load(tmp_path / "mine", device="cpu")
@@ -142,8 +142,8 @@ def test_settings_that_the_method_does_not_know_are_an_error(made, tmp_path) -> 
     made.save(tmp_path / "mine")
     file = tmp_path / "mine" / "absa_edit.json"
     about = json.loads(file.read_text())
-    file.write_text(json.dumps({**about, "settings": {**about["settings"], "scale": "wide"}}))
-    with pytest.raises(RecordError, match=r"mine is not a Shifts: scale: "):
+    file.write_text(json.dumps({**about, "settings": {**about["settings"], "strength": "wide"}}))
+    with pytest.raises(RecordError, match=r"mine is not a Shifts: strength: "):
         load(tmp_path / "mine", device="cpu")
 
 

@@ -40,7 +40,7 @@ from absa_edit.table import pipe_table
         "Tracing did not beat random placement on laptop14",
         "restaurant14 +2.8 [+0.8, +4.8] (p = 0.012 corrected)",
         "one seed and one random placement",
-        "| full | full | 17,500,000 | 100 % | 0.0003 | 12 s | 3 (2) | 16 (16) | 812 MB | 0.0 | 70.00 MB | 2.5 s |",
+        "| full | full | 17,500,000 | 100 % | 0.0003 | 12 s | 3 (2) | 16 (16) | 812 MB | - | 70.00 MB | 2.5 s |",
         "| full | 48.75 [46.75, 50.75] | +56.0 % | 100 % |",
         "Perplexity on 5,021 words of neutral text",
         "| model | log-loss on restaurant14 | log-loss on device | accuracy on general-sample | log-loss on general-",
