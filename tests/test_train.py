@@ -63,7 +63,8 @@ def test_one_method_or_several() -> None:
 def test_the_random_control_is_trained_as_the_edit_is() -> None:
     changed = {
         "lr": 1e-3, "alpha": 16.0, "rslora": True, "dropout": 0.1, "weights": False, "representation": True,
-        "representation_rank": 2, "representation_lr": 1e-3, "position": Role.last, "scale": True,
+        "representation_rank": 2, "representation_lr": 1e-3, "position": Role.last,
+        "scale": True,
     }  # fmt: skip
     assert {*changed, "locate"} == {f.name for f in fields(Edit)}
     told = [f"method.edit.{key}={getattr(value, 'value', value)}" for key, value in changed.items()]

@@ -85,7 +85,10 @@ def made(shifts, base_folder, trained) -> Classifier:
 def test_it_is_made_again_by_its_settings_plan_and_weights(made, tmp_path, examples) -> None:
     made.save(tmp_path / "mine")
     about = json.loads((tmp_path / "mine" / "absa_edit.json").read_text())
-    assert (about["kind"], about["settings"]) == ("shifts", {"lr": 1e-2, "scale": False, "locate": None, "strength": 3.0})
+    assert (about["kind"], about["settings"]) == (
+        "shifts",
+        {"lr": 1e-2, "scale": False, "locate": None, "strength": 3.0},
+    )
     assert about["files"] == ["weights.safetensors", "edit_plan.json"]
     assert len(load_file(tmp_path / "mine" / "weights.safetensors")) == len(MIXED)
     again = absa_edit.load(tmp_path / "mine", device="cpu")
