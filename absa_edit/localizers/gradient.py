@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,12 +17,12 @@ from absa_edit.localizers.settings import LocateSettings
 
 @localizer("gradient")
 class GradientNorm(LooksAtExamples):
-    """A site's score is the norm of each example's gradient of its matrix over the norm of what enters it.
+    """A site's score is the norm of each example's gradient of its matrix, had all that enters it length 1.
 
-    So a site whose inputs are large does not win by their scale alone: inputs c times as large with weights 1 / c times
-    as large are the same site, and have the same score. Sources: layers by gradient norm, Aletheia (arXiv 2604.15351);
-    the gradient over what the covariance of the inputs tells, Xu et al. (arXiv 2602.04019), here with the trace of that
-    covariance in place of its inverse root. Cost: a forward and a backward pass an example.
+    So no site wins by the scale of its inputs: those that are c times as large, with weights 1 / c times as large, have
+    the same score; and no token either. Sources: layers by gradient norm, Aletheia (arXiv 2604.15351); the gradient
+    over the inputs' covariance, Xu et al. 2026 (arXiv 2602.04019), of which only the lengths are taken here. Cost: a
+    forward and a backward pass an example.
     """
 
     def score(self, ctx: Context, settings: LocateSettings) -> SiteScores:
@@ -27,6 +30,4 @@ class GradientNorm(LooksAtExamples):
 
 
 def _normalised(gradient: SiteGradient) -> Float[Tensor, " row"]:
-    reached = gradient.outputs.ne(0).any(-1)  # neither padding nor, in the last block, what no answer is read from
-    inputs = gradient.inputs.square().sum(-1).mul(reached).sum(-1)
-    return (gradient.energy() / inputs.clamp(min=1e-30)).sqrt()
+    return replace(gradient, inputs=torch.nn.functional.normalize(gradient.inputs, dim=-1)).energy().sqrt()

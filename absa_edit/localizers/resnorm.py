@@ -14,7 +14,7 @@ from absa_edit.localizers.states import OF_THE_EXAMPLE, Component, lengths, toke
 
 @localizer("resnorm")
 class WrittenNorm(LooksAtExamples):
-    """A site's score is the norm of what it adds over that of the residual stream that enters its block.
+    """A site's score is the norm of what it adds over that of the residual stream that leaves its block.
 
     By example, the mean over its tokens after the instruction. (The `resnorm` of Xu et al., arXiv 2602.04019, is
     another figure, of gradients: `gradient` comes close to it.) Cost: a forward pass an example.
@@ -25,4 +25,4 @@ class WrittenNorm(LooksAtExamples):
 
 
 def _share(component: Component) -> Float[Tensor, "row pos"]:
-    return lengths(component.written) / lengths(component.stream).clamp(min=1e-30)
+    return lengths(component.written) / lengths(component.leaving).clamp(min=1e-30)

@@ -29,8 +29,8 @@ OF_THE_EXAMPLE = tuple(role for role in Role if role is not Role.instruction)
 class Component:
     """What a component, or one head, does in some rows of tokens."""
 
-    stream: Float[Tensor, "row pos hidden"]
-    """The residual stream that enters its block."""
+    leaving: Float[Tensor, "row pos hidden"]
+    """The residual stream that leaves its block."""
     inputs: Float[Tensor, "row pos input"]
     """What enters its output projection."""
     weight: Float[Tensor, "input hidden"]
@@ -95,7 +95,7 @@ def components(
             entered = inputs[part][0].view(shape)[..., runner.inputs(site)].float()
             weight = weight_of(runner, site)
             written = added[part][0].view(shape).float() if index is None else entered @ weight
-            yield site, Component(hidden.float(), entered, weight, written)
+            yield site, Component(leaving.float(), entered, weight, written)
         hidden = leaving
 
 

@@ -14,6 +14,7 @@ from absa_edit.data.prompts import encode, label_ids
 from absa_edit.errors import PlanError, SettingsError
 from absa_edit.localizers.base import SiteScores
 from absa_edit.localizers.examples import OnExamples
+from absa_edit.localizers.gradients import answer_gradients
 from absa_edit.localizers.settings import LOCALIZERS, LocateSettings, Shape
 from absa_edit.model.architectures import output_width
 from absa_edit.records import Part, Site
@@ -99,6 +100,22 @@ def test_gradient_by_hand(small, examples) -> None:
     small.model(torch.tensor([prompt.ids]))
     handle.remove()
     assert found.values[0, 0, 0, 2] == pytest.approx(float(values[0] / entered[0][0, -1].norm()), rel=1e-3)
+
+
+def test_gradient_has_inputs_of_length_1(small, examples) -> None:
+    found = scores(small, "gradient", examples[:3], parts=[Part.attn]).values[:, 0, 0, 1]
+    plain = {i: matrix for i, matrix in enumerate(gradients(small, Site(1, Part.attn), examples[:3]))}
+    assert all(abs(found[i] / float(plain[i].norm()) - 1) > 0.05 for i in plain)
+    given = answer_gradients(
+        small.runner,
+        encode(examples[:3], small.tokenizer, ABSC.prompt()),
+        label_ids(small.tokenizer, ABSC.prompt(), ABSC.labels),
+        [Part.attn],
+    )[Part.attn, 1]
+    for i, matrix in plain.items():
+        torch.testing.assert_close(given.outputs[i].T @ given.inputs[i], matrix, rtol=1e-3, atol=1e-4)
+        unit = given.inputs[i] / given.inputs[i].norm(dim=-1, keepdim=True)
+        assert found[i] == pytest.approx(float((given.outputs[i].T @ unit).norm()), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gradient", "fisher", "page"])

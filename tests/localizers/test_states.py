@@ -48,7 +48,7 @@ def with_silent_blocks(lm, *layers: int):
 
 
 def by_hand(model, prompt, layer: int) -> dict[str, torch.Tensor]:
-    """Inputs and outputs of a block's projections [pos, wide], and what enters the block."""
+    """Inputs and outputs of a block's projections [pos, wide], and what leaves the block, none of them the last."""
     block, kept = model.model.layers[layer], {}
 
     def keep(name: str):
@@ -62,17 +62,17 @@ def by_hand(model, prompt, layer: int) -> dict[str, torch.Tensor]:
     states = model(torch.tensor([prompt.ids]), output_hidden_states=True).hidden_states
     for handle in handles:
         handle.remove()
-    return kept | {"stream": states[layer][0]}
+    return kept | {"leaving": states[layer + 1][0]}
 
 
 def test_what_components_write_is_what_the_residual_stream_gains(tiny, prompts) -> None:
     if layout(tiny.model).mlp is None:
         pytest.skip("experts have no single MLP to look at")
     given = {site: c for site, c in components(tiny.runner, prompts[:3], [Part.attn, Part.mlp])}
-    streams = {site.layer: c.stream for site, c in given.items()}
+    streams = {site.layer: c.leaving for site, c in given.items()}
     written = {layer: sum(c.written for site, c in given.items() if site.layer == layer) for layer in streams}
-    for layer in (0, 1):
-        torch.testing.assert_close(streams[layer] + written[layer], streams[layer + 1], rtol=1e-4, atol=1e-3)
+    for layer in (1, 2):
+        torch.testing.assert_close(streams[layer - 1] + written[layer], streams[layer], rtol=1e-4, atol=1e-3)
 
 
 def test_heads_write_what_attention_does(small, prompts) -> None:
@@ -92,7 +92,7 @@ def test_figures_of_a_component_by_hand(small, examples) -> None:
         for kind, part in enumerate(("attn", "mlp")):
             sizes = seen[part].norm(dim=-1)
             assert given["resnorm"][i, kind, 0, 1] == pytest.approx(
-                float((sizes / seen["stream"].norm(dim=-1))[late].mean()), rel=1e-4
+                float((sizes / seen["leaving"].norm(dim=-1))[late].mean()), rel=1e-4
             )
             views = [float(sizes[prompt.positions(role)].mean()) for role in (Role.aspect, Role.sentence, Role.last)]
             np.testing.assert_allclose(given["activation"][i, kind, :, 1], views, rtol=1e-4)
