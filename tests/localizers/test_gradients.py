@@ -10,7 +10,7 @@ import pytest
 import torch
 from families import sites_in
 
-from absa_edit.data.prompts import encode, label_ids
+from absa_edit.data.prompts import Labels, encode, label_ids
 from absa_edit.errors import PlanError, SettingsError
 from absa_edit.localizers.base import SiteScores
 from absa_edit.localizers.examples import OnExamples
@@ -27,12 +27,12 @@ def scores(lm, kind: str, train, **settings: object) -> SiteScores:
     return LOCALIZERS[kind]().score(ctx, LOCALIZERS[kind].settings(kind=kind, **settings))
 
 
-def gradients(lm, site: Site, examples) -> list[torch.Tensor]:
+def gradients(lm, site: Site, examples, labels: Labels | None = None) -> list[torch.Tensor]:
     """The gradient [output, input] of each example's loss in a copy of the model, by a plain forward pass."""
     model = copy.deepcopy(lm.model)
     module = model.get_submodule(lm.runner.path(site))
     module.weight.requires_grad_(True)
-    labels = label_ids(lm.tokenizer, ABSC.prompt(), ABSC.labels)
+    labels = labels or label_ids(lm.tokenizer, ABSC.prompt(), ABSC.labels)
     tokens = sorted({token for word in labels.values() for token in word})
     matrices = []
     for prompt in encode(examples, lm.tokenizer, ABSC.prompt()):
@@ -61,6 +61,16 @@ def test_a_head_has_its_own_columns(small, examples) -> None:
     wanted = gradients(small, Site(1, Part.attn), examples[:3])
     columns = [[float(g[:, 8 * head : 8 * head + 8].square().sum()) for head in range(4)] for g in wanted]
     np.testing.assert_allclose(found.values[:, :, 0, 1], columns, rtol=1e-3)
+
+
+def test_all_tokens_of_a_word_count(small, examples) -> None:
+    """Each a share of the word's loss, at its own position, in a batch of words of different lengths."""
+    words = {"positive": (11, 7, 30), "negative": (12,), "neutral": (13, 7)}
+    prompts = encode(examples[:5], small.tokenizer, ABSC.prompt())
+    assert len({p.example.label for p in prompts}) == 3
+    given = answer_gradients(small.runner, prompts, words, [Part.attn])[Part.attn, 1].energy()
+    wanted = [float(g.square().sum()) for g in gradients(small, Site(1, Part.attn), examples[:5], words)]
+    np.testing.assert_allclose(given.numpy(), wanted, rtol=1e-3)
 
 
 def test_page_is_the_mean_energy_of_an_adapters_first_gradient(small, examples) -> None:
