@@ -121,11 +121,18 @@ class Model:
         prompts = ctx.prompts_to_trace() if isinstance(data, Dataset) else ctx.encode(ctx.splits.train)
         return trace(self.lm, prompts, self.labels, chosen, self.prompt, seed=seed, progress=progress)
 
-    def plan(self, trace: Trace | None = None, *, seed: int = 0, **settings: Any) -> EditPlan:
-        """Where to edit; `settings` are those of `locate.*`; `kind="manual", layers=[4, 5]` needs no trace."""
+    def plan(
+        self, trace: Trace | None = None, *, data: Splits | None = None, seed: int = 0, **settings: Any
+    ) -> EditPlan:
+        """Where to edit; `settings` are those of `locate.*`; `kind="manual", layers=[4, 5]` needs no trace.
+
+        Some localizers (`kind="gradient"`) look at examples of `data`.
+        """
         kind = settings.get("kind", LocateSettings.kind)
         chosen: LocateSettings = _settings(LOCALIZERS[kind].settings, settings)
         ctx = replace(self._context(seed, locate=chosen), trace=trace)
+        if data is not None:
+            ctx = replace(ctx, splits=data)
         return locate(ctx, chosen, ctx.rng("locate"))
 
     def edit(

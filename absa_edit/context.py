@@ -99,9 +99,13 @@ class Context:
 
     def prompts_to_trace(self) -> list[Prompt]:
         """The seeded draw of training examples that a trace looks at; no sentence of a shot is among them."""
+        return self.drawn_prompts(self.settings.trace.examples)
+
+    def drawn_prompts(self, count: int) -> list[Prompt]:
+        """A seeded draw of so many training examples, a larger one with all of a smaller one."""
         shown = {shot.sentence_id for shot in self.shots(self.settings.prompt.shots)}
         examples = [e for e in self.splits.train.examples if e.sentence_id not in shown]
-        chosen = self.rng("trace examples").permutation(len(examples))[: self.settings.trace.examples]
+        chosen = self.rng("trace examples").permutation(len(examples))[:count]
         return self.encode(replace(self.splits.train, examples=tuple(examples[i] for i in sorted(chosen))))
 
     def key(self, *parts: object) -> str:

@@ -164,7 +164,7 @@ class EditPlan:
     parameters: int
     """Trainable parameters of the rank-limited deltas together: the budget that plans are compared at."""
     stability: float | None = None
-    """Mean Jaccard overlap of the targets over bootstrap resamples of the trace; 1 is the same plan always."""
+    """Mean Jaccard overlap of the targets over bootstrap resamples of the sentences; 1 is the same plan always."""
 
     def layers(self) -> tuple[int, ...]:
         """The edited layers, ascending, each once."""

@@ -85,6 +85,7 @@ def test_any_method_trains_and_the_model_stays(model: absa_edit.Model, data: Spl
     assert [str(t.site) for t in plan.targets] == ["mlp@1"]
     edited = model.edit(plan, data, fit=once)
     assert edited.adapted.count() == plan.parameters
+    assert model.plan(kind="gradient", data=data, width=1, examples=4).source == "gradient"
 
 
 def test_data_that_is_not_what_was_asked_for_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

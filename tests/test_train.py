@@ -143,7 +143,7 @@ def test_a_typo_stops_with_the_key(override: str, named: str) -> None:
         (["locate.parts=[head]", "locate.shape=sites", "locate.sites=3"], "head, which is not traced"),
         (["trace.parts=[block,attn]"], "mlp, which is not traced"),
         (["trace.parts=[block,attn]", "locate=all", "method.edit.locate=trace"], "mlp, which is not traced"),
-        (["locate=all", "locate.sites=3", "locate.shape=sites"], "locate=random or trace"),
+        (["locate=all", "locate.sites=3", "locate.shape=sites"], "not with locate=all"),
         (["locate.sites=3", "locate.shape=sites", "locate.width=2"], "without"),
         (["locate.sites=3"], "locate.shape=sites"),
         (

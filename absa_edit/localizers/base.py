@@ -48,6 +48,14 @@ class SiteScores:
         return np.asarray(np.fmax.reduce(means, axis=-2, initial=0.0))
 
 
+@dataclass(frozen=True)
+class LowestScores(SiteScores):
+    """Scores of which the smallest are chosen."""
+
+    def resampled(self, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw_and_first kind layer"]:
+        return -super().resampled(draws, rng)
+
+
 class Localizer:
     """Chooses where an edit goes. One that scores sites says `score`; one that chooses otherwise says `plan`."""
 
@@ -55,11 +63,11 @@ class Localizer:
     """Under which it is registered."""
     settings: ClassVar[type[LocateSettings]] = LocateSettings
     chooses: ClassVar[bool] = True
-    """Whether it chooses as many sites as `locate.width` or `locate.sites` say."""
+    """Whether it chooses sites anywhere, as many as `locate.sites` says, where `locate.shape` asks for these."""
     takes: ClassVar[str | None] = None
     """The setting that this localizer alone needs."""
     follows: ClassVar[bool] = False
-    """Whether a method that names it gets a plan like the run's own (`like`): a control."""
+    """Whether a method that names it gets a plan like that of the run (`like`): a control."""
     needs_trace: ClassVar[bool] = False
 
     def check(self, ctx: Context, settings: LocateSettings) -> None:

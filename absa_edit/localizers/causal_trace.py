@@ -23,7 +23,7 @@ class CausalTrace(Localizer):
     def score(self, ctx: Context, settings: LocateSettings) -> SiteScores:
         trace = ctx.trace
         if trace is None:
-            raise PlanError("locate=trace needs a trace: add `trace` to stages, or use locate=manual")
+            raise PlanError(f"locate={self.name} needs a trace: add `trace` to stages, or use locate=manual")
         return traced_scores(trace, settings.parts)
 
 

@@ -20,6 +20,12 @@ def plan_of(
     return _counted(EditPlan(source, targets, 0, stability), runner)
 
 
+def moved(plan: EditPlan, layers: int, runner: BlockRunner, source: str) -> EditPlan:
+    """The plan with all of its sites so many layers higher up."""
+    targets = tuple(Target(replace(t.site, layer=t.site.layer + layers), t.rank) for t in plan.targets)
+    return _counted(EditPlan(source, targets, 0), runner)
+
+
 def every_layer(runner: BlockRunner, parts: Sequence[Part]) -> list[Site]:
     """All sites of the given parts."""
     return sites_of(runner, range(runner.layers), parts)

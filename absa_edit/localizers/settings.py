@@ -26,7 +26,7 @@ class LocateSettings:
     """Where the edit goes; a localizer with further settings adds them in a subclass."""
 
     kind: str = "trace"
-    """A registered localizer: trace, random, all, manual, file, or one of your own."""
+    """A registered localizer: trace, random, all, manual, file, another of `localizers/`, or one of your own."""
     layers: list[int] = field(default_factory=list)
     """For `manual`: the layers to edit, counted from 0."""
     depth: list[float] = field(default_factory=list)
@@ -55,10 +55,9 @@ class LocateSettings:
         if self.parts == [Part.head] and localizer.chooses and self.sites is None:
             raise SettingsError("locate.parts=[head]: say how many, e.g. locate.shape=sites locate.sites=16")
         if self.sites is not None and not (localizer.chooses and self.shape is Shape.sites and self.width is None):
-            choosing = " or ".join(sorted(name for name in LOCALIZERS if LOCALIZERS[name].chooses))
+            by_hand = "" if localizer.chooses else f", and not with locate={self.kind}, which chooses none"
             raise SettingsError(
-                f"locate.sites={self.sites} goes with locate.shape=sites and locate={choosing}, and without "
-                "locate.width"
+                f"locate.sites={self.sites} goes with locate.shape=sites and without locate.width{by_hand}"
             )
         if self.sites is not None and self.sites < 1:
             raise SettingsError(f"locate.sites={self.sites}: expected at least 1")

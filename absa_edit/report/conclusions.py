@@ -45,7 +45,7 @@ def control(record: RunRecord, test: str | None) -> str | None:
     if other is None or comparison is None:
         placed = f"`{other}`" if other else "a method in random places"
         return f"The run does not compare `{name}` with {placed}, so it cannot say whether tracing helps."
-    if plan.source == RANDOM:
+    if plan.source in RANDOM:
         return (
             f"Both `{name}` and `{other}` stand in places drawn at random, so the run cannot say whether tracing helps."
         )

@@ -104,7 +104,7 @@ def plan(of: EditPlan, model: ModelSummary) -> str:
     where = f"layers {formatting.runs(layers)} of {model.layers} (from 0)" if layers else "nowhere"
     span = f", {100 * layers[0] / depth:.0f}-{100 * layers[-1] / depth:.0f} % of the depth" if layers else ""
     stable = "" if of.stability is None else (
-        f" Stability {of.stability:.2f}: mean Jaccard overlap of the targets over resamples of the trace."
+        f" Stability {of.stability:.2f}: mean Jaccard overlap of the targets over resamples of the sentences."
     )  # fmt: skip
     named = f" Heads (number@layer): {', '.join(f'{site.index}@{site.layer}' for site in heads)}." if heads else ""
     return (

@@ -20,8 +20,8 @@ BEST = {name: min if metric.lower_is_better else max for name, metric in resampl
 """What picks the best figure of a metric."""
 
 OUT_OF_DOMAIN = "out of domain"
-RANDOM = "random"
-"""Source of the plans that are drawn at random."""
+RANDOM = ("random", "random_window")
+"""Sources of the plans that are drawn at random."""
 LEVEL = 0.05
 """Corrected p-value below which a difference is called one."""
 
@@ -109,7 +109,7 @@ def focus(record: RunRecord) -> str | None:
 def random_control(record: RunRecord) -> str | None:
     """The method beside the focus whose places were drawn at random; None in a run without."""
     others = {name: method.plan for name, method in record.methods.items() if name != focus(record)}
-    return next((name for name, plan in others.items() if plan and plan.source == RANDOM), None)
+    return next((name for name, plan in others.items() if plan and plan.source in RANDOM), None)
 
 
 def whole_model(record: RunRecord) -> tuple[str, ...]:

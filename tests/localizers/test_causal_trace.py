@@ -103,6 +103,20 @@ def test_heads_are_the_strongest_anywhere(small) -> None:
         traced_plan(trace(flat()), small.model, settings, draws=5, rng=np.random.default_rng(0))
 
 
+def test_anti_takes_where_the_effect_is_smallest(small) -> None:
+    restored = flat()
+    restored[:, 1, 0], restored[:, 2, 1] = [0.5, 0.15, 0.4], [0.2, 0.1, 0.1]
+    assert sites(locate(small, restored, kind="anti")) == ["attn@1", "mlp@1"]
+    assert sites(locate(small, restored, kind="anti", width=2)) == ["attn@1", "mlp@1", "attn@2", "mlp@2"]
+    plan = locate(small, restored, kind="anti", shape=Shape.sites)
+    assert sites(plan) == ["mlp@1", "mlp@2"] and (plan.source, plan.stability) == ("anti", 1.0)
+
+
+def test_anti_needs_the_trace(small) -> None:
+    with pytest.raises(PlanError, match="locate=anti needs a trace"):
+        contexts.locate(LocateSettings(kind="anti"), small.model, None, rng=np.random.default_rng(0))
+
+
 def test_window_and_sites_cost_the_same(small) -> None:
     restored = flat() + np.random.default_rng(1).random((20, 3, 2, 3))
     window, strongest = (locate(small, restored, width=2, shape=s, parts=[Part.mlp]) for s in Shape)

@@ -61,8 +61,17 @@ def test_what_no_trace_chose_is_not_called_tracing(record: RunRecord) -> None:
     better = with_control(record, 0.03, 0.002)
     said = control(placed(better, "manual"), "laptop14") or ""
     assert said.startswith("The plan `manual`, which no trace of this run chose, beats random placement")
-    said = control(placed(better, "random"), "laptop14") or ""
-    assert "cannot say whether tracing helps" in said and "beat" not in said
+    for drawn in ("random", "random_window"):
+        said = control(placed(better, drawn), "laptop14") or ""
+        assert "cannot say whether tracing helps" in said and "beat" not in said
+
+
+def test_a_window_drawn_at_random_is_a_control(record: RunRecord) -> None:
+    drawn = record.methods["random"]
+    assert drawn.plan
+    window = replace(drawn, plan=replace(drawn.plan, source="random_window"))
+    said = control(with_control(replace(record, methods=record.methods | {"random": window}), 0.03, 0.002), "laptop14")
+    assert said is not None and said.startswith("Tracing beats random placement on laptop14")
 
 
 def test_a_random_placement_is_a_caveat_only_where_there_is_one(
