@@ -141,7 +141,15 @@ def test_leaked_rows_of_the_papers_data_are_kept_and_known(public_data: Path) ->
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, RunRecord, str]:
     """The experiment on a few examples of the bundled sample."""
-    small = ("data=sample", "data.limit_train=12", "data.limit_test=4", "data.tests=[]", "score.resamples=50")
+    small = (
+        "data=sample",
+        "data.limit_train=12",
+        "data.limit_test=4",
+        "data.tests=[]",
+        "score.resamples=50",
+        "score.retention=false",
+        "score.neutral_words=100",
+    )
     output = tmp_path_factory.mktemp("outputs")
     methods = "method=[zero_shot,paper/edit,paper/edit_one_rate,paper/loreft]"
     chosen = ("model=reviewlm", "model.device=cpu", "track=none", "score.sampled=true", f"output={output}")

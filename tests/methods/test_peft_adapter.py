@@ -37,7 +37,11 @@ def from_yaml(name: str) -> PeftAdapter:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+DEFAULT = ("dora", "ia3")
+"""Those that are not left to the slow tests: one that is a LoRA, one that is none."""
+
+
+@pytest.mark.parametrize("name", [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_each_runs_from_yaml_to_a_reloaded_export(name: str, tmp_path: Path) -> None:
     chosen = small_run(tmp_path, method={name: from_yaml(name)})
     run, record, _ = execute(chosen)
