@@ -139,7 +139,8 @@ def test_nothing_prints_or_calls_anything_at_import() -> None:
 
 
 def test_names_of_methods_stand_in_their_own_plug_ins() -> None:
-    """Nothing else in the package knows a method by name. (A plan's source may be the localizer `random`, and `probe` is one, too.)"""
+    """Nothing else in the package knows a method by name. (A plan's source may be the localizer `random`, and `probe`
+    is one, too.)"""
     homes = {name: METHODS[name].__module__.removeprefix("absa_edit.") for name in METHODS}
     strays = [
         f"{name} names {node.value}"
