@@ -77,17 +77,16 @@ class Group:
 
     def figures(self, folder: Path) -> Iterator[Path]:
         """Macro-F1 against each cost, in domain and out of it."""
-        panels = [
-            [
-                Panel(str(scope), label, "macro-F1 (%)", points)
-                for cost, label in COSTS.items()
-                if (points := tuple(p for arm in self.arms if (p := self._point(arm, scope, cost))))
-            ]
+        points = {
+            (scope, cost): tuple(point for arm in self.arms if (point := self._point(arm, scope, cost)))
             for scope in Scope
-        ]
-        rows = [row for row in panels if len(row) == len(COSTS)]
-        if rows:
+            for cost in COSTS
+        }
+        scopes = [scope for scope in Scope if any(points[scope, cost] for cost in COSTS)]
+        costs = [cost for cost in COSTS if all(points[scope, cost] for scope in scopes)]
+        if scopes and costs:
             path = folder / f"{self.model}-{self.size}.png"
+            rows = [[Panel(str(s), COSTS[c], "macro-F1 (%)", points[s, c]) for c in costs] for s in scopes]
             score_against(rows, path, title=self.title)
             yield path
 

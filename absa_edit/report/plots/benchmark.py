@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from absa_edit.report.formatting import short
@@ -100,6 +100,9 @@ def _dots(axes: Axes, panel: Panel, looks: Mapping[str, Look]) -> None:
         axes.plot(point.x, 100 * s.value, look.marker, color=look.colour, markersize=7)
     axes.margins(x=0.2, y=0.16)
     _plain_powers(axes)
+    low, high = axes.get_xlim()
+    if high < 20 * low:  # there may be no power of ten between
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.set_xlabel(panel.x, size=9.5, color=INK)
     axes.set_ylabel(panel.y, size=9.5, color=INK)
     axes.set_title(panel.title, size=10, color=INK, loc="left")
