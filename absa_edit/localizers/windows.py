@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from absa_edit.context import Context
@@ -12,7 +14,7 @@ from absa_edit.localizers.settings import LocateSettings
 from absa_edit.records import EditPlan
 
 
-class _Window(Localizer):
+class _Window(Localizer, ABC):
     """A window of `locate.width` layers; for a method that names it, the run's plan moved there as it is.
 
     What is moved keeps its width, parts, heads and ranks, so that a window stays a window of the same budget: what
@@ -22,9 +24,9 @@ class _Window(Localizer):
     chooses = False
     follows = True
 
+    @abstractmethod
     def start(self, starts: range, rng: np.random.Generator, taken: int | None) -> int:
         """The first layer of the window, of all that it can have; `taken` is that of the plan to be like."""
-        raise NotImplementedError
 
     def check(self, ctx: Context, settings: LocateSettings) -> None:
         self.plan(ctx, settings, np.random.default_rng())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
@@ -19,7 +20,7 @@ from absa_edit.records import Part, Site
 E = TypeVar("E", bound="HeadEdit")
 
 
-class HeadEdit(nn.Module):
+class HeadEdit(nn.Module, ABC):
     """An output projection whose input z, the heads' outputs side by side, is edited: factor * z + offset.
 
     It stands where the projection stood, so that however a model is run the edit is in it. What trains is float32, and
@@ -46,9 +47,9 @@ class HeadEdit(nn.Module):
         """What trains, before it does, beside the projection."""
         return nn.Parameter(torch.zeros(shape, dtype=torch.float32, device=self.weight.device))
 
+    @abstractmethod
     def vectors(self) -> tuple[Float[Tensor, " inputs"] | None, Float[Tensor, " inputs"] | None]:
         """What z is multiplied by, and what is added then; None where nothing is."""
-        raise NotImplementedError
 
     def forward(self, states: Float[Tensor, "*row inputs"]) -> Float[Tensor, "*row outputs"]:
         factor, offset = self.vectors()
